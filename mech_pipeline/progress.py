@@ -1,0 +1,62 @@
+"""Long work speaks: done, total, rate and time left.
+
+Research code takes a `Report` callback and calls it with the number of units done; what is shown, and where
+(a terminal line, a Dagster log line), is decided by whoever passes the callback.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+Report = Callable[[int], None]
+
+
+def ignore_progress(done: int) -> None:
+    """The callback for callers that show nothing."""
+
+
+@dataclass
+class Progress:
+    """Turns "n units done" into at most one line every `interval_seconds`, and always a last one.
+
+    Args:
+        emit: receives each finished line.
+        label: what is being done, for example "train induction.baseline.s0".
+        total: units in all.
+        unit: plural noun for the units, for example "updates".
+        start: units that were found done already; they do not count for the rate.
+    """
+
+    emit: Callable[[str], None]
+    label: str
+    total: int
+    unit: str = "steps"
+    start: int = 0
+    interval_seconds: float = 2.0
+    _began: float = field(default_factory=time.monotonic)
+    _last: float = 0.0
+
+    def __call__(self, done: int) -> None:
+        now = time.monotonic()
+        if done < self.total and now - self._last < self.interval_seconds:
+            return
+        self._last = now
+        self.emit(self.line(done, now - self._began))
+
+    def line(self, done: int, elapsed_seconds: float) -> str:
+        """One line, for example `train s0: 400/1600 updates, 41.0/s, 29 s left`."""
+        rate = (done - self.start) / elapsed_seconds if elapsed_seconds > 0 else 0.0
+        left = f"{format_seconds((self.total - done) / rate)} left" if rate > 0 else "time left unknown"
+        if done >= self.total:
+            left = f"took {format_seconds(elapsed_seconds)}"
+        return f"{self.label}: {done}/{self.total} {self.unit}, {rate:.1f}/s, {left}"
+
+
+def format_seconds(seconds: float) -> str:
+    """4 s, 2 min 05 s, 3 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

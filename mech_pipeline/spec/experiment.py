@@ -1,0 +1,210 @@
+"""An experiment: one YAML file, resolved into runs (arms × seeds).
+
+An arm overrides stages of the experiment, key by key: `control: {data: {plain: 1.0, tiled: 0.0}}`.
+Mistakes are found here, before anything is computed, and named: field, value, what is allowed.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.spec.run import RunSpec, check_run_id, run_id
+from mech_pipeline.spec.stages import (
+    Attribution,
+    Checkpoints,
+    Corpus,
+    Data,
+    Event,
+    Influence,
+    Model,
+    Optimizer,
+    Probe,
+    Stage,
+    Tokenizer,
+    Training,
+)
+
+OVERRIDABLE = ("corpus", "tokenizer", "data", "model", "optimizer", "training", "checkpoints")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+class Arm(Stage):
+    """One condition of the experiment: overrides per stage, and optionally its own seeds."""
+
+    seeds: tuple[int, ...] | None = Field(None, description="default: the experiment's seeds")
+    corpus: dict[str, Any] = {}
+    tokenizer: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    optimizer: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    checkpoints: dict[str, Any] = {}
+
+
+class Experiment(Stage):
+    """Everything in one YAML file."""
+
+    experiment: str = Field(description="name; run ids start with it")
+    question: str = Field("", description="what the experiment asks, shown in the report")
+    corpus: Corpus
+    tokenizer: Tokenizer = Tokenizer()
+    data: Data = Data()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    training: Training = Training()
+    checkpoints: Checkpoints = Checkpoints()
+    probe: Probe = Probe()
+    mechanisms: tuple[str, ...] = Field(min_length=1, description="evaluated at every checkpoint")
+    detectors: tuple[str, ...] = Field((), description="per-head scores at every checkpoint")
+    gradients: tuple[str, ...] = Field((), description="mechanisms whose gradient tensors are kept")
+    formation: tuple[Event, ...] = Field(min_length=1, description="the first event names the influence's target step")
+    ledger: Attribution = Attribution()
+    influence: Influence = Influence()
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    arms: dict[str, Arm] = Field(default_factory=lambda: {"baseline": Arm()}, min_length=1)
+
+    @field_validator("experiment")
+    @classmethod
+    def _speakable(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} must be letters, digits, - and _ (it starts every run id)")
+        return name
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds) or any(seed < 0 for seed in seeds):
+            raise ValueError(f"seeds must be distinct and not negative, got {list(seeds)}")
+        return seeds
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Experiment":
+        from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
+
+        for field, names, known in (
+            ("mechanisms", self.mechanisms, MECHANISMS),
+            ("detectors", self.detectors, DETECTORS),
+            ("gradients", self.gradients, self.mechanisms),
+            ("ledger.mechanisms", self.ledger.mechanisms, self.mechanisms),
+            ("influence.mechanisms", self.influence.mechanisms, self.mechanisms),
+            ("formation.mechanism", [e.mechanism for e in self.formation if e.mechanism], self.mechanisms),
+            ("formation.detector", [e.detector for e in self.formation if e.detector], self.detectors),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{field}: unknown name {name!r}; allowed: {', '.join(sorted(known)) or 'none'}")
+        for field, chosen in (("ledger", self.ledger), ("influence", self.influence)):
+            if not chosen.mechanisms:
+                continue
+            if chosen.arms != "all" and (unknown := set(chosen.arms) - set(self.arms)):
+                raise ValueError(f"{field}.arms: unknown arm {sorted(unknown)[0]!r}; allowed: {', '.join(self.arms)} or all")
+            seeds = {seed for arm in self.arms.values() for seed in (arm.seeds or self.seeds)}
+            if chosen.seeds != "all" and (missing := set(chosen.seeds) - seeds):
+                raise ValueError(f"{field}.seeds: seed {min(missing)} is not trained; allowed: {sorted(seeds)} or all")
+        return self
+
+    def runs(self) -> tuple[RunSpec, ...]:
+        """Every run of every arm, in the order of the file."""
+        return tuple(
+            self._run(arm, seed)
+            for arm, overrides in self.arms.items()
+            for seed in (overrides.seeds if overrides.seeds is not None else self.seeds)
+        )
+
+    def _run(self, arm: str, seed: int) -> RunSpec:
+        stages: dict[str, Any] = {}
+        for name in OVERRIDABLE:
+            changes = getattr(self.arms[arm], name)
+            stages[name] = getattr(self, name).model_dump() | changes
+        return RunSpec(
+            run=check_run_id(run_id(self.experiment, arm, seed)),
+            experiment=self.experiment,
+            arm=arm,
+            seed=seed,
+            probe=self.probe,
+            mechanisms=self.mechanisms,
+            detectors=self.detectors,
+            gradients=self.gradients,
+            formation=self.formation,
+            ledger=self.ledger.mechanisms if self.ledger.covers(arm, seed) else (),
+            influence=self.influence.model_copy(
+                update={} if self.influence.covers(arm, seed) else {"mechanisms": ()}
+            ),
+            **stages,
+        )
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Reads and checks an experiment file.
+
+    Raises:
+        MechError: the file is missing, is not YAML, or holds an unknown or contradictory field.
+    """
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        raise MechError(f"experiment file {path} does not exist", f"there is {', '.join(near)}" if near else "name a YAML file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MechError(f"{path} is not YAML: {' '.join(str(error).split())}", "fix that line") from error
+    return parse_experiment(content, source=str(path))
+
+
+def parse_experiment(content: Any, source: str = "experiment") -> Experiment:
+    """Checks an experiment given as plain data, arms included; see `load_experiment`."""
+    if not isinstance(content, dict):
+        raise MechError(f"{source} must be a mapping of fields, got {type(content).__name__}", "start with `experiment: NAME`")
+    try:
+        experiment = Experiment.model_validate(content)
+        experiment.runs()
+    except ValidationError as error:
+        raise MechError(f"{source}: {_explain(error)}", "fix that field and run again") from error
+    return experiment
+
+
+def _explain(error: ValidationError) -> str:
+    """The first mistake, in words: field, value, what is allowed."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"]) or "experiment"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        allowed = sorted(_fields_at(first["loc"][:-1], error.title))
+        near = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"unknown field {path!r} (value {first['input']!r}); {hint}allowed: {', '.join(allowed)}{more}"
+    if first["type"] == "missing":
+        return f"field {path!r} is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    value = first["input"]
+    shown = f" = {value!r}" if isinstance(value, str | int | float | bool | list | tuple) else ""
+    return f"{path}{shown}: {message}{more}"
+
+
+def _fields_at(path: tuple[int | str, ...], title: str) -> set[str]:
+    """The fields allowed at a place in the file (union members of several models are merged)."""
+    models: list[type[Stage]] = [RunSpec if title == "RunSpec" else Experiment]
+    for part in path:
+        if isinstance(part, int):
+            continue
+        models = [model for parent in models for model in _stages_in(parent.model_fields.get(part))]
+    return {name for model in models for name in model.model_fields}
+
+
+def _stages_in(field: Any) -> list[type[Stage]]:
+    """All stage models inside a field's annotation, however it is wrapped."""
+    if field is None:
+        return []
+    found: list[type[Stage]] = []
+    pending = [field.annotation]
+    while pending:
+        annotation = pending.pop()
+        if isinstance(annotation, type) and issubclass(annotation, Stage):
+            found.append(annotation)
+        else:
+            pending.extend(getattr(annotation, "__args__", ()))
+    return found
