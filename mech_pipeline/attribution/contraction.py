@@ -1,0 +1,147 @@
+"""⟨∇ℓ_i, V⟩ for every example i, direction V and component, without ever forming a per-example gradient.
+
+For a linear layer with input a and output gradient g the gradient of example i is Σ_t g_{i,t} a_{i,t}ᵀ, so
+
+    ⟨∇_W ℓ_i, V⟩ = Σ_t g_{i,t}ᵀ V a_{i,t},
+
+one matrix product per direction. Not summing over output (or input) units splits the result by head at no cost.
+Inputs and output gradients are captured during an ordinary backward, whose bits do not change.
+
+Cost beside that backward: about one forward per direction (METHOD §3). Agrees with one backward per example to 1e-6.
+Source: Goodfellow 2015 (per-example gradient norms), Wang et al. 2024 (ghost dot product).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformer_lens.model_bridge.sources.native.model import NativeRMSNorm
+
+from mech_pipeline.attribution.components import Components
+from mech_pipeline.training.flat import FlatModel
+
+Factors = dict[str, tuple[Tensor, Tensor]]
+"""Per module: input [example, token, in] (token ids for embeddings) and output gradient [example, token, out]."""
+
+
+class Capture:
+    """While active, records the factors of every parametrised module in the next forward and backward.
+
+    Use as a context around one training step, then take `factors()`.
+
+    Raises:
+        TypeError: a module with parameters of its own is not of a kind whose per-example gradient is known.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = {
+            name: module for name, module in model.named_modules() if next(module.parameters(recurse=False), None) is not None
+        }
+        for name, module in self._modules.items():
+            if not isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm | NativeRMSNorm):
+                raise TypeError(f"per-example gradients of {name} ({type(module).__name__}) are not implemented")
+        self._inputs: Factors = {}
+        self._captured: Factors = {}
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> "Capture":
+        self._hooks = [module.register_forward_hook(self._record(name)) for name, module in self._modules.items()]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def factors(self) -> Factors:
+        """The factors of the last backward; each call hands them over and starts anew."""
+        captured, self._captured = self._captured, {}
+        return captured
+
+    def _record(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def forward_hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            value = inputs[0].detach()
+            if output.requires_grad:
+                output.register_hook(lambda gradient: self._captured.__setitem__(name, (value, gradient.detach())))
+
+        return forward_hook
+
+
+@dataclass(frozen=True)
+class _Group:
+    """How one parameter's units map to components: along outputs, along inputs, or as a whole."""
+
+    along: str
+    index: Tensor
+
+
+class Contraction:
+    """Contracts captured factors with directions in parameter space."""
+
+    def __init__(self, flat: FlatModel, components: Components) -> None:
+        self._flat = flat
+        self._components = components
+        self._modules = dict(flat.model.named_modules())
+        index = flat.named(components.index)
+        self._groups = {name: _group(part) for name, part in index.items()}
+
+    def __call__(
+        self, factors: Factors, directions: Float[Tensor, "direction parameter"]
+    ) -> Float[Tensor, "direction example component"]:
+        """⟨∇ℓ_i/B, V⟩ split by component: the batch mean's gradient was captured, so 1/B is in it already."""
+        parts = [self._flat.named(direction) for direction in directions]
+        examples = next(iter(factors.values()))[1].shape[0]
+        total = torch.zeros(len(directions), examples, len(self._components.names), dtype=torch.float64)
+        for name, (value, gradient) in factors.items():
+            for kind in ("weight", "bias"):
+                if f"{name}.{kind}" not in self._groups:
+                    continue
+                direction = torch.stack([part[f"{name}.{kind}"] for part in parts])
+                group = self._groups[f"{name}.{kind}"]
+                units = _contract(self._modules[name], kind, value, gradient, direction, group)
+                total.index_add_(2, group.index, units.double())
+        return total
+
+
+def _contract(module: nn.Module, kind: str, value: Tensor, gradient: Tensor, direction: Tensor, group: _Group) -> Tensor:
+    """One parameter's contribution per direction, example and unit (or in one piece)."""
+    if kind == "bias":
+        units = gradient.sum(1)[None] * direction[:, None]
+    elif isinstance(module, nn.Embedding):
+        units = (gradient[None] * direction[:, value]).sum(2)
+    elif isinstance(module, nn.Linear):
+        return _contract_linear(value, gradient, direction, group)
+    else:
+        units = (gradient * _normalised(module, value)).sum(1)[None] * direction[:, None]
+    return units.sum(-1, keepdim=True) if group.along == "whole" else units
+
+
+def _contract_linear(value: Tensor, gradient: Tensor, direction: Tensor, group: _Group) -> Tensor:
+    """Σ_t g V a, kept per output unit, per input unit, or summed (then over the narrower side, which is cheaper)."""
+    narrow_input = direction.shape[2] <= direction.shape[1]
+    if group.along == "input" or (group.along == "whole" and narrow_input):
+        units = torch.stack([((gradient @ v) * value).sum(1) for v in direction])
+    else:
+        units = torch.stack([((value @ v.T) * gradient).sum(1) for v in direction])
+    return units.sum(-1, keepdim=True) if group.along == "whole" else units
+
+
+def _normalised(module: nn.Module, value: Tensor) -> Tensor:
+    """The input of a norm layer after normalisation, before its learnt scale."""
+    if isinstance(module, nn.LayerNorm):
+        return F.layer_norm(value, module.normalized_shape, eps=module.eps)
+    assert isinstance(module, NativeRMSNorm), "Capture admits no other kind"
+    return value * torch.rsqrt(value.square().mean(-1, keepdim=True) + module.eps)
+
+
+def _group(index: Tensor) -> _Group:
+    if bool((index == index.flatten()[0]).all()):
+        return _Group("whole", index.flatten()[:1])
+    if index.dim() == 1 or bool((index == index[:, :1]).all()):
+        return _Group("output", index if index.dim() == 1 else index[:, 0])
+    assert bool((index == index[:1]).all()), "components split a weight by rows or by columns"
+    return _Group("input", index[0])

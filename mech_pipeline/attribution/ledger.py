@@ -1,0 +1,150 @@
+"""The ledger: an exact account of what each example's gradient did to a mechanism M. It explains; it does not predict.
+
+Over the updates of one window (from one checkpoint to the next), with the optimizer form of `training/optimizer.py`:
+
+    M(θ_{t+1}) − M(θ_t) = ⟨ḡ_t, θ_{t+1} − θ_t⟩,     ḡ_t = ∫₀¹ ∇M(θ_t + u(θ_{t+1} − θ_t)) du     (Simpson: ends + middle)
+    a'_t = β a'_{t+1} + (η_t / r₁) D_t ⊙ ḡ_t        (backwards; a' = 0 at the window's end)
+    example i at update s:      −(c_s κ / B) ⟨∇ℓ_i(θ_s), a'_s⟩
+    weight decay at update t:   −η_t λ ⟨ḡ_t, θ_t⟩
+    momentum carried in:        −β ⟨m_first, a'_first⟩
+
+The three sum to the window's change of M. What a gradient does after the window, through momentum, is its
+`value_later`: the same formula with a' continued from the windows after. Summed over a run, value_later equals the
+momentum carried in, so value + value_later is the whole effect of an example.
+
+D_t is taken as it was: the ledger does not ask how an example changed the second moment, so its terms are exact parts
+of what happened, not derivatives. METHOD §1; the path integral is that of ExPLAIND (2026) and integrated gradients.
+Cost per update: one training step, one forward per two directions, and two gradients of M.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mech_pipeline.attribution.components import Components
+from mech_pipeline.attribution.contraction import Capture, Contraction, Factors
+from mech_pipeline.spec.stages import Optimizer
+from mech_pipeline.training.loop import Trainer, Update
+from mech_pipeline.training.optimizer import State, Vector, coefficients, scaling
+
+GradientAt = Callable[[Vector], Vector]
+"""θ → ∇M(θ)."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """The ledger of one window and one mechanism.
+
+    Attributes:
+        updates: the window's updates.
+        examples: contribution inside the window per update, example and component.
+        examples_later: contribution of the same gradients after the window.
+        weight_decay: per update and component.
+        momentum: carried in, per component.
+        carry: a' at the window's start, over this and all later windows: what the window before needs.
+        gross: Σ_t |⟨ḡ_t, θ_{t+1} − θ_t⟩|.
+        update_error: largest ‖rebuilt − applied‖ / ‖applied‖ over updates, beyond the rounding of stored weights.
+        example_error: largest relative difference between Σ_i and the batch's own ⟨g, a'⟩.
+    """
+
+    updates: Sequence[Update]
+    examples: Float[Tensor, "update example component"]
+    examples_later: Float[Tensor, "update example component"]
+    weight_decay: Float[Tensor, "update component"]
+    momentum: Float[Tensor, " component"]
+    carry: Vector
+    gross: float
+    update_error: float
+    example_error: float
+
+    def explained(self) -> float:
+        """Sum of everything that acted inside the window: equals the change of M."""
+        return float(self.examples.sum() + self.weight_decay.sum() + self.momentum.sum())
+
+
+def replay_with_factors(trainer: Trainer, state: State, until: int) -> tuple[list[Update], list[Factors]]:
+    """Replays a window and keeps what the contraction needs; memory: the activations of one window."""
+    updates, factors = [], []
+    with Capture(trainer.flat.model) as capture:
+        for made in trainer.updates(state, until):
+            updates.append(made)
+            factors.append(capture.factors())
+    return updates, factors
+
+
+def window_account(
+    spec: Optimizer,
+    components: Components,
+    contraction: Contraction,
+    gradient_at: GradientAt,
+    updates: Sequence[Update],
+    factors: Sequence[Factors],
+    carry: Vector | None = None,
+) -> Account:
+    """The account of one window of one mechanism.
+
+    Args:
+        carry: the `Account.carry` of the window right after this one; none if nothing comes after.
+    """
+    path_gradients = _path_gradients(gradient_at, updates)
+    within = torch.zeros_like(updates[0].before.theta)
+    later = within.clone() if carry is None else carry.clone()
+    examples, examples_later, decay = [], [], []
+    example_error = update_error = gross = 0.0
+    for made, factor, path_gradient in reversed(list(zip(updates, factors, path_gradients, strict=True))):
+        c = coefficients(spec, made.before.step)
+        within = c.beta * within + (c.learning_rate / c.r1) * scaling(spec, made.after.v, made.before.step) * path_gradient
+        later = c.beta * later
+        parts = -c.kappa * made.clip * contraction(factor, torch.stack([within, later]))
+        examples.append(parts[0])
+        examples_later.append(parts[1])
+        decay.append(-c.learning_rate * spec.weight_decay * components.sums(path_gradient * made.before.theta))
+        example_error = max(example_error, _example_error(made, parts[0], within, c.kappa * made.clip))
+        update_error = max(update_error, _update_error(spec, made))
+        gross += abs(float(path_gradient.double() @ (made.after.theta.double() - made.before.theta.double())))
+    first = coefficients(spec, updates[0].before.step)
+    return Account(
+        updates=updates,
+        examples=torch.stack(examples[::-1]),
+        examples_later=torch.stack(examples_later[::-1]),
+        weight_decay=torch.stack(decay[::-1]),
+        momentum=-first.beta * components.sums(updates[0].before.m * within),
+        carry=within + later,
+        gross=gross,
+        update_error=update_error,
+        example_error=example_error,
+    )
+
+
+def _path_gradients(gradient_at: GradientAt, updates: Sequence[Update]) -> list[Vector]:
+    """ḡ_t of every update by Simpson's rule: error of fourth order in the step, exact for cubic M."""
+    end = gradient_at(updates[0].before.theta)
+    gradients = []
+    for made in updates:
+        middle = gradient_at((made.before.theta + made.after.theta) / 2)
+        begin, end = end, gradient_at(made.after.theta)
+        gradients.append((begin + 4 * middle + end) / 6)
+    return gradients
+
+
+def _example_error(made: Update, parts: Tensor, adjoint: Vector, factor: float) -> float:
+    """|Σ_i parts − batch| relative to the product of the norms."""
+    batch = -factor * float(made.gradient.double() @ adjoint.double())
+    scale = factor * float(torch.linalg.vector_norm(made.gradient) * torch.linalg.vector_norm(adjoint))
+    return abs(float(parts.sum()) - batch) / scale if scale > 0 else 0.0
+
+
+def _update_error(spec: Optimizer, made: Update) -> float:
+    """‖applied − rebuilt from clip, momentum and decay‖ / ‖applied‖, one rounding of each stored weight subtracted."""
+    c = coefficients(spec, made.before.step)
+    momentum = c.beta * made.before.m.double() + c.kappa * made.clip * made.gradient.double()
+    scale = scaling(spec, made.after.v.double(), made.before.step)
+    rebuilt = -c.learning_rate * (scale * momentum / c.r1 + spec.weight_decay * made.before.theta.double())
+    applied = made.after.theta.double() - made.before.theta.double()
+    rounding = torch.finfo(made.after.theta.dtype).eps * made.after.theta.double().abs()
+    excess = ((applied - rebuilt).abs() - rounding).clamp_min(0)
+    norm = float(torch.linalg.vector_norm(applied))
+    return float(torch.linalg.vector_norm(excess)) / norm if norm > 0 else 0.0

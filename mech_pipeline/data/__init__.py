@@ -1,0 +1,1 @@
+"""From text to training sequences: corpora, tokenizer, examples, and which examples each update sees."""

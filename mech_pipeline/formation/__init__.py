@@ -1,0 +1,1 @@
+"""When mechanisms form, and for which runs they never do."""

@@ -1,0 +1,50 @@
+"""Formation: a value crosses an absolute threshold and stays across it.
+
+Never "a share of its own maximum", which manufactures leads. A run that does not form is censored, not dropped: its
+lower bound (the last evaluation) is information for survival statistics. The step is known only to lie between two
+evaluations, so both are kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Formation:
+    """When a value formed.
+
+    Attributes:
+        step: first evaluation across the threshold that was sustained; none if censored.
+        lower: the crossing is later than this: the evaluation before `step`, or the last one if censored; −1 if the
+            first evaluation was across already.
+    """
+
+    step: int | None
+    lower: int
+
+    @property
+    def censored(self) -> bool:
+        """Whether it did not form within the run."""
+        return self.step is None
+
+
+def formation_step(steps: Sequence[int], values: Sequence[float], threshold: float, sustain: int) -> Formation:
+    """First of `sustain` consecutive evaluations at or above the threshold.
+
+    >>> formation_step([0, 10, 20, 30, 40], [0.0, 2.0, 1.0, 2.0, 2.0], threshold=1.5, sustain=2)
+    Formation(step=30, lower=20)
+    >>> formation_step([0, 10, 20], [0.0, 0.0, 2.0], threshold=1.5, sustain=2).censored
+    True
+
+    Raises:
+        ValueError: no evaluations, or steps that do not rise.
+    """
+    if not steps or list(steps) != sorted(set(steps)):
+        raise ValueError("formation needs evaluations at rising steps")
+    run = 0
+    for index, value in enumerate(values):
+        run = run + 1 if value >= threshold else 0
+        if run == sustain:
+            first = index - sustain + 1
+            return Formation(steps[first], steps[first - 1] if first else -1)
+    return Formation(None, steps[-1])

@@ -1,0 +1,1 @@
+"""What is watched: mechanisms (differentiable numbers of the model) and detectors (scores per attention head)."""

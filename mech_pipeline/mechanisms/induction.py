@@ -1,0 +1,67 @@
+"""Induction as differentiable numbers of the model.
+
+copy advantage = mean loss on the first copy − mean loss on the repetition, in nats. 0: repetition does not help;
+log(vocabulary) is about the most a model that knows nothing else can gain.
+(Olsson et al. 2022, in-context learning score, on sequences where the repeat is known; Howe 2026 calls it copy_adv.)
+
+The first token of the repetition (target p) is left out on both sides: no token before it tells that a repetition
+starts. Targets 1 … p−1 are the first copy, targets p+1 … T−1 the repetition.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mech_pipeline.mechanisms.probe import Probe, Sequences
+from mech_pipeline.training.model import next_token_losses
+
+
+def copy_advantage(model: nn.Module, sequences: Sequences) -> Float[Tensor, ""]:
+    """Mean over sequences of (mean loss on the first copy − mean loss on the repetition), nats."""
+    losses = next_token_losses(model, sequences.tokens)
+    target = torch.arange(1, sequences.tokens.shape[1])
+    first = target[None, :] < sequences.period[:, None]
+    repeat = target[None, :] > sequences.period[:, None]
+    mean_first = (losses * first).sum(1) / first.sum(1)
+    mean_repeat = (losses * repeat).sum(1) / repeat.sum(1)
+    return (mean_first - mean_repeat).mean()
+
+
+def induction_copy_advantage(model: nn.Module, probe: Probe) -> Float[Tensor, ""]:
+    """Copy advantage on snippets of held-out text."""
+    return copy_advantage(model, probe.tiled)
+
+
+def induction_copy_advantage_random(model: nn.Module, probe: Probe) -> Float[Tensor, ""]:
+    """Copy advantage on random tokens: no bigram statistics help, only copying does."""
+    return copy_advantage(model, probe.random)
+
+
+def previous_token_attention(model: nn.Module, probe: Probe) -> Float[Tensor, ""]:
+    """Mean attention from each token to the one before it, of the head where it is largest (random tokens)."""
+    patterns = attention_patterns(model, probe.random)
+    return torch.stack([previous_token_score(pattern).max() for pattern in patterns]).max()
+
+
+def previous_token_score(pattern: Float[Tensor, "example head query key"]) -> Float[Tensor, " head"]:
+    """Mean attention i → i − 1 over all i ≥ 1. 1: a perfect previous-token head; uniform attention: mean of 1/(i+1)."""
+    return pattern.diagonal(offset=-1, dim1=-2, dim2=-1).mean(dim=(0, 2))
+
+
+def attention_patterns(model: nn.Module, sequences: Sequences) -> list[Float[Tensor, "example head query key"]]:
+    """The attention pattern of every layer, differentiable with respect to the parameters.
+
+    Raises:
+        TypeError: the model has no `layers` whose attention returns its pattern (fused kernels return none).
+    """
+    patterns: list[Tensor] = []
+    layers = getattr(model, "layers", None)
+    if layers is None:
+        raise TypeError(f"{type(model).__name__} has no layers with attention patterns; use NativeModel")
+    hooks = [layer.attn.register_forward_hook(lambda _m, _i, out: patterns.append(out[1])) for layer in layers]
+    try:
+        model(sequences.tokens)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return patterns

@@ -1,0 +1,81 @@
+"""How every figure of a report looks: palette, panels, axes with units, PNG bytes.
+
+Figures are built without pyplot, so nothing global is touched and threads can draw side by side.
+"""
+
+import io
+import math
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe & Ito 2008: distinguishable with every common colour blindness; their yellow is left out, too pale on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINE_STYLES = ("-", "--", ":", "-.")
+KIND_COLOURS = {"tiled": "#0072B2", "plain": "#E69F00", "weight decay": "#777777", "momentum": "#CC79A7"}
+MUTED = "#777777"
+_FONT_POINTS = 8
+_DOTS_PER_INCH = 110
+
+
+def line_look(index: int) -> tuple[str, str]:
+    """Colour and line style of the i-th series; the style changes when the colours are used up."""
+    return PALETTE[index % len(PALETTE)], LINE_STYLES[index // len(PALETTE) % len(LINE_STYLES)]
+
+
+def kind_look(kind: str) -> str:
+    """The colour of a kind of document or ledger term, the same in every figure."""
+    return KIND_COLOURS.get(kind, "#009E73")
+
+
+def new_figure(width_inches: float = 9.0, height_inches: float = 4.0) -> Figure:
+    """An empty figure on the Agg canvas whose parts keep out of each other's way."""
+    figure = Figure(figsize=(width_inches, height_inches), dpi=_DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def panels(count: int, columns: int, row_inches: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels in rows of at most `columns`."""
+    columns = max(1, min(columns, count))
+    rows = max(1, math.ceil(count / columns))
+    figure = new_figure(height_inches=0.4 + row_inches * rows)
+    return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
+
+
+def finish_axes(axes: Axes, x: str, y: str, title: str = "") -> None:
+    """Labels (which carry the units), small fonts, a faint grid and no box."""
+    axes.set_xlabel(x, fontsize=_FONT_POINTS)
+    axes.set_ylabel(y, fontsize=_FONT_POINTS)
+    axes.set_title(title, fontsize=_FONT_POINTS + 1, loc="left")
+    axes.tick_params(labelsize=_FONT_POINTS - 1)
+    axes.grid(True, color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.get_offset_text().set_fontsize(_FONT_POINTS - 1)
+    axes.yaxis.get_offset_text().set_fontsize(_FONT_POINTS - 1)
+
+
+def legend_beside(axes: Axes) -> None:
+    """A legend to the right of a panel, where it covers no line."""
+    axes.legend(
+        fontsize=_FONT_POINTS - 1, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6
+    )
+
+
+def legend_inside(axes: Axes) -> None:
+    """A legend where the panel is emptiest."""
+    axes.legend(fontsize=_FONT_POINTS - 1, frameon=False, handlelength=1.6)
+
+
+def headline(figure: Figure, text: str) -> None:
+    """The title over all panels: what, and over how many."""
+    figure.suptitle(text, fontsize=_FONT_POINTS + 2, x=0.01, horizontalalignment="left")
+
+
+def figure_png(figure: Figure) -> bytes:
+    """The figure as PNG; the same figure gives the same bytes (no software version or date inside)."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()

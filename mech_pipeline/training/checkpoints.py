@@ -1,0 +1,62 @@
+"""States as safetensors: `model.<name>`, `exp_avg.<name>`, `exp_avg_sq.<name>`; never pickle.
+
+`model.*` loads into the same architecture anywhere. The hash of a state covers the raw bytes of weights and moments,
+so two states are equal exactly when their hashes are.
+"""
+
+import hashlib
+
+import torch
+from safetensors.torch import load, save
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.training.flat import FlatModel
+from mech_pipeline.training.optimizer import State, Vector
+
+_PARTS = {"model": "theta", "exp_avg": "m", "exp_avg_sq": "v"}
+
+
+def vector_sha256(*vectors: Vector) -> str:
+    """SHA-256 of the raw bytes."""
+    digest = hashlib.sha256()
+    for vector in vectors:
+        digest.update(vector.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def state_sha256(state: State) -> str:
+    """SHA-256 of step, weights and moments."""
+    return hashlib.sha256(f"{state.step}:{vector_sha256(state.theta, state.m, state.v)}".encode()).hexdigest()
+
+
+def pack_state(state: State, flat: FlatModel) -> bytes:
+    """A state as the content of one safetensors file."""
+    tensors = {
+        f"{part}.{name}": tensor.contiguous()
+        for part, field in _PARTS.items()
+        for name, tensor in flat.named(getattr(state, field)).items()
+    }
+    return save(tensors, metadata={"step": str(state.step)})
+
+
+def unpack_state(content: bytes, step: int, flat: FlatModel, what: str) -> State:
+    """The state in a safetensors file.
+
+    Raises:
+        MechError: the file holds other parameters than the model has.
+    """
+    tensors = load(content)
+    vectors = {}
+    for part, field in _PARTS.items():
+        pieces = []
+        for slot in flat.slots:
+            tensor = tensors.get(f"{part}.{slot.name}")
+            if tensor is None or tuple(tensor.shape) != slot.shape:
+                found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
+                raise MechError(
+                    f"{what} does not fit the model: {part}.{slot.name} is {found}, expected {slot.shape}",
+                    "it was written by another spec; run the experiment that wrote it",
+                )
+            pieces.append(tensor.reshape(-1))
+        vectors[field] = torch.cat(pieces)
+    return State(step, vectors["theta"], vectors["m"], vectors["v"])

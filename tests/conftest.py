@@ -1,0 +1,69 @@
+"""Tiny models and trainers on which truths can be computed the slow way."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mech_pipeline.attribution.components import Components, components_of
+from mech_pipeline.mechanisms.probe import Probe, Sequences
+from mech_pipeline.spec.stages import Model, Optimizer, Training
+from mech_pipeline.training.flat import FlatModel
+from mech_pipeline.training.loop import Trainer
+from mech_pipeline.training.model import build_model
+
+VOCABULARY, CONTEXT = 13, 12
+torch.set_num_threads(1)
+
+ARCHITECTURES = {
+    "attention-only": Model(layers=2, heads=2, d_model=8),
+    "mlp and layer norm": Model(layers=1, heads=2, d_model=8, d_mlp=12, normalization="layer_norm"),
+    "rotary, solu and rms norm": Model(
+        layers=2, heads=2, d_model=8, d_mlp=8, activation="solu", normalization="rms_norm", positions="rotary"
+    ),
+}
+OPTIMIZERS = {
+    "adamw, clip and decay": Optimizer(learning_rate=2e-2, warmup_steps=3, weight_decay=0.1, clip_norm=0.3, beta2=0.95, eps_root=1e-4),
+    "adamw, never clipped": Optimizer(learning_rate=1e-2, warmup_steps=2, clip_norm=None, eps_root=1e-5),
+    "sgd with momentum": Optimizer(kind="sgd", learning_rate=0.1, warmup_steps=2, momentum=0.8, weight_decay=0.05, clip_norm=0.5),
+}
+
+
+@pytest.fixture
+def make_trainer() -> Callable[..., Trainer]:
+    """A trainer on random tokens; float64 unless told otherwise."""
+
+    def make(
+        model: Model = ARCHITECTURES["attention-only"],
+        optimizer: Optimizer = OPTIMIZERS["adamw, clip and decay"],
+        *,
+        batch: int = 4,
+        dtype: torch.dtype = torch.float64,
+        seed: int = 0,
+    ) -> Trainer:
+        pool = torch.randint(0, VOCABULARY, (24, CONTEXT), generator=torch.Generator().manual_seed(seed))
+        pool[::2, CONTEXT // 2 :] = pool[::2, : CONTEXT // 2]
+        built = build_model(model, VOCABULARY, CONTEXT, seed).to(dtype)
+        return Trainer(FlatModel(built), optimizer, Training(steps=20, batch=batch), pool, seed)
+
+    return make
+
+
+@pytest.fixture
+def tiny_probe() -> Probe:
+    """Repeating sequences that fit the tiny models."""
+    generator = torch.Generator().manual_seed(7)
+    half = torch.stack([torch.randperm(VOCABULARY, generator=generator)[: CONTEXT // 2] for _ in range(5)])
+    sequences = Sequences(torch.cat([half, half], dim=1), torch.full((5,), CONTEXT // 2))
+    return Probe(tiled=sequences, random=sequences)
+
+
+def components(trainer: Trainer) -> Components:
+    """Components of a trainer's model."""
+    return components_of(trainer.flat, trainer.flat.model.cfg.n_heads)
+
+
+def with_weights(trainer: Trainer, weights: torch.Tensor) -> Trainer:
+    """The same training with other example weights."""
+    return dataclasses.replace(trainer, weights=weights)
