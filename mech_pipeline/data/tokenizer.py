@@ -53,5 +53,10 @@ def tokenise(tokenizer: Tokenizer, documents: list[Document]) -> TokenisedCorpus
     """Encodes every document; nothing is added between documents, since examples never cross them."""
     encoded = [np.array(e.ids, dtype=np.uint16) for e in tokenizer.encode_batch([d.text for d in documents])]
     starts = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])]).astype(np.int64)
-    lengths = [len(tokenizer.id_to_token(index)) for index in range(tokenizer.get_vocab_size())]
-    return TokenisedCorpus(documents, np.concatenate(encoded), starts, np.array(lengths, dtype=np.int64))
+    return TokenisedCorpus(documents, np.concatenate(encoded), starts, token_lengths(tokenizer))
+
+
+def token_lengths(tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """Length in bytes of each vocabulary entry."""
+    size = tokenizer.get_vocab_size()
+    return np.array([len(tokenizer.id_to_token(index)) for index in range(size)], dtype=np.int64)

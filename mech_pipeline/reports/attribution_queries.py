@@ -28,12 +28,13 @@ KIND = "coalesce(e.kind, 'unknown kind')"
 
 def attributed(connection: duckdb.DuckDBPyConnection, method: Method, runs: Sequence[str]) -> list[tuple[str, str]]:
     """The (run, mechanism) pairs among `runs` that have a ledger or an influence, in the order of `runs`."""
-    return frame(
+    pairs = frame(
         connection,
-        f"""select distinct run, mechanism from {method} where run = any($runs::varchar[])
+        f"""select run, mechanism from {method} where run = any($runs::varchar[]) group by 1, 2
         order by list_position($runs::varchar[], run), mechanism""",
-        {"runs": list(runs)},
-    ).fetchall()
+        runs=list(runs),
+    )
+    return pairs.rows()
 
 
 def target_step(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> int | None:
@@ -42,7 +43,8 @@ def target_step(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str)
     Of several influence steps, one that is still a formation step of the run wins over one that no longer is, then the
     latest. Without influence: the formation step, and without that the last step of the ledger; none without either.
     """
-    row = connection.execute(
+    steps = frame(
+        connection,
         """with formed as (select step from formation where run = $run and step is not null),
         candidates as (
             select step, 3 + (step in (from formed))::int as rank from influence
@@ -50,9 +52,9 @@ def target_step(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str)
             union all select step, 2 from formation where run = $run and mechanism = $mechanism and step is not null
             union all select step, 1 from ledger where run = $run and mechanism = $mechanism)
         select step from candidates order by rank desc, step desc limit 1""",
-        {"run": run, "mechanism": mechanism},
-    ).fetchone()
-    return None if row is None else int(row[0])
+        run=run, mechanism=mechanism,
+    )
+    return None if steps.is_empty() else int(steps.item())
 
 
 def responsible_documents(
@@ -98,15 +100,26 @@ def tiled_share_of_top(
 
     At least one example counts as top. `share=1` gives the share among all examples, to compare with.
     """
-    row = connection.execute(
+    found = frame(
+        connection,
         f"""with totals as ({_TOTALS["influence"]}),
         ranked as (select example_id, row_number() over (order by total desc, example_id) as place,
             count(*) over () as n from totals)
-        select avg(({KIND} = 'tiled')::int) from ranked left join examples e using (example_id)
+        select avg(({KIND} = 'tiled')::int) as share from ranked left join examples e using (example_id)
         where place <= greatest(1, round($share * n))""",
-        {"run": run, "mechanism": mechanism, "target": _target(connection, run, mechanism), "share": share},
-    ).fetchone()
-    return None if row is None or row[0] is None else float(row[0])
+        run=run, mechanism=mechanism, target=_target(connection, run, mechanism), share=share,
+    ).item()
+    return None if found is None else float(found)
+
+
+def influenced_examples(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> int:
+    """How many distinct examples have an influence at the target step."""
+    counted = frame(
+        connection,
+        f"select count(*) as n from ({_TOTALS['influence']})",
+        run=run, mechanism=mechanism, target=_target(connection, run, mechanism),
+    )
+    return int(counted.item())
 
 
 def influence_by_update(
@@ -137,11 +150,13 @@ def adjoint_norms(connection: duckdb.DuckDBPyConnection, run: str, mechanism: st
 
 def reliability_measures(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> dict[str, float]:
     """The measures of the whole influence sweep by name (metasmoothness, reliable, …); the unmeasured are absent."""
-    return dict(connection.execute(
+    measures = frame(
+        connection,
         """select metric, value from reliability
         where run = $run and mechanism = $mechanism and step = $target and update_step = -1 order by metric""",
-        {"run": run, "mechanism": mechanism, "target": _target(connection, run, mechanism)},
-    ).fetchall())
+        run=run, mechanism=mechanism, target=_target(connection, run, mechanism),
+    )
+    return dict(measures.rows())
 
 
 def _target(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> int:

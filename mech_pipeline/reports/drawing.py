@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe & Ito 2008: distinguishable with every common colour blindness; their yellow is left out, too pale on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Okabe & Ito 2008: distinguishable with every common colour blindness. Their yellow is left out, too pale on white, and
+# so is their black, which is kept for totals.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 LINE_STYLES = ("-", "--", ":", "-.")
-KIND_COLOURS = {"tiled": "#0072B2", "plain": "#E69F00", "weight decay": "#777777", "momentum": "#CC79A7"}
+KIND_COLOURS = {"tiled": "#0072B2", "plain": "#E69F00"}
 MUTED = "#777777"
 _FONT_POINTS = 8
 _DOTS_PER_INCH = 110
@@ -25,7 +26,7 @@ def line_look(index: int) -> tuple[str, str]:
 
 
 def kind_look(kind: str) -> str:
-    """The colour of a kind of document or ledger term, the same in every figure."""
+    """The colour of a kind of document, the same in every figure."""
     return KIND_COLOURS.get(kind, "#009E73")
 
 
@@ -58,14 +59,18 @@ def finish_axes(axes: Axes, x: str, y: str, title: str = "") -> None:
 
 
 def legend_beside(axes: Axes) -> None:
-    """A legend to the right of a panel, where it covers no line."""
+    """A legend to the right of a panel, where it covers no line; none if nothing has a label."""
+    if not axes.get_legend_handles_labels()[0]:
+        return
     axes.legend(
         fontsize=_FONT_POINTS - 1, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6
     )
 
 
 def legend_inside(axes: Axes) -> None:
-    """A legend where the panel is emptiest."""
+    """A legend where the panel is emptiest; none if nothing has a label."""
+    if not axes.get_legend_handles_labels()[0]:
+        return
     axes.legend(fontsize=_FONT_POINTS - 1, frameon=False, handlelength=1.6)
 
 

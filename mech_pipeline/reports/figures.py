@@ -29,6 +29,7 @@ __all__ = [
     "figure_png", "formation_curves", "head_scores_over_steps", "influence_against_ledger", "influence_over_updates",
     "ledger_over_steps",
 ]
+_TERM_LOOK = {"other": (MUTED, "-"), "weight decay": (MUTED, ":"), "momentum": (MUTED, "-.")}
 
 
 def formation_curves(curves: pl.DataFrame, events: pl.DataFrame, units: Mapping[str, str]) -> Figure:
@@ -86,8 +87,7 @@ def head_scores_over_steps(scores: pl.DataFrame, run: str, units: Mapping[str, s
                 )
                 label = "_"
         finish_axes(axes, "training step (updates)", f"score ({unit})", f"{detector}{_best_head(here)}")
-    if layers:
-        legend_inside(all_axes[0])
+    legend_inside(all_axes[0])
     n = scores.select("layer", "head").n_unique() if scores.height else 0
     headline(figure, f"Head scores: run {run}, {_counted(n, 'head')}, one line each")
     return figure
@@ -103,7 +103,8 @@ def _best_head(scores: pl.DataFrame) -> str:
 def ledger_over_steps(
     by_component: pl.DataFrame, by_kind: pl.DataFrame, change: pl.DataFrame, unit: str, title: str
 ) -> Figure:
-    """The ledger's running sums, left by component, right by kind of document. The lines sum to the black dashed one.
+    """The ledger's running sums, left by component, right by kind of document. The lines sum to the black
+    dashed one, the true change.
 
     Args:
         by_component: `ledger_queries.ledger_by_component`.
@@ -113,19 +114,24 @@ def ledger_over_steps(
         title: which run and mechanism.
     """
     figure, (left, right) = panels(2, columns=2)
-    for place, ((group,), line) in enumerate(by_component.group_by(["group"], maintain_order=True)):
-        colour, style = line_look(place)
-        if group in ("other", "weight decay", "momentum"):
-            colour, style = MUTED, {"other": "-", "weight decay": ":", "momentum": "-."}[str(group)]
+    for place, (group, line) in enumerate(_from_top(by_component)):
+        colour, style = _TERM_LOOK.get(group, line_look(place))
         left.plot(line["step"], line["value"], color=colour, linestyle=style, linewidth=1.2, label=group)
-    for (kind,), line in by_kind.group_by(["group"], maintain_order=True):
-        right.plot(line["step"], line["value"], color=kind_look(str(kind)), linewidth=1.4, label=kind)
+    for group, line in _from_top(by_kind):
+        colour, style = _TERM_LOOK.get(group, (kind_look(group), "-"))
+        right.plot(line["step"], line["value"], color=colour, linestyle=style, linewidth=1.2, label=group)
     for axes, what in ((left, "by component of the model"), (right, "by kind of document")):
         axes.plot(change["step"], change["value"], color="black", linestyle="--", linewidth=1.4, label="true change")
         finish_axes(axes, "training step (updates)", f"contribution so far ({unit})", what)
         legend_beside(axes)
     headline(figure, f"Ledger, what happened: {title}, {_counted(max(change.height - 1, 0), 'interval')}")
     return figure
+
+
+def _from_top(lines: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    """The lines by group, in the order in which they end, so that a legend reads like the panel."""
+    last = lines.filter(pl.col("step") == pl.col("step").max()).sort("value", descending=True)
+    return [(group, lines.filter(group=group).sort("step")) for group in last["group"]]
 
 
 def influence_against_ledger(both: pl.DataFrame, unit: str, title: str) -> Figure:
@@ -150,8 +156,7 @@ def influence_against_ledger(both: pl.DataFrame, unit: str, title: str) -> Figur
         f"influence: predicted change\nif weighted more ({unit} per unit weight)",
         f"{title}: {rank_correlation(both)}",
     )
-    if both.height:
-        legend_beside(axes)
+    legend_beside(axes)
     return figure
 
 
@@ -181,8 +186,7 @@ def influence_over_updates(by_update: pl.DataFrame, adjoint: pl.DataFrame, unit:
             axes.plot(line["update_step"], line[column], color=kind_look(str(kind)), linewidth=1.3, label=label)
         finish_axes(axes, "when the example was seen (updates)", f"{what}\n({unit} per unit weight)", f"{what} by kind")
     signed.axhline(0, color=MUTED, linewidth=0.8)
-    if by_update.height:
-        legend_inside(size)
+    legend_inside(size)
     positive = adjoint.filter(pl.col("value") > 0)
     norm.plot(positive["update_step"], positive["value"], color=PALETTE[0], linewidth=1.3)
     if positive.height:
@@ -190,7 +194,7 @@ def influence_over_updates(by_update: pl.DataFrame, adjoint: pl.DataFrame, unit:
     finish_axes(
         norm, "update reached, sweeping back from the target (updates)",
         f"adjoint norm\n(L2, {unit} per unit parameter)",
-        "adjoint norm: steep growth towards the left means that early influence is not to be trusted",
+        "adjoint norm (an explosion towards the left would make early influence meaningless)",
     )
     headline(figure, f"Influence by update: {title}, n = {by_update['n'].sum():,} (example, update) pairs")
     return figure

@@ -13,7 +13,8 @@ import polars as pl
 from mech_pipeline.reports.attribution_queries import KIND
 from mech_pipeline.reports.queries import frame
 
-_COMPONENT_GROUP = r"regexp_replace(l.component, '^(L\d+H\d+)\..*$', '\1')"  # L0H1.Q, .K, .V and .O are one head
+# L0H1.Q, .K, .V and .O are one head, L0.MLP.in and .out one MLP.
+_COMPONENT_GROUP = r"regexp_replace(l.component, '^(L\d+(H\d+|\.MLP))\..*$', '\1')"
 # Lines start at 0 where the first interval of the ledger starts: the evaluation before it.
 _START = """coalesce((select max(step) from mechanism_values
     where run = $run and mechanism = $mechanism and step < first), 0)"""
@@ -25,15 +26,15 @@ def ledger_totals(connection: duckdb.DuckDBPyConnection, run: str, mechanism: st
     `value` over all rows sums to the change of the mechanism. `value_later` sums to the momentum row, so counting
     examples by value + value_later and leaving momentum out sums to the change as well.
     """
-    return frame(
+    totals = frame(
         connection,
         f"""select l.term, case when l.term = 'example' then {KIND} end as kind, sum(l.value::double) as value,
             sum(l.value_later::double) as value_later, count(distinct l.example_id) as n_examples
         from ledger l left join examples e using (example_id)
-        where l.run = $run and l.mechanism = $mechanism group by all
-        order by l.term = 'example' desc, value desc""",
+        where l.run = $run and l.mechanism = $mechanism group by 1, 2""",
         run=run, mechanism=mechanism,
     )
+    return totals.sort(pl.col("kind").is_null(), pl.col("value"), descending=[False, True])
 
 
 def balance(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pl.DataFrame:
@@ -62,16 +63,14 @@ def ledger_by_component(
     their name, the rest is "other"; weight decay and momentum always keep theirs. At every step the groups sum to
     what the ledger explains.
     """
-    frame = _cumulative(connection, run, mechanism, _COMPONENT_GROUP)
+    cumulative = _cumulative(connection, run, mechanism, _COMPONENT_GROUP)
     terms = ["weight decay", "momentum"]
-    largest = (
-        frame.filter(~pl.col("group").is_in(terms)).group_by("group").agg(pl.col("value").abs().max())
-        .sort(["value", "group"], descending=[True, False])["group"].head(limit).to_list()
-    )
+    excursions = cumulative.filter(~pl.col("group").is_in(terms)).group_by("group").agg(pl.col("value").abs().max())
+    largest = excursions.sort(["value", "group"], descending=[True, False])["group"].head(limit).to_list()
     order = pl.Enum([*largest, "other", *terms])
     named = pl.when(pl.col("group").is_in([*largest, *terms])).then("group").otherwise(pl.lit("other"))
-    summed = frame.group_by("step", named.cast(order).alias("group")).agg(pl.col("value").sum())
-    return summed.sort("group", "step").cast({"group": pl.String})
+    summed = cumulative.group_by("step", named.cast(order).alias("group")).agg(pl.col("value").sum())
+    return summed.sort("group", "step").select("step", pl.col("group").cast(pl.String), "value")
 
 
 def ledger_by_kind(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> pl.DataFrame:

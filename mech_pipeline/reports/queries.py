@@ -21,8 +21,12 @@ RESULT_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
 
 
 def frame(connection: duckdb.DuckDBPyConnection, sql: str, **values: object) -> pl.DataFrame:
-    """The result of a query whose `$name` parameters are given by name."""
-    return pl.DataFrame(connection.execute(sql, values).to_arrow_table())
+    """The result of a query whose `$name` parameters are given by name.
+
+    On a cursor of its own: DuckDB 2 refuses a connection on which somebody's `fetchone` left a result open.
+    """
+    with connection.cursor() as cursor:
+        return pl.DataFrame(cursor.sql(sql, params=values).to_arrow_table())
 
 
 def mechanism_curves(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pl.DataFrame:

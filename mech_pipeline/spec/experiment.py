@@ -98,6 +98,9 @@ class Experiment(Stage):
             for name in names:
                 if name not in known:
                     raise ValueError(f"{field}: unknown name {name!r}; allowed: {', '.join(sorted(known)) or 'none'}")
+        signals = [event.signal for event in self.formation]
+        if twice := {signal for signal in signals if signals.count(signal) > 1}:
+            raise ValueError(f"formation: {min(twice)} is watched twice; one threshold per value")
         for field, chosen in (("ledger", self.ledger), ("influence", self.influence)):
             if not chosen.mechanisms:
                 continue
@@ -169,7 +172,8 @@ def parse_experiment(content: Any, source: str = "experiment") -> Experiment:
 
 def _explain(error: ValidationError) -> str:
     """The first mistake, in words: field, value, what is allowed."""
-    first = error.errors()[0]
+    # A misspelt key usually causes a "missing" as well: name the misspelling.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     path = ".".join(str(part) for part in first["loc"]) or "experiment"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":

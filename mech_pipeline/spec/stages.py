@@ -36,7 +36,7 @@ class Corpus(Stage):
 
 
 class Tokenizer(Stage):
-    """Byte-level BPE trained on the training documents of the corpus."""
+    """Byte-level BPE trained on the corpus."""
 
     vocabulary: int = Field(512, ge=257, le=65_536, description="tokens, the 256 bytes included")
 

@@ -1,0 +1,139 @@
+"""Group `attribution`: what happened (ledger) and what would happen (influence). Two questions, two assets."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from mech_pipeline.assets.events import PartitionEvents, emitter, progress
+from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
+from mech_pipeline.assets.training import checkpoint
+from mech_pipeline.pipeline import influence as influence_stage
+from mech_pipeline.pipeline import ledger as ledger_stage
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.resources.store import StoreResource
+from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.currency import partition_version, stored_versions
+
+CHECKS = ("examples_sum_to_update", "ledger_sums_to_change")
+
+
+@dg.asset(
+    group_name="attribution", partitions_def=run_step, deps=[checkpoint], kinds={"deltalake"}, pool="gpu_analysis",
+    code_version=ledger_stage.CODE_VERSION, backfill_policy=BATCH, output_required=False,
+)
+def ledger(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
+    """What happened since the previous checkpoint, per example and component. Exact; not a prediction. 70 ms an update."""
+    run, steps = split_keys(context.partition_keys)
+    opened = OpenRun(store.open(), store.run_spec(run))
+    if not opened.spec.ledger:
+        context.log.info(f"the experiment asks for no ledger on run {run}")
+        return
+    steps = [step for step in steps if step in opened.checkpoints and step > 0]
+    keys = [partition(run, step) for step in steps]
+    events = PartitionEvents(context, "ledger", ledger_stage.CODE_VERSION, {"checkpoint": lambda key: key}, keys)
+
+    def on_steps(finished: list[int]) -> None:
+        stored = stored_versions(opened.store, "ledger", run)
+        balances = _balances(opened, run)
+        for step in finished:
+            version = partition_version(stored, step)
+            assert version is not None, "a step is reported after its rows are stored"
+            events.report(partition(run, step), version, {"step": step, **balances[step]})
+
+    def on_balance(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            for name, passed in ledger_stage.checks(row).items():
+                context.log_event(_evaluation(run, row, name, passed))
+
+    report = progress(context, f"ledger {run}", len(ledger_stage.pending(opened, steps)), "windows")
+    ledger_stage.compute_ledger(opened, steps, on_steps, report, on_balance)
+    return
+    yield
+
+
+def _evaluation(run: str, row: dict[str, Any], name: str, passed: bool) -> dg.AssetCheckEvaluation:
+    metadata = {key: row[key] for key in ("mechanism", "change", "explained", "gross", "update_error", "example_error")}
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("ledger"), check_name=name, passed=passed, metadata=metadata, partition=partition(run, row["step"]),
+        severity=dg.AssetCheckSeverity.ERROR, blocking=True,
+    )
+
+
+def _balances(opened: OpenRun, run: str) -> dict[int, dict[str, float]]:
+    with connect(opened.store.root, ["ledger_balance"]) as connection:
+        rows = connection.execute(
+            "select step, mechanism, change, explained - change from ledger_balance where run = ?", [run]
+        ).fetchall()
+    found: dict[int, dict[str, float]] = {}
+    for step, mechanism, change, imbalance in rows:
+        found.setdefault(step, {}).update({f"change of {mechanism}": change, f"imbalance of {mechanism}": imbalance})
+    return found
+
+
+def _ledger_check(name: str, description: str) -> dg.AssetChecksDefinition:
+    """A check that can also be run by hand on what is stored; the ledger evaluates it on every partition as it writes."""
+
+    @dg.asset_check(asset=ledger, name=name, description=description, blocking=True)
+    def check(store: StoreResource) -> dg.AssetCheckResult:
+        with connect(store.open().root, ["ledger_balance"]) as connection:
+            rows = connection.execute("select * from ledger_balance").pl().to_dicts()
+        failed = [f"{row['run']}|{row['step']}" for row in rows if not ledger_stage.checks(row)[name]]
+        return dg.AssetCheckResult(passed=not failed, metadata={"windows": len(rows), "failed": failed[:20]})
+
+    return check
+
+
+ledger_checks = [
+    _ledger_check(CHECKS[0], "Contributions of all examples add up to the applied update: clip, momentum and decay included."),
+    _ledger_check(CHECKS[1], "All entries of a window add up to the true change of the mechanism."),
+]
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            "influence", deps=[checkpoint], skippable=True, group_name="attribution", kinds={"deltalake"},
+            code_version=influence_stage.CODE_VERSION,
+            description="What would happen: effect on a mechanism at this step of weighting each earlier example. A "
+            "prediction, for small changes only, where `reliability` allows. About four training steps an update.",
+        ),
+        dg.AssetSpec(
+            "reliability", deps=[checkpoint], skippable=True, group_name="attribution", kinds={"deltalake"},
+            code_version=influence_stage.CODE_VERSION,
+            description="When that influence may be trusted: metasmoothness, adjoint growth, horizon. A dozen rows.",
+        ),
+    ],
+    partitions_def=run_step, can_subset=False, backfill_policy=BATCH, pool="gpu_analysis",
+)
+def influence_sweep(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
+    """One sweep backwards per target step: influence of all earlier examples, and its reliability."""
+    run, steps = split_keys(context.partition_keys)
+    opened = OpenRun(store.open(), store.run_spec(run))
+    if not opened.spec.influence.mechanisms:
+        context.log.info(f"the experiment asks for no influence on run {run}")
+        return
+    keys = [partition(run, step) for step in steps]
+    tables = ("influence", "reliability")
+    events = {
+        name: PartitionEvents(context, name, influence_stage.CODE_VERSION, {"checkpoint": lambda key: key}, keys) for name in tables
+    }
+    for step in steps:
+        influence_stage.compute_influence(opened, step, emitter(context))
+        for name in tables:
+            version = partition_version(stored_versions(opened.store, name, run), step)
+            assert version is not None, "the sweep has stored its rows"
+            events[name].report(partition(run, step), version, {"step": step, **_measures(opened, run, step, name)})
+    return
+    yield
+
+
+_MEASURES = {
+    "influence": "select 'examples', count(distinct example_id)::double from influence where run = ? and step = ?",
+    "reliability": "select metric, value from reliability where run = ? and step = ? and update_step = -1",
+}
+
+
+def _measures(opened: OpenRun, run: str, step: int, table: str) -> dict[str, float]:
+    with connect(opened.store.root, [table]) as connection:
+        return dict(connection.execute(_MEASURES[table], [run, step]).fetchall())

@@ -1,0 +1,101 @@
+"""One event per finished partition, written by hand, with the provenance that Dagster's stale marks read.
+
+Dagster's own events carry one shared data version for a whole batch and record nothing when a batch dies half-way.
+This is the only module that uses Dagster's private names; `tests/test_events.py` pins their meaning.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
+    NULL_EVENT_POINTER,
+    extract_data_version_from_entry,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+
+from mech_pipeline.progress import Progress
+
+Context = dg.AssetExecutionContext
+_sinks: list[Callable[[str], None]] = []
+_PAGE = 1000
+
+
+def add_sink(sink: Callable[[str], None]) -> None:
+    """Also sends every progress line of this process to `sink` (the terminal of `mech run`)."""
+    _sinks.append(sink)
+
+
+def emitter(context: Context) -> Callable[[str], None]:
+    """Progress lines for an asset body: to Dagster's log and to the sinks."""
+
+    def emit(line: str) -> None:
+        context.log.info(line)
+        for sink in _sinks:
+            sink(line)
+
+    return emit
+
+
+def progress(context: Context, label: str, total: int, unit: str) -> Progress:
+    """A progress reporter for an asset body."""
+    return Progress(emitter(context), label, total, unit)
+
+
+class PartitionEvents:
+    """Reports finished partitions of one asset.
+
+    Args:
+        asset: the asset whose partitions are reported; it need not be the one that runs.
+        inputs: for each input asset, how a partition of `asset` names the partition of the input.
+        partitions: all partitions that may be reported; their inputs' latest versions are read in one query each.
+    """
+
+    def __init__(
+        self, context: Context, asset: str, code_version: str,
+        inputs: Mapping[str, Callable[[str], str]], partitions: Sequence[str],
+    ) -> None:
+        self._context = context
+        self._key = dg.AssetKey(asset)
+        self._code_version = code_version
+        self._inputs = inputs
+        self._records = {
+            name: _latest_records(context.instance, name, sorted({to_input(p) for p in partitions}))
+            for name, to_input in inputs.items()
+        }
+
+    def report(self, partition: str, data_version: str, metadata: Mapping[str, Any]) -> None:
+        """One materialization of one partition."""
+        tags = {
+            DATA_VERSION_TAG: data_version,
+            DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+            CODE_VERSION_TAG: self._code_version,
+        }
+        for name, to_input in self._inputs.items():
+            record = self._records[name].get(to_input(partition))
+            version = extract_data_version_from_entry(record.event_log_entry) if record else None
+            key = dg.AssetKey(name)
+            tags[get_input_data_version_tag(key)] = version.value if version else DEFAULT_DATA_VERSION.value
+            tags[get_input_event_pointer_tag(key)] = str(record.storage_id) if record else NULL_EVENT_POINTER
+        self._context.log_event(dg.AssetMaterialization(self._key, partition=partition, metadata=dict(metadata), tags=tags))
+
+
+def _latest_records(instance: dg.DagsterInstance, asset: str, partitions: list[str]) -> dict[str, Any]:
+    """The newest materialization of each partition of an asset."""
+    records_filter = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=partitions)
+    newest: dict[str, Any] = {}
+    cursor: str | None = None
+    while len(newest) < len(partitions):
+        page = instance.fetch_materializations(records_filter, limit=_PAGE, cursor=cursor)  # newest first
+        for record in page.records:
+            if record.partition_key is not None:
+                newest.setdefault(record.partition_key, record)
+        if not page.has_more:
+            break
+        cursor = page.cursor
+    return newest

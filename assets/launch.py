@@ -1,0 +1,207 @@
+"""`mech run`: launches what is not current of an experiment, several Dagster runs at a time, one process each.
+
+The store decides what is to be done, and is asked again whenever a stage ends. Ctrl-C stops at once and loses nothing
+that was acknowledged; the next launch continues.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import dagster as dg
+
+from mech_pipeline.assets.execute import LAUNCHER_TAG, close_orphans
+from mech_pipeline.assets.partitions import register
+from mech_pipeline.assets.worker import Line, Outcome, Task, work
+from mech_pipeline.data.corpora import corpus_sha256, read_corpus
+from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline import report as report_stage
+from mech_pipeline.pipeline.formation import influence_step
+from mech_pipeline.pipeline.plan import ready_stages
+from mech_pipeline.progress import format_seconds
+from mech_pipeline.spec.experiment import Experiment
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.store import Store
+
+# Long stages first, so that none is left alone at the end; runs with attribution before others.
+_ORDER = ("spec", "influence", "training", "ledger", "analysis", "formation")
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    task: Task | None = None
+    began: float = 0.0
+
+
+@dataclass
+class Launch:
+    """One launch of an experiment.
+
+    Args:
+        emit: receives progress lines.
+        workers: processes at a time; each trains or analyses on the threads its spec names.
+    """
+
+    experiment: Experiment
+    file: Path
+    home: Path
+    store: Store
+    emit: Callable[[str], None]
+    workers: int
+    _specs: dict[str, RunSpec] = field(init=False)
+    _corpora: dict[str, str] = field(init=False)
+    _pool: list[_Worker] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._specs = {spec.run: spec for spec in self.experiment.runs()}
+        known: dict[str, str] = {}
+        for spec in self._specs.values():
+            key = spec.corpus.model_dump_json()
+            if key not in known:
+                known[key] = corpus_sha256(read_corpus(spec.corpus))
+        self._corpora = {run: known[spec.corpus.model_dump_json()] for run, spec in self._specs.items()}
+
+    def todo(self) -> dict[str, dict[str, int]]:
+        """Ready stages of each run; all empty and no report to make means there is nothing to do."""
+        return {run: ready_stages(self.store, spec, self._corpora[run]) for run, spec in self._specs.items()}
+
+    def is_current(self) -> bool:
+        """Whether nothing has to be computed."""
+        return not any(self.todo().values()) and report_stage.is_current(self.store, self.experiment)
+
+    def run(self) -> None:
+        """Computes everything that is not current.
+
+        Raises:
+            MechError: a stage failed; stages that do not depend on it were finished first.
+        """
+        with self.store.lock(f"experiment-{self.experiment.experiment}", f"run experiment {self.experiment.experiment}"):
+            self._start_workers()
+            try:
+                with dg.DagsterInstance.from_config(str(self.home)) as instance:
+                    if closed := close_orphans(instance):
+                        self.emit(f"found {closed} unfinished Dagster runs of a launch that is gone; continuing from what is kept")
+                    register(instance, self._specs.values())
+                self._loop()
+            except KeyboardInterrupt:
+                self._stop(kill=True)
+                self._close_own_runs()
+                raise
+            finally:
+                self._stop(kill=False)
+
+    def _loop(self) -> None:
+        failures: list[Outcome] = []
+        blocked: set[str] = set()
+        ready = self.todo()
+        while True:
+            for worker in self._pool:
+                if worker.task is None and (task := self._next(ready, blocked)) is not None:
+                    worker.task, worker.began = task, time.monotonic()
+                    worker.connection.send(task)
+            busy = [worker for worker in self._pool if worker.task is not None]
+            if not busy:
+                break
+            for outcome in self._receive(busy):
+                run = outcome.task.run
+                if outcome.error is not None:
+                    failures.append(outcome)
+                    self.emit(f"failed: {outcome.error}")
+                    blocked.add(run or "")
+                elif run is not None:
+                    ready[run] = ready_stages(self.store, self._specs[run], self._corpora[run])
+        if failures:
+            raise self._failure(failures)
+
+    def _next(self, ready: dict[str, dict[str, int]], blocked: set[str]) -> Task | None:
+        """The next task that no worker has; the report comes when no run has anything left."""
+        taken = {(w.task.run, w.task.stage) for w in self._pool if w.task is not None}
+        for stage in _ORDER:
+            if stage == "spec" and any(taken_stage == "spec" for _, taken_stage in taken):
+                continue  # runs share tokens: the first makes them, the others find them
+            for run, spec in sorted(self._specs.items(), key=lambda item: not (item[1].ledger or item[1].influence.mechanisms)):
+                if run not in blocked and stage in ready[run] and (run, stage) not in taken:
+                    return self._task(stage, spec)
+        if taken or blocked or any(ready.values()) or report_stage.is_current(self.store, self.experiment):
+            return None
+        return self._task("report", None)
+
+    def _task(self, stage: str, spec: RunSpec | None) -> Task:
+        name = self.experiment.experiment
+        if spec is None:
+            return Task(stage, None, name, str(self.file))
+        if stage == "influence":
+            step = influence_step(self.store, spec)
+            assert step is not None, "influence is ready only after formation"
+            return Task(stage, spec.run, name, str(self.file), step, step)
+        return Task(stage, spec.run, name, str(self.file), 0, spec.training.steps)
+
+    def _receive(self, busy: list[_Worker]) -> list[Outcome]:
+        """Waits for messages; lines are shown, outcomes returned."""
+        outcomes = []
+        for connection in wait([worker.connection for worker in busy]):
+            worker = next(w for w in busy if w.connection is connection)
+            assert worker.task is not None, "only busy workers are waited for"
+            try:
+                message = worker.connection.recv()
+            except EOFError:
+                task = worker.task
+                self._pool.remove(worker)
+                error = f"{task.stage} of {task.run or task.experiment}: its process died (out of memory?)"
+                outcomes.append(Outcome(task, f"{error} → run the same command again: it continues from what is kept"))
+                continue
+            if isinstance(message, Line):
+                self.emit(message.text)
+            else:
+                if message.error is None:
+                    took = format_seconds(time.monotonic() - worker.began)
+                    self.emit(f"finished {worker.task.stage} of {worker.task.run or worker.task.experiment}: took {took}")
+                worker.task = None
+                outcomes.append(message)
+        return outcomes
+
+    def _failure(self, failures: list[Outcome]) -> MechError:
+        """One line; the traceback of an unexpected error goes to a file, not to the terminal."""
+        first = failures[0]
+        more = f" (and {len(failures) - 1} more failures above)" if len(failures) > 1 else ""
+        assert first.error is not None, "failures have errors"
+        if first.trace is None:
+            problem, _, next_step = first.error.partition(" → ")
+            return MechError(problem + more, next_step)
+        path = self.home / ".dagster" / "last_error.txt"
+        path.write_text(first.trace)
+        return MechError(first.error + more, f"the traceback is in {path}")
+
+    def _start_workers(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        experiments = str(self.file.parent)
+        for _ in range(self.workers):
+            ours, theirs = context.Pipe()
+            arguments = (theirs, str(self.home), str(self.store.root), experiments, os.getpid())
+            process = context.Process(target=work, args=arguments, daemon=True)
+            process.start()
+            theirs.close()
+            self._pool.append(_Worker(process, ours))
+
+    def _stop(self, *, kill: bool) -> None:
+        for worker in self._pool:
+            if kill:
+                worker.process.kill()
+            worker.connection.close()
+        for worker in self._pool:
+            worker.process.join(timeout=10)
+            if worker.process.is_alive():
+                worker.process.kill()
+        self._pool = []
+
+    def _close_own_runs(self) -> None:
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            for run in instance.get_runs(dg.RunsFilter(tags={LAUNCHER_TAG: str(os.getpid())}, statuses=[dg.DagsterRunStatus.STARTED])):
+                instance.report_run_canceled(run, message="stopped by the user; what it finished is kept")

@@ -1,0 +1,38 @@
+"""Group `experiments`: the report; group `store`: the generated DuckDB file."""
+
+import base64
+
+import dagster as dg
+
+from mech_pipeline.assets.formation import formation
+from mech_pipeline.assets.partitions import experiments as experiment_partitions
+from mech_pipeline.assets.spec import ExperimentFile
+from mech_pipeline.pipeline import report as stage
+from mech_pipeline.resources.store import ExperimentsResource, StoreResource
+from mech_pipeline.store.catalog import write_warehouse
+
+
+@dg.asset(
+    group_name="experiments", partitions_def=experiment_partitions, kinds={"html"}, code_version=stage.CODE_VERSION,
+    deps=[dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in (formation, "ledger", "influence", "reliability")],
+)
+def experiment_report(
+    context: dg.AssetExecutionContext, config: ExperimentFile, store: StoreResource, experiments: ExperimentsResource
+) -> dg.MaterializeResult:
+    """One self-contained HTML page: curves of all seeds, ledger, influence, and what each number may be used for."""
+    experiment = experiments.load(config.file, context.partition_key)
+    made = stage.make_report(store.open(), experiment)
+    pictures = {name: dg.MetadataValue.md(_inline(png)) for name, png in made.figures.items()}
+    return dg.MaterializeResult(
+        metadata={"report": dg.MetadataValue.path(made.path), **pictures}, data_version=dg.DataVersion(made.data_version)
+    )
+
+
+def _inline(png: bytes) -> str:
+    return f"![figure](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+@dg.asset(group_name="store", kinds={"duckdb"}, deps=[formation], code_version="1")
+def warehouse(store: StoreResource) -> dg.MaterializeResult:
+    """`warehouse.duckdb`: views only, over the newest snapshot; opens in the DuckDB command line. A second."""
+    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(write_warehouse(store.open().root))})

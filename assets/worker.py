@@ -1,0 +1,102 @@
+"""A worker process of `mech run`: takes stages, executes them, sends progress lines and outcomes back."""
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+import warnings
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage of one run (or the report of the experiment, with no run)."""
+
+    stage: str
+    run: str | None
+    experiment: str
+    file: str
+    first_step: int = 0
+    last_step: int = 0
+
+
+@dataclass(frozen=True)
+class Line:
+    """Progress of a worker."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """End of a task: a one-line error, or none. `trace` is set when the error was not one the user can act on."""
+
+    task: Task
+    error: str | None = None
+    trace: str | None = None
+
+
+def work(connection: Connection, home: str, store: str, experiments: str, launcher_pid: int) -> None:
+    """Serves tasks until the pipe closes. Dies with its launcher, and ignores Ctrl-C, which the launcher handles."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a killed launcher leaves no trainer behind
+        if os.getppid() != launcher_pid:
+            return
+    warnings.filterwarnings("ignore")
+    os.chdir(home)
+    os.environ["DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS"] = "1"
+    import dagster as dg
+
+    from mech_pipeline.assets.events import add_sink
+    from mech_pipeline.assets.execute import Executor
+    from mech_pipeline.definitions import build_definitions
+
+    add_sink(lambda line: connection.send(Line(line)))
+    with dg.DagsterInstance.from_config(home) as instance:
+        executor = Executor(build_definitions(Path(store), Path(experiments)), instance, launcher_pid)
+        while True:
+            try:
+                task: Task = connection.recv()
+            except EOFError:
+                return
+            connection.send(_outcome(executor, task))
+
+
+def _outcome(executor, task: Task) -> Outcome:  # type: ignore[no-untyped-def]  # Executor is imported late
+    from mech_pipeline.errors import MechError
+
+    try:
+        _perform(executor, task)
+    except MechError as error:
+        return Outcome(task, str(error))
+    except Exception as error:
+        what = f"{task.stage} of {task.run or task.experiment}: {type(error).__name__}: {error}"
+        return Outcome(task, " ".join(what.split()), traceback.format_exc())
+    return Outcome(task)
+
+
+def _perform(executor, task: Task) -> None:  # type: ignore[no-untyped-def]
+    described = {"config": {"file": task.file}}
+    if task.stage == "report":
+        executor.run_assets(["experiment_report"], task.experiment, {"experiment_report": described})
+        executor.run_assets(["warehouse"], None)
+        return
+    assert task.run is not None, "every stage but the report belongs to a run"
+    if task.stage == "spec":
+        executor.run_assets(["run_spec"], task.run, {"run_spec": described})
+        executor.run_assets(["tokens"], task.run)
+    elif task.stage == "training":
+        executor.run_assets(["training_run"], task.run)
+    elif task.stage == "formation":
+        executor.run_assets(["formation"], task.run)
+    else:
+        assets = {
+            "analysis": ["mechanism_values", "head_scores", "gradients"],
+            "ledger": ["ledger"],
+            "influence": ["influence", "reliability"],
+        }[task.stage]
+        executor.step_assets(assets, task.run, task.first_step, task.last_step)

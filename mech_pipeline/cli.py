@@ -1,0 +1,190 @@
+"""`mech`: run experiments, ask the store, find reports."""
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from mech_pipeline.errors import MechError
+
+app = typer.Typer(
+    help="Training process transparency: which training data made this mechanism, when, and how do we know?",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)
+
+
+class Format(str, Enum):
+    """How a query's result is printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    parquet = "parquet"
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="experiment file, for example experiments/induction.yaml")],
+    workers: Annotated[int, typer.Option(help="processes at a time; default: one per CPU core, at most one per run")] = 0,
+) -> None:
+    """Compute whatever of an experiment is not current, then print what was found and where.
+
+    Nothing is computed twice: run it again after a change, a crash or Ctrl-C, and only the rest is done.
+    """
+    began = time.monotonic()
+    from mech_pipeline.home import project_home, store_root
+    from mech_pipeline.spec.experiment import load_experiment
+
+    file = file.absolute()
+    experiment = load_experiment(file)
+    home, root = project_home(), store_root()
+    os.chdir(home)
+    warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)")  # Dagster says so on every import
+    from mech_pipeline.assets.launch import Launch
+    from mech_pipeline.pipeline.plan import describe
+    from mech_pipeline.store.store import Store
+
+    processes = workers or min(os.cpu_count() or 1, len(experiment.runs()))
+    with _progress_lines() as emit:
+        launch = Launch(experiment, file, home, Store(root), emit, processes)
+        if launch.is_current():
+            emit(f"{experiment.experiment}: nothing to recompute, {describe(launch.todo())}")
+        else:
+            emit(f"{experiment.experiment}: {len(experiment.runs())} runs, {processes} processes, store {root}")
+            launch.run()
+    from mech_pipeline.reports.summary import summary
+
+    print(summary(root, experiment))
+    print(f"\ndone in {time.monotonic() - began:.0f} s")
+
+
+@app.command()
+def status(
+    file: Annotated[Path, typer.Argument(help="experiment file")],
+) -> None:
+    """Show what of an experiment is not current, without computing anything."""
+    from mech_pipeline.home import project_home, store_root
+    from mech_pipeline.spec.experiment import load_experiment
+
+    file = file.absolute()
+    experiment = load_experiment(file)
+    home, root = project_home(), store_root()
+    os.chdir(home)
+    from mech_pipeline.assets.launch import Launch
+    from mech_pipeline.store.store import Store
+
+    launch = Launch(experiment, file, home, Store(root), lambda line: None, 1)
+    table = RichTable("run", "ready and not current (cells)")
+    for name, stages in launch.todo().items():
+        table.add_row(name, ", ".join(f"{stage} ({count})" for stage, count in stages.items()) or "current")
+    Console().print(table)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="one SELECT; `mech tables` lists tables and columns")],
+    format: Annotated[Format, typer.Option(help="how to print the result")] = Format.table,
+    output: Annotated[Path | None, typer.Option(help="write to this file instead (needed for parquet in a terminal)")] = None,
+) -> None:
+    """Query the store. Read-only; every query sees one consistent snapshot."""
+    from mech_pipeline.home import store_root
+    from mech_pipeline.store import export
+    from mech_pipeline.store.catalog import query as run_query
+
+    frame = run_query(_existing(store_root()), query).pl()
+    if format is Format.table and output is None:
+        Console().print(export.as_table(frame))
+        return
+    content = export.as_bytes(frame, "csv" if format is Format.table else format.value)
+    if output is not None:
+        export.save(output, content)
+    elif format is Format.parquet and sys.stdout.isatty():
+        raise MechError("Parquet is not for a terminal", "add --output FILE.parquet")
+    else:
+        sys.stdout.buffer.write(content)
+
+
+@app.command()
+def tables(name: Annotated[str | None, typer.Argument(help="one table; default: all")] = None) -> None:
+    """List tables, or the columns of one, with units and meanings."""
+    from mech_pipeline.store.tables import TABLES
+
+    if name is None:
+        shown = RichTable("table", "a row is", "columns")
+        for table in TABLES.values():
+            shown.add_row(table.name, table.meaning, ", ".join(column.name for column in table.columns))
+    elif name in TABLES:
+        shown = RichTable("column", "type", "unit", "meaning", title=TABLES[name].meaning)
+        for column in TABLES[name].all_columns:
+            shown.add_row(column.name, column.type, column.unit, column.meaning)
+    else:
+        raise MechError(f"there is no table {name!r}", f"tables are {', '.join(TABLES)}")
+    Console().print(shown)
+
+
+@app.command()
+def report(experiment: Annotated[str, typer.Argument(help="experiment name, for example induction")]) -> None:
+    """Print where the newest report of an experiment is."""
+    from mech_pipeline.home import store_root
+
+    path = _existing(store_root()) / "reports" / f"{experiment}.html"
+    if not path.is_file():
+        raise MechError(f"experiment {experiment!r} has no report", "`mech run` its file")
+    print(path)
+
+
+def _existing(root: Path) -> Path:
+    if not (root / "store.layout").is_file():
+        raise MechError(f"there is no store at {root}", "`make demo` makes one, or set MECH_STORE")
+    return root
+
+
+@contextmanager
+def _progress_lines() -> Iterator[Callable[[str], None]]:
+    """One live line per task in a terminal; plain lines elsewhere."""
+    console = Console(stderr=False, highlight=False)
+    if not console.is_terminal:
+        yield lambda line: print(line, flush=True)
+        return
+    lines: dict[str, str] = {}
+    with Live(console=console, refresh_per_second=4) as live:
+
+        def emit(line: str) -> None:
+            label, _, rest = line.partition(": ")
+            if "took" in rest or label not in lines and "/" not in rest:
+                lines.pop(label, None)
+                live.console.print(line)
+            else:
+                lines[label] = line
+            live.update(Text("\n".join(lines.values())))
+
+        yield emit
+
+
+def main() -> None:
+    """Entry point: errors people can act on are one line on stderr and exit code 1."""
+    try:
+        app(standalone_mode=True)
+    except MechError as error:
+        print(f"mech: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("mech: stopped; what was finished is kept, run the same command to continue", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The composition root: assets, checks and resources put together. The only module here that imports dagster."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from mech_pipeline.assets import analysis, attribution, formation, report, spec, training
+from mech_pipeline.home import project_home, store_root
+from mech_pipeline.resources.store import ExperimentsResource, StoreResource
+
+
+def build_definitions(store: Path, experiments: Path) -> dg.Definitions:
+    """All definitions over one store and one folder of experiments."""
+    return dg.Definitions(
+        assets=[
+            spec.run_spec, spec.tokens, training.training_run, training.checkpoint, analysis.checkpoint_analysis,
+            attribution.ledger, attribution.influence_sweep, formation.formation, report.experiment_report, report.warehouse,
+        ],
+        asset_checks=attribution.ledger_checks,
+        resources={
+            "store": StoreResource(root=str(store)),
+            "experiments": ExperimentsResource(folder=str(experiments)),
+        },
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions(store_root(), Path(os.environ.get("MECH_EXPERIMENTS", str(project_home() / "experiments"))))

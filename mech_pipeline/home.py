@@ -1,0 +1,27 @@
+"""The project folder: where `dagster.yaml`, `experiments/` and, by default, the store lie."""
+
+import os
+from pathlib import Path
+
+from mech_pipeline.errors import MechError
+
+
+def project_home() -> Path:
+    """MECH_HOME, or the nearest folder upwards that holds a dagster.yaml.
+
+    Raises:
+        MechError: there is none.
+    """
+    if named := os.environ.get("MECH_HOME"):
+        return Path(named).absolute()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dagster.yaml").is_file():
+            return folder
+    raise MechError(f"no dagster.yaml in {here} or above it", "run inside the project folder, or set MECH_HOME to it")
+
+
+def store_root() -> Path:
+    """MECH_STORE, or `store/` in the project folder."""
+    named = os.environ.get("MECH_STORE")
+    return Path(named).absolute() if named else project_home() / "store"

@@ -1,0 +1,88 @@
+"""Formation of a run: one row per event, from the values at every planned checkpoint."""
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.formation.events import formation_step
+from mech_pipeline.pipeline.run import provenance_columns
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.spec.stages import Event
+from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.currency import Cell, combined_version, outdated, stored_versions
+from mech_pipeline.store.store import Store, content_version
+from mech_pipeline.store.tables import TABLES
+
+CODE_VERSION = "1"
+
+
+def _source(event: Event) -> tuple[str, str]:
+    """(table, item) an event reads."""
+    if event.mechanism is not None:
+        return "mechanism_values", event.mechanism
+    assert event.detector is not None, "an event watches a mechanism or a detector"
+    return "head_scores", event.detector
+
+
+def wanted(store: Store, spec: RunSpec) -> dict[Cell, str]:
+    """Fingerprint of each event, from the versions of the values it reads.
+
+    Raises:
+        MechError: a planned checkpoint has no value yet.
+    """
+    cells: dict[Cell, str] = {}
+    for event in spec.formation:
+        table, item = _source(event)
+        stored = stored_versions(store, table, spec.run)
+        missing = [step for step in spec.checkpoint_steps() if (step, item) not in stored]
+        if missing:
+            raise MechError(
+                f"formation of {event.signal} in run {spec.run}: {len(missing)} checkpoints have no value, first {missing[0]}",
+                f"materialize `{table}` for the run, or `mech run` its experiment",
+            )
+        versions = combined_version(stored[step, item] for step in spec.checkpoint_steps())
+        cells[-1, event.signal] = fingerprint("formation", CODE_VERSION, event, versions, list(spec.checkpoint_steps()))
+    return cells
+
+
+def compute_formation(store: Store, spec: RunSpec) -> int:
+    """Computes the events that are not current; returns their number."""
+    cells = wanted(store, spec)
+    todo = {item for _, item in outdated(stored_versions(store, "formation", spec.run), cells)}
+    for event in spec.formation:
+        if event.signal not in todo:
+            continue
+        steps, values = _values(store, spec, event)
+        found = formation_step(steps, values, event.threshold, event.sustain)
+        columns = {
+            "run": [spec.run], "mechanism": [event.signal], "step": [found.step], "lower": [found.lower],
+            "upper": [found.step], "threshold": [event.threshold], "sustain": [event.sustain], "censored": [found.censored],
+        }
+        version = content_version(TABLES["formation"], columns)
+        store.write(
+            "formation", columns | provenance_columns(1, cells[-1, event.signal], version),
+            replace={"run": [spec.run], "mechanism": [event.signal]},
+        )
+    return len(todo)
+
+
+def stored_formation(store: Store, spec: RunSpec) -> dict[str, int | None]:
+    """Formation step of each event (none: censored) as the store has it."""
+    with connect(store.root, ["formation"]) as connection:
+        rows = connection.execute("select mechanism, step from formation where run = ?", [spec.run]).fetchall()
+    return dict(rows)
+
+
+def influence_step(store: Store, spec: RunSpec) -> int | None:
+    """Target step of the run's influence: the formation step of its first event; none if it did not form."""
+    return stored_formation(store, spec).get(spec.formation[0].signal)
+
+
+def _values(store: Store, spec: RunSpec, event: Event) -> tuple[list[int], list[float]]:
+    """Value at every planned checkpoint; of a detector, the best head's."""
+    table, item = _source(event)
+    column = TABLES[table].item
+    with connect(store.root, [table]) as connection:
+        rows = connection.execute(
+            f"select step, max(value) from {table} where run = ? and {column} = ? and list_contains(?, step) group by 1 order by 1",
+            [spec.run, item, list(spec.checkpoint_steps())],
+        ).fetchall()
+    return [row[0] for row in rows], [row[1] for row in rows]

@@ -1,0 +1,52 @@
+"""What is to be done for a run, decided by looking: which stages are ready and not current.
+
+A stage is ready when everything it reads is current. Asking again after each stage gives early cut-off: a stage that
+changed nothing leaves nothing to do after it.
+"""
+
+from mech_pipeline.pipeline import analysis, formation, influence, ledger, tokens, training
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.currency import outdated, stored_versions
+from mech_pipeline.store.store import Store
+
+STAGES = ("spec", "training", "analysis", "formation", "ledger", "influence")
+
+
+def ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, int]:
+    """Stages that can run now and have something to do, with the number of cells (checkpoints for training)."""
+    row = stored_versions(store, "runs", spec.run).get((-1, ""))
+    stale_row = row is None or row.input_fingerprint != training.run_row_fingerprint(spec, corpus_sha256)
+    missing_tokens = outdated(stored_versions(store, "tokens", spec.run), tokens.wanted(spec, corpus_sha256))
+    if stale_row or missing_tokens:
+        return {"spec": int(stale_row) + len(missing_tokens)}
+    missing = training.missing_checkpoints(store, spec)
+    if missing:
+        return {"training": len(missing)}
+    run, steps = OpenRun(store, spec), spec.checkpoint_steps()
+    ready = {
+        "analysis": sum(len(cells) for cells in analysis.pending(run, analysis.OUTPUTS, steps).values()),
+        "ledger": len(ledger.pending(run, steps)) if spec.ledger else 0,
+    }
+    if not ready["analysis"]:
+        ready |= _after_analysis(run)
+    return {stage: count for stage, count in ready.items() if count}
+
+
+def _after_analysis(run: OpenRun) -> dict[str, int]:
+    """Formation, and influence once the step it aims at is known."""
+    store, spec = run.store, run.spec
+    waiting = outdated(stored_versions(store, "formation", spec.run), formation.wanted(store, spec))
+    if waiting:
+        return {"formation": len(waiting)}
+    step = formation.influence_step(store, spec) if spec.influence.mechanisms else None
+    return {"influence": len(influence.pending(run, step)) if step else 0}
+
+
+def describe(ready: dict[str, dict[str, int]]) -> str:
+    """One line on what is left, for people."""
+    if not any(ready.values()):
+        return "everything is current"
+    return "; ".join(f"{run}: {', '.join(f'{stage} ({n})' for stage, n in todo.items())}" for run, todo in ready.items() if todo)
+
+

@@ -1,0 +1,82 @@
+"""The report of an experiment: rendered from the store, kept as blobs, found by the table `reports`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.run import provenance_columns
+from mech_pipeline.reports.experiment_report import build_report
+from mech_pipeline.spec.experiment import Experiment
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.store.blobs import write_whole
+from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.currency import combined_version, stored_versions
+from mech_pipeline.store.store import Store
+
+CODE_VERSION = "1"
+HTML = "report.html"
+_READ = ("mechanism_values", "head_scores", "ledger_balance", "influence", "reliability", "formation")
+
+
+@dataclass(frozen=True)
+class StoredReport:
+    """A rendered report.
+
+    Attributes:
+        figures: PNG by name.
+    """
+
+    path: str
+    figures: dict[str, bytes]
+    data_version: str
+
+
+def wanted(store: Store, experiment: Experiment) -> str:
+    """What the report would be made from now. `ledger_balance` stands for the ledger: their versions are the same."""
+    versions = [
+        combined_version(stored_versions(store, table, spec.run).values()) for spec in experiment.runs() for table in _READ
+    ]
+    return fingerprint("report", CODE_VERSION, experiment, versions)
+
+
+def is_current(store: Store, experiment: Experiment) -> bool:
+    """Whether the stored report shows what the store holds."""
+    with connect(store.root, ["reports"]) as connection:
+        rows = connection.execute(
+            "select input_fingerprint, uri from reports where experiment = ? and artifact = ?", [experiment.experiment, HTML]
+        ).fetchall()
+    return bool(rows) and rows[0][0] == wanted(store, experiment) and (report_path(store, experiment.experiment)).is_file()
+
+
+def report_path(store: Store, experiment: str) -> Path:
+    """Where people find the newest report of an experiment."""
+    return store.root / "reports" / f"{experiment}.html"
+
+
+def make_report(store: Store, experiment: Experiment) -> StoredReport:
+    """Renders and stores the report.
+
+    Raises:
+        MechError: none of the experiment's runs is in the store.
+    """
+    made_from = wanted(store, experiment)
+    with connect(store.root) as connection:
+        known = connection.execute("select count(*) from runs where experiment = ?", [experiment.experiment]).fetchone()
+        if not known or not known[0]:
+            raise MechError(f"no run of experiment {experiment.experiment!r} is in the store", "`mech run` it first")
+        report = build_report(connection, experiment)
+    contents = {HTML: report.html.encode()} | {f"{name.removesuffix('.png')}.png": png for name, png in report.figures.items()}
+    blobs = {name: store.put_blob(f"reports/{experiment.experiment}", name, content) for name, content in contents.items()}
+    version = blobs[HTML].sha256
+    store.write(
+        "reports",
+        {
+            "experiment": [experiment.experiment] * len(blobs), "artifact": list(blobs),
+            "uri": [b.uri for b in blobs.values()], "bytes": [b.bytes for b in blobs.values()],
+            "sha256": [b.sha256 for b in blobs.values()], **provenance_columns(len(blobs), made_from, version),
+        },
+        replace={"experiment": [experiment.experiment]},
+    )
+    path = report_path(store, experiment.experiment)
+    write_whole(path, contents[HTML])
+    return StoredReport(str(path), report.figures, version)

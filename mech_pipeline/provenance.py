@@ -1,0 +1,37 @@
+"""With what a result was made: versions of Python and packages, git commit, device."""
+
+import json
+import platform
+import subprocess
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+_PACKAGES = ("mech-pipeline", "torch", "transformer-lens", "tokenizers", "numpy", "deltalake", "duckdb", "dagster")
+
+
+@lru_cache(maxsize=1)
+def versions_json() -> str:
+    """Versions and git commit as JSON text."""
+    return json.dumps({"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}, "git_commit": git_commit()})
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str:
+    """The commit of this source tree, `+` appended if it has uncommitted changes; "" outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit + ("+" if dirty else "")
+
+
+def device(threads: int) -> str:
+    """What decides the bits of a run besides its spec."""
+    return f"cpu ({platform.machine()}), {threads} thread{'s' if threads > 1 else ''}"

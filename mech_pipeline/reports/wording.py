@@ -1,0 +1,41 @@
+"""Numbers in words: how a report writes steps, means, shares and what it does not know."""
+
+import math
+
+from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
+
+UNKNOWN = "–"
+_BEST_HEAD = "best_head:"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A value with a few significant digits, or a dash.
+
+    >>> number(1234.56), number(0.000123), number(1e27), number(None)
+    ('1,235', '0.000123', '1e+27', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.{digits}g}"
+
+
+def plus_minus(mean: float | None, sd: float | None) -> str:
+    """`mean ± standard deviation`; the mean alone where one seed gives no spread."""
+    return number(mean) if sd is None else f"{number(mean)} ± {number(sd)}"
+
+
+def percent(share: float) -> str:
+    """A share of 1 as whole percent."""
+    return f"{100 * share:.0f} %"
+
+
+def signal_name(signal: str) -> str:
+    """The watched value in words: a mechanism's own name, or the best head by a detector."""
+    return f"best head by {signal.removeprefix(_BEST_HEAD)}" if signal.startswith(_BEST_HEAD) else signal
+
+
+def signal_unit(signal: str) -> str:
+    """The unit of a mechanism, or of the detector in `best_head:<detector>`."""
+    if signal.startswith(_BEST_HEAD):
+        return DETECTORS[signal.removeprefix(_BEST_HEAD)].unit
+    return MECHANISMS[signal].unit

@@ -1,0 +1,69 @@
+"""Resources: the store, and the folder of experiment files."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from mech_pipeline.data.corpora import Document, corpus_sha256, read_corpus
+from mech_pipeline.errors import MechError
+from mech_pipeline.spec.experiment import Experiment, load_experiment
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.store import Store
+
+
+class StoreResource(dg.ConfigurableResource):
+    """Where everything is kept."""
+
+    root: str
+
+    def open(self) -> Store:
+        """The store at that root."""
+        return Store(self.root)
+
+    def run_spec(self, run: str) -> RunSpec:
+        """The resolved spec of a run, as `run_spec` wrote it.
+
+        Raises:
+            MechError: the run was never registered.
+        """
+        with connect(self.open().root, ["runs"]) as connection:
+            row = connection.execute("select spec from runs where run = ?", [run]).fetchone()
+        if row is None:
+            raise MechError(f"run {run} is unknown to the store", "materialize `run_spec` for it first")
+        return RunSpec.model_validate_json(row[0])
+
+
+class ExperimentsResource(dg.ConfigurableResource):
+    """The YAML files that researchers edit."""
+
+    folder: str
+
+    def load(self, file: str | None, experiment: str) -> Experiment:
+        """An experiment from a file, or by name from the folder.
+
+        Raises:
+            MechError: there is no such experiment.
+        """
+        if file:
+            return load_experiment(Path(file))
+        for path in sorted(Path(self.folder).glob("*.y*ml")):
+            found = load_experiment(path)
+            if found.experiment == experiment:
+                return found
+        raise MechError(f"no file in {self.folder} describes experiment {experiment!r}", "add one, or name it in the run's config")
+
+    def run_spec(self, file: str | None, run: str) -> RunSpec:
+        """One run of an experiment, by run id."""
+        experiment = self.load(file, run.split(".")[0])
+        for spec in experiment.runs():
+            if spec.run == run:
+                return spec
+        known = ", ".join(spec.run for spec in experiment.runs())
+        raise MechError(f"experiment {experiment.experiment!r} has no run {run!r}", f"its runs are {known}")
+
+
+def documents_of(spec: RunSpec) -> tuple[list[Document], str]:
+    """The documents of a run's corpus and their SHA-256."""
+    documents = read_corpus(spec.corpus)
+    return documents, corpus_sha256(documents)
