@@ -4,7 +4,6 @@ The store decides what is to be done, and is asked again whenever a stage ends. 
 that was acknowledged; the next launch continues.
 """
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import dagster as dg
 
 from mech_pipeline.assets.execute import LAUNCHER_TAG, close_orphans
 from mech_pipeline.assets.partitions import register
+from mech_pipeline.assets.processes import worker_context
 from mech_pipeline.assets.worker import Line, Outcome, Task, work
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
@@ -180,7 +180,7 @@ class Launch:
         return MechError(first.error + more, f"the traceback is in {path}")
 
     def _start_workers(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = worker_context()
         experiments = str(self.file.parent)
         for _ in range(self.workers):
             ours, theirs = context.Pipe()

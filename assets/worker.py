@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from mech_pipeline.training.allocator import keep_freed_memory
+
 
 @dataclass(frozen=True)
 class Task:
@@ -43,9 +45,10 @@ def work(connection: Connection, home: str, store: str, experiments: str, launch
     """Serves tasks until the pipe closes. Dies with its launcher, and ignores Ctrl-C, which the launcher handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a killed launcher leaves no trainer behind
-        if os.getppid() != launcher_pid:
-            return
+        # PR_SET_PDEATHSIG: the fork server ends with its launcher, and this process with the fork server, so that a
+        # killed launcher leaves no trainer behind.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    keep_freed_memory()
     warnings.filterwarnings("ignore")
     os.chdir(home)
     os.environ["DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS"] = "1"

@@ -43,13 +43,16 @@ def run(
     Nothing is computed twice: run it again after a change, a crash or Ctrl-C, and only the rest is done.
     """
     began = time.monotonic()
+    from mech_pipeline.assets.processes import warm_up
     from mech_pipeline.home import project_home, store_root
-    from mech_pipeline.spec.experiment import load_experiment
 
     file = file.absolute()
-    experiment = load_experiment(file)
     home, root = project_home(), store_root()
     os.chdir(home)
+    warm_up()
+    from mech_pipeline.spec.experiment import load_experiment
+
+    experiment = load_experiment(file)
     warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)")  # Dagster says so on every import
     from mech_pipeline.assets.launch import Launch
     from mech_pipeline.pipeline.plan import describe

@@ -80,8 +80,8 @@ def test_copying_equals_the_eigenvalues_of_the_full_vocabulary_circuit():
             rows = slice(head * 4, head * 4 + 4)
             full = unembed @ block.attn.o.weight[:, rows] @ block.attn.v.weight[rows] @ embed.T
             values = torch.linalg.eigvals(full.double())
-            expected = float(values.real.sum() / values.abs().sum())
-            assert float(scores[layer, head]) == pytest.approx(expected, abs=1e-4)
+            expected = float((values.real.sum() / values.abs().sum()).detach())
+            assert float(scores[layer, head].detach()) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

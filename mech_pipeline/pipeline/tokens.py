@@ -41,7 +41,7 @@ class Tokens:
     """
 
     pool: Int[Tensor, "example token"]
-    example_ids: NDArray[np.str_]
+    example_ids: np.ndarray
     probe: Probe
     vocabulary: int
 

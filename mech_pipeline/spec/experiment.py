@@ -193,8 +193,8 @@ def _fields_at(path: tuple[int | str, ...], title: str) -> set[str]:
     """The fields allowed at a place in the file (union members of several models are merged)."""
     models: list[type[Stage]] = [RunSpec if title == "RunSpec" else Experiment]
     for part in path:
-        if isinstance(part, int):
-            continue
+        if isinstance(part, int) or not any(part in model.model_fields for model in models):
+            continue  # a place in a list, or the free name of an arm
         models = [model for parent in models for model in _stages_in(parent.model_fields.get(part))]
     return {name for model in models for name in model.model_fields}
 
