@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 import dagster as dg
-
 from mech_pipeline.assets.events import PartitionEvents, progress
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
 from mech_pipeline.assets.training import checkpoint
+from mech_pipeline.resources.store import StoreResource
+
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.pipeline import analysis as stage
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import partition_version, stored_versions
@@ -32,12 +32,20 @@ _DESCRIPTIONS = {
 @dg.multi_asset(
     specs=[
         dg.AssetSpec(
-            name, deps=[checkpoint], skippable=True, group_name="analysis", description=_DESCRIPTIONS[name],
-            code_version=CODE_VERSIONS[name], kinds={"safetensors" if name == "gradients" else "deltalake"},
+            name,
+            deps=[checkpoint],
+            skippable=True,
+            group_name="analysis",
+            description=_DESCRIPTIONS[name],
+            code_version=CODE_VERSIONS[name],
+            kinds={"safetensors" if name == "gradients" else "deltalake"},
         )
         for name in stage.OUTPUTS
     ],
-    partitions_def=run_step, can_subset=True, backfill_policy=BATCH, pool="gpu_analysis",
+    partitions_def=run_step,
+    can_subset=True,
+    backfill_policy=BATCH,
+    pool="gpu_analysis",
 )
 def checkpoint_analysis(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
     """Loads each checkpoint once and computes what is asked for and not current."""
@@ -49,7 +57,8 @@ def checkpoint_analysis(context: dg.AssetExecutionContext, store: StoreResource)
     tables = [name for name in tables if getattr(opened.spec, _REQUEST[name])]
     keys = [partition(run, step) for step in steps]
     events = {
-        name: PartitionEvents(context, name, CODE_VERSIONS[name], {"checkpoint": lambda key: key}, keys) for name in tables
+        name: PartitionEvents(context, name, CODE_VERSIONS[name], {"checkpoint": lambda key: key}, keys)
+        for name in tables
     }
     report = progress(context, f"analyse {run}", len(steps), "checkpoints")
     done = 0

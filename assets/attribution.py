@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-
 from mech_pipeline.assets.events import PartitionEvents, emitter, progress
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
 from mech_pipeline.assets.training import checkpoint
+from mech_pipeline.resources.store import StoreResource
+
 from mech_pipeline.pipeline import influence as influence_stage
 from mech_pipeline.pipeline import ledger as ledger_stage
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import partition_version, stored_versions
 
@@ -19,8 +19,14 @@ CHECKS = ("examples_sum_to_update", "ledger_sums_to_change")
 
 
 @dg.asset(
-    group_name="attribution", partitions_def=run_step, deps=[checkpoint], kinds={"deltalake"}, pool="gpu_analysis",
-    code_version=ledger_stage.CODE_VERSION, backfill_policy=BATCH, output_required=False,
+    group_name="attribution",
+    partitions_def=run_step,
+    deps=[checkpoint],
+    kinds={"deltalake"},
+    pool="gpu_analysis",
+    code_version=ledger_stage.CODE_VERSION,
+    backfill_policy=BATCH,
+    output_required=False,
 )
 def ledger(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
     """What happened since the previous checkpoint, per example and component. Exact; not a prediction. 70 ms an update."""
@@ -55,8 +61,13 @@ def ledger(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[
 def _evaluation(run: str, row: dict[str, Any], name: str, passed: bool) -> dg.AssetCheckEvaluation:
     metadata = {key: row[key] for key in ("mechanism", "change", "explained", "gross", "update_error", "example_error")}
     return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey("ledger"), check_name=name, passed=passed, metadata=metadata, partition=partition(run, row["step"]),
-        severity=dg.AssetCheckSeverity.ERROR, blocking=True,
+        asset_key=dg.AssetKey("ledger"),
+        check_name=name,
+        passed=passed,
+        metadata=metadata,
+        partition=partition(run, row["step"]),
+        severity=dg.AssetCheckSeverity.ERROR,
+        blocking=True,
     )
 
 
@@ -85,7 +96,9 @@ def _ledger_check(name: str, description: str) -> dg.AssetChecksDefinition:
 
 
 ledger_checks = [
-    _ledger_check(CHECKS[0], "Contributions of all examples add up to the applied update: clip, momentum and decay included."),
+    _ledger_check(
+        CHECKS[0], "Contributions of all examples add up to the applied update: clip, momentum and decay included."
+    ),
     _ledger_check(CHECKS[1], "All entries of a window add up to the true change of the mechanism."),
 ]
 
@@ -93,18 +106,29 @@ ledger_checks = [
 @dg.multi_asset(
     specs=[
         dg.AssetSpec(
-            "influence", deps=[checkpoint], skippable=True, group_name="attribution", kinds={"deltalake"},
+            "influence",
+            deps=[checkpoint],
+            skippable=True,
+            group_name="attribution",
+            kinds={"deltalake"},
             code_version=influence_stage.CODE_VERSION,
             description="What would happen: effect on a mechanism at this step of weighting each earlier example. A "
             "prediction, for small changes only, where `reliability` allows. About four training steps an update.",
         ),
         dg.AssetSpec(
-            "reliability", deps=[checkpoint], skippable=True, group_name="attribution", kinds={"deltalake"},
+            "reliability",
+            deps=[checkpoint],
+            skippable=True,
+            group_name="attribution",
+            kinds={"deltalake"},
             code_version=influence_stage.CODE_VERSION,
             description="When that influence may be trusted: metasmoothness, adjoint growth, horizon. A dozen rows.",
         ),
     ],
-    partitions_def=run_step, can_subset=False, backfill_policy=BATCH, pool="gpu_analysis",
+    partitions_def=run_step,
+    can_subset=False,
+    backfill_policy=BATCH,
+    pool="gpu_analysis",
 )
 def influence_sweep(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
     """One sweep backwards per target step: influence of all earlier examples, and its reliability."""
@@ -116,7 +140,8 @@ def influence_sweep(context: dg.AssetExecutionContext, store: StoreResource) -> 
     keys = [partition(run, step) for step in steps]
     tables = ("influence", "reliability")
     events = {
-        name: PartitionEvents(context, name, influence_stage.CODE_VERSION, {"checkpoint": lambda key: key}, keys) for name in tables
+        name: PartitionEvents(context, name, influence_stage.CODE_VERSION, {"checkpoint": lambda key: key}, keys)
+        for name in tables
     }
     for step in steps:
         influence_stage.compute_influence(opened, step, emitter(context))

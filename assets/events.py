@@ -57,8 +57,12 @@ class PartitionEvents:
     """
 
     def __init__(
-        self, context: Context, asset: str, code_version: str,
-        inputs: Mapping[str, Callable[[str], str]], partitions: Sequence[str],
+        self,
+        context: Context,
+        asset: str,
+        code_version: str,
+        inputs: Mapping[str, Callable[[str], str]],
+        partitions: Sequence[str],
     ) -> None:
         self._context = context
         self._key = dg.AssetKey(asset)
@@ -82,7 +86,9 @@ class PartitionEvents:
             key = dg.AssetKey(name)
             tags[get_input_data_version_tag(key)] = version.value if version else DEFAULT_DATA_VERSION.value
             tags[get_input_event_pointer_tag(key)] = str(record.storage_id) if record else NULL_EVENT_POINTER
-        self._context.log_event(dg.AssetMaterialization(self._key, partition=partition, metadata=dict(metadata), tags=tags))
+        self._context.log_event(
+            dg.AssetMaterialization(self._key, partition=partition, metadata=dict(metadata), tags=tags)
+        )
 
 
 def _latest_records(instance: dg.DagsterInstance, asset: str, partitions: list[str]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-
 from mech_pipeline.assets.partitions import partition
 
 LAUNCHER_TAG = "mech/launcher_pid"
@@ -41,7 +40,12 @@ class Executor:
         self._execute(assets, None, partition_key=None, tags=tags)
 
     def _execute(
-        self, assets: Sequence[str], config: Mapping[str, Any] | None, *, partition_key: str | None, tags: dict[str, str]
+        self,
+        assets: Sequence[str],
+        config: Mapping[str, Any] | None,
+        *,
+        partition_key: str | None,
+        tags: dict[str, str],
     ) -> None:
         self._job.execute_in_process(
             asset_selection=[dg.AssetKey(name) for name in assets],

@@ -1,17 +1,24 @@
 """Group `formation`: when mechanisms form."""
 
 import dagster as dg
-
 from mech_pipeline.assets.analysis import checkpoint_analysis
 from mech_pipeline.assets.partitions import by_run, runs
-from mech_pipeline.pipeline import formation as stage
 from mech_pipeline.resources.store import StoreResource
+
+from mech_pipeline.pipeline import formation as stage
 from mech_pipeline.store.currency import combined_version, stored_versions
 
 
 @dg.asset(
-    group_name="formation", partitions_def=runs, kinds={"deltalake"}, code_version=stage.CODE_VERSION,
-    deps=[dg.AssetDep(key, partition_mapping=by_run) for key in sorted(checkpoint_analysis.keys) if key.to_user_string() != "gradients"],
+    group_name="formation",
+    partitions_def=runs,
+    kinds={"deltalake"},
+    code_version=stage.CODE_VERSION,
+    deps=[
+        dg.AssetDep(key, partition_mapping=by_run)
+        for key in sorted(checkpoint_analysis.keys)
+        if key.to_user_string() != "gradients"
+    ],
 )
 def formation(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """When each watched value crossed its threshold and stayed; censored if it never did. Some rows, a second."""

@@ -13,11 +13,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import dagster as dg
-
 from mech_pipeline.assets.execute import LAUNCHER_TAG, close_orphans
 from mech_pipeline.assets.partitions import register
 from mech_pipeline.assets.processes import worker_context
 from mech_pipeline.assets.worker import Line, Outcome, Task, work
+
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline import report as report_stage
@@ -28,8 +28,9 @@ from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
-# Long stages first, so that none is left alone at the end; runs with attribution before others.
-_ORDER = ("spec", "influence", "training", "ledger", "analysis", "formation")
+# What leads to the longest stage (influence) first, so that it is not left alone at the end.
+_FIRST = ("spec", "influence", "formation", "analysis", "training", "ledger")
+_AFTER = ("training", "analysis", "formation")
 
 
 @dataclass
@@ -82,13 +83,18 @@ class Launch:
         Raises:
             MechError: a stage failed; stages that do not depend on it were finished first.
         """
-        with self.store.lock(f"experiment-{self.experiment.experiment}", f"run experiment {self.experiment.experiment}"):
-            self._start_workers()
+        with self.store.lock(
+            f"experiment-{self.experiment.experiment}", f"run experiment {self.experiment.experiment}"
+        ):
             try:
+                # Before any worker: two processes that create Dagster's database at once break it.
                 with dg.DagsterInstance.from_config(str(self.home)) as instance:
                     if closed := close_orphans(instance):
-                        self.emit(f"found {closed} unfinished Dagster runs of a launch that is gone; continuing from what is kept")
+                        self.emit(
+                            f"found {closed} unfinished Dagster runs of a launch that is gone; continuing from what is kept"
+                        )
                     register(instance, self._specs.values())
+                self._start_workers()
                 self._loop()
             except KeyboardInterrupt:
                 self._stop(kill=True)
@@ -123,12 +129,15 @@ class Launch:
     def _next(self, ready: dict[str, dict[str, int]], blocked: set[str]) -> Task | None:
         """The next task that no worker has; the report comes when no run has anything left."""
         taken = {(w.task.run, w.task.stage) for w in self._pool if w.task is not None}
-        for stage in _ORDER:
-            if stage == "spec" and any(taken_stage == "spec" for _, taken_stage in taken):
+        attributed = [spec for spec in self._specs.values() if spec.ledger or spec.influence.mechanisms]
+        others = [spec for spec in self._specs.values() if spec not in attributed]
+        candidates = [(stage, spec) for stage in _FIRST for spec in attributed]
+        candidates += [("spec", spec) for spec in others] + [(stage, spec) for stage in _AFTER for spec in others]
+        for stage, spec in candidates:
+            if stage == "spec" and any(busy == "spec" for _, busy in taken):
                 continue  # runs share tokens: the first makes them, the others find them
-            for run, spec in sorted(self._specs.items(), key=lambda item: not (item[1].ledger or item[1].influence.mechanisms)):
-                if run not in blocked and stage in ready[run] and (run, stage) not in taken:
-                    return self._task(stage, spec)
+            if spec.run not in blocked and stage in ready[spec.run] and (spec.run, stage) not in taken:
+                return self._task(stage, spec)
         if taken or blocked or any(ready.values()) or report_stage.is_current(self.store, self.experiment):
             return None
         return self._task("report", None)
@@ -162,7 +171,9 @@ class Launch:
             else:
                 if message.error is None:
                     took = format_seconds(time.monotonic() - worker.began)
-                    self.emit(f"finished {worker.task.stage} of {worker.task.run or worker.task.experiment}: took {took}")
+                    self.emit(
+                        f"finished {worker.task.stage} of {worker.task.run or worker.task.experiment}: took {took}"
+                    )
                 worker.task = None
                 outcomes.append(message)
         return outcomes
@@ -203,5 +214,7 @@ class Launch:
 
     def _close_own_runs(self) -> None:
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
-            for run in instance.get_runs(dg.RunsFilter(tags={LAUNCHER_TAG: str(os.getpid())}, statuses=[dg.DagsterRunStatus.STARTED])):
+            for run in instance.get_runs(
+                dg.RunsFilter(tags={LAUNCHER_TAG: str(os.getpid())}, statuses=[dg.DagsterRunStatus.STARTED])
+            ):
                 instance.report_run_canceled(run, message="stopped by the user; what it finished is kept")

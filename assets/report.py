@@ -3,18 +3,24 @@
 import base64
 
 import dagster as dg
-
 from mech_pipeline.assets.formation import formation
 from mech_pipeline.assets.partitions import experiments as experiment_partitions
 from mech_pipeline.assets.spec import ExperimentFile
-from mech_pipeline.pipeline import report as stage
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
+
+from mech_pipeline.pipeline import report as stage
 from mech_pipeline.store.catalog import write_warehouse
 
 
 @dg.asset(
-    group_name="experiments", partitions_def=experiment_partitions, kinds={"html"}, code_version=stage.CODE_VERSION,
-    deps=[dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in (formation, "ledger", "influence", "reliability")],
+    group_name="experiments",
+    partitions_def=experiment_partitions,
+    kinds={"html"},
+    code_version=stage.CODE_VERSION,
+    deps=[
+        dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
+        for key in (formation, "ledger", "influence", "reliability")
+    ],
 )
 def experiment_report(
     context: dg.AssetExecutionContext, config: ExperimentFile, store: StoreResource, experiments: ExperimentsResource
@@ -24,7 +30,8 @@ def experiment_report(
     made = stage.make_report(store.open(), experiment)
     pictures = {name: dg.MetadataValue.md(_inline(png)) for name, png in made.figures.items()}
     return dg.MaterializeResult(
-        metadata={"report": dg.MetadataValue.path(made.path), **pictures}, data_version=dg.DataVersion(made.data_version)
+        metadata={"report": dg.MetadataValue.path(made.path), **pictures},
+        data_version=dg.DataVersion(made.data_version),
     )
 
 

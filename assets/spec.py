@@ -1,12 +1,12 @@
 """Group `spec`: what is to be trained, and on which tokens."""
 
 import dagster as dg
-
 from mech_pipeline.assets.events import emitter
 from mech_pipeline.assets.partitions import runs
+from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
+
 from mech_pipeline.pipeline import tokens as token_stage
 from mech_pipeline.pipeline import training as training_stage
-from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
 from mech_pipeline.store.currency import combined_version, stored_versions
 
 
@@ -31,12 +31,23 @@ def run_spec(
     else:
         version = stored.data_version
     return dg.MaterializeResult(
-        metadata={"fingerprint": version, "arm": spec.arm, "seed": spec.seed, "checkpoints": len(spec.checkpoint_steps())},
+        metadata={
+            "fingerprint": version,
+            "arm": spec.arm,
+            "seed": spec.seed,
+            "checkpoints": len(spec.checkpoint_steps()),
+        },
         data_version=dg.DataVersion(version),
     )
 
 
-@dg.asset(group_name="spec", partitions_def=runs, deps=[run_spec], kinds={"safetensors"}, code_version=token_stage.CODE_VERSION)
+@dg.asset(
+    group_name="spec",
+    partitions_def=runs,
+    deps=[run_spec],
+    kinds={"safetensors"},
+    code_version=token_stage.CODE_VERSION,
+)
 def tokens(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Tokenizer, token shard, examples and probe, content-addressed. About ten seconds for 12 MB, shared by runs."""
     spec, opened = store.run_spec(context.partition_key), store.open()

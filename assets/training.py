@@ -3,20 +3,25 @@
 from collections.abc import Iterator
 
 import dagster as dg
-
 from mech_pipeline.assets.events import PartitionEvents, emitter
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, runs, split_keys
 from mech_pipeline.assets.spec import run_spec, tokens
+from mech_pipeline.resources.store import StoreResource, documents_of
+
 from mech_pipeline.pipeline import training as training_stage
 from mech_pipeline.pipeline.run import TRAINING_VERSION, OpenRun
 from mech_pipeline.pipeline.training import Saved
-from mech_pipeline.resources.store import StoreResource, documents_of
 from mech_pipeline.store.currency import combined_version
 
 
 @dg.asset(
-    group_name="training", partitions_def=run_step, kinds={"safetensors"}, code_version=TRAINING_VERSION,
-    backfill_policy=BATCH, output_required=False, pool="gpu_analysis",
+    group_name="training",
+    partitions_def=run_step,
+    kinds={"safetensors"},
+    code_version=TRAINING_VERSION,
+    backfill_policy=BATCH,
+    output_required=False,
+    pool="gpu_analysis",
     deps=[dg.AssetDep(run_spec, partition_mapping=dg.MultiToSingleDimensionPartitionMapping("run"))],
 )
 def checkpoint(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
@@ -39,8 +44,14 @@ def checkpoint_events(context: dg.AssetExecutionContext, run: str, steps: list[i
     return PartitionEvents(context, "checkpoint", TRAINING_VERSION, {"run_spec": lambda _key: run}, keys)
 
 
-@dg.asset(group_name="training", partitions_def=runs, deps=[run_spec, tokens], kinds={"pytorch"}, code_version=TRAINING_VERSION,
-          pool="gpu_train")
+@dg.asset(
+    group_name="training",
+    partitions_def=runs,
+    deps=[run_spec, tokens],
+    kinds={"pytorch"},
+    code_version=TRAINING_VERSION,
+    pool="gpu_train",
+)
 def training_run(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """One training run: fills its planned checkpoints, resuming bit for bit. A minute for the demo's 1,600 updates."""
     spec, opened = store.run_spec(context.partition_key), store.open()

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +20,14 @@ from mech_pipeline.errors import MechError
 
 app = typer.Typer(
     help="Training process transparency: which training data made this mechanism, when, and how do we know?",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How a query's result is printed."""
 
     table = "table"
@@ -36,7 +39,9 @@ class Format(str, Enum):
 @app.command()
 def run(
     file: Annotated[Path, typer.Argument(help="experiment file, for example experiments/induction.yaml")],
-    workers: Annotated[int, typer.Option(help="processes at a time; default: one per CPU core, at most one per run")] = 0,
+    workers: Annotated[
+        int, typer.Option(help="processes at a time; default: one per CPU core, at most one per run")
+    ] = 0,
 ) -> None:
     """Compute whatever of an experiment is not current, then print what was found and where.
 
@@ -98,7 +103,9 @@ def status(
 def sql(
     query: Annotated[str, typer.Argument(help="one SELECT; `mech tables` lists tables and columns")],
     format: Annotated[Format, typer.Option(help="how to print the result")] = Format.table,
-    output: Annotated[Path | None, typer.Option(help="write to this file instead (needed for parquet in a terminal)")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="write to this file instead (needed for parquet in a terminal)")
+    ] = None,
 ) -> None:
     """Query the store. Read-only; every query sees one consistent snapshot."""
     from mech_pipeline.home import store_root
@@ -165,7 +172,7 @@ def _progress_lines() -> Iterator[Callable[[str], None]]:
 
         def emit(line: str) -> None:
             label, _, rest = line.partition(": ")
-            if "took" in rest or label not in lines and "/" not in rest:
+            if "took" in rest or (label not in lines and "/" not in rest):
                 lines.pop(label, None)
                 live.console.print(line)
             else:

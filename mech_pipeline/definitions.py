@@ -14,8 +14,16 @@ def build_definitions(store: Path, experiments: Path) -> dg.Definitions:
     """All definitions over one store and one folder of experiments."""
     return dg.Definitions(
         assets=[
-            spec.run_spec, spec.tokens, training.training_run, training.checkpoint, analysis.checkpoint_analysis,
-            attribution.ledger, attribution.influence_sweep, formation.formation, report.experiment_report, report.warehouse,
+            spec.run_spec,
+            spec.tokens,
+            training.training_run,
+            training.checkpoint,
+            analysis.checkpoint_analysis,
+            attribution.ledger,
+            attribution.influence_sweep,
+            formation.formation,
+            report.experiment_report,
+            report.warehouse,
         ],
         asset_checks=attribution.ledger_checks,
         resources={

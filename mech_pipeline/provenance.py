@@ -13,7 +13,9 @@ _PACKAGES = ("mech-pipeline", "torch", "transformer-lens", "tokenizers", "numpy"
 @lru_cache(maxsize=1)
 def versions_json() -> str:
     """Versions and git commit as JSON text."""
-    return json.dumps({"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}, "git_commit": git_commit()})
+    return json.dumps(
+        {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}, "git_commit": git_commit()}
+    )
 
 
 @lru_cache(maxsize=1)
@@ -25,7 +27,11 @@ def git_commit() -> str:
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=True
         ).stdout.strip()
         dirty = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True, timeout=10
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

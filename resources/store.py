@@ -51,7 +51,9 @@ class ExperimentsResource(dg.ConfigurableResource):
             found = load_experiment(path)
             if found.experiment == experiment:
                 return found
-        raise MechError(f"no file in {self.folder} describes experiment {experiment!r}", "add one, or name it in the run's config")
+        raise MechError(
+            f"no file in {self.folder} describes experiment {experiment!r}", "add one, or name it in the run's config"
+        )
 
     def run_spec(self, file: str | None, run: str) -> RunSpec:
         """One run of an experiment, by run id."""

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mech_pipeline.data.corpora import Document, corpus_sha256, read_corpus
-from mech_pipeline.data.examples import draw_plain, draw_pool, draw_random_repeats, draw_tiled, example_ids, split_documents
+from mech_pipeline.data.examples import (
+    draw_plain,
+    draw_pool,
+    draw_random_repeats,
+    draw_tiled,
+    example_ids,
+    split_documents,
+)
 from mech_pipeline.data.order import examples_at_step
 from mech_pipeline.data.tokenizer import tokenise, train_tokenizer
 from mech_pipeline.errors import MechError
@@ -16,7 +23,8 @@ from mech_pipeline.spec.seeds import numpy_generator
 from mech_pipeline.spec.stages import Corpus
 
 DOCUMENTS = [
-    Document("made", f"d{i}", "".join(f"def f{j}(x):\n    return x + {i * j} # ümläut {j}\n" for j in range(20 + i))) for i in range(6)
+    Document("made", f"d{i}", "".join(f"def f{j}(x):\n    return x + {i * j} # ümläut {j}\n" for j in range(20 + i)))
+    for i in range(6)
 ]
 
 
@@ -57,9 +65,7 @@ def bytes_of(tokenizer, token):
 
     piece = tokenizer.id_to_token(token)
     decoded = decoders.ByteLevel().decode([piece])
-    return decoded.encode() if "�" not in decoded else b"".join(
-        bytes([BYTE_OF[character]]) for character in piece
-    )
+    return decoded.encode() if "�" not in decoded else b"".join(bytes([BYTE_OF[character]]) for character in piece)
 
 
 def _byte_table():
@@ -109,7 +115,9 @@ def test_example_ids_are_hashes_of_content():
 
 
 def test_a_context_longer_than_every_document_is_named(corpus):
-    with pytest.raises(MechError, match=r"no document is long enough: the longest has \d+ tokens, an example needs 100000"):
+    with pytest.raises(
+        MechError, match=r"no document is long enough: the longest has \d+ tokens, an example needs 100000"
+    ):
         draw_plain(corpus, np.ones(len(DOCUMENTS), dtype=bool), 1, 100_000, numpy_generator(0, "x"))
 
 
@@ -151,7 +159,9 @@ def test_binary_files_are_named(tmp_path, monkeypatch):
 def test_a_saved_hugging_face_dataset_is_read_by_column_and_split(tmp_path):
     import datasets
 
-    datasets.DatasetDict({"train": datasets.Dataset.from_dict({"body": ["one", "two"]})}).save_to_disk(str(tmp_path / "d"))
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict({"body": ["one", "two"]})}).save_to_disk(
+        str(tmp_path / "d")
+    )
     found = read_corpus(Corpus(dataset=str(tmp_path / "d"), column="body"))
     assert [(d.name, d.text) for d in found] == [("row 0", "one"), ("row 1", "two")]
     with pytest.raises(MechError, match="set `corpus.column` to one of body"):

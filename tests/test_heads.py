@@ -114,7 +114,9 @@ def test_previous_token_agrees_with_transformer_lens():
     shift = torch.diag(torch.ones(CONTEXT - 1), diagonal=-1)
     for layer in range(2):
         for head in range(2):
-            mass = float((patterns[layer][0, head] * shift).sum() / patterns[layer][0, head].sum())  # TransformerLens' "mul"
+            mass = float(
+                (patterns[layer][0, head] * shift).sum() / patterns[layer][0, head].sum()
+            )  # TransformerLens' "mul"
             assert float(ours[layer, head]) == pytest.approx(mass * CONTEXT / (CONTEXT - 1), abs=1e-5)
 
 

@@ -28,9 +28,11 @@ def sweep(trainer, updates, probe, mechanism, window=4):
     """All scores as {(update step, pool index): score}."""
     trainer.flat.load(updates[-1].after.theta)
     gradient = trainer.flat.gradient(MECHANISMS[mechanism].value(trainer.flat.model, probe))
-    chunks = [list(c) for c in itertools.batched(updates, window)] if hasattr(itertools, "batched") else [
-        updates[i : i + window] for i in range(0, len(updates), window)
-    ]
+    chunks = (
+        [list(c) for c in itertools.batched(updates, window)]
+        if hasattr(itertools, "batched")
+        else [updates[i : i + window] for i in range(0, len(updates), window)]
+    )
     windows = [lambda chunk=chunk: chunk for chunk in reversed(chunks)]
     return {
         (u.step, int(example)): float(score)
@@ -42,7 +44,9 @@ def sweep(trainer, updates, probe, mechanism, window=4):
 @pytest.mark.parametrize("mechanism", ["induction_copy_advantage", "previous_token_attention"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_influence_equals_finite_differences_of_retraining(make_trainer, tiny_probe, architecture, optimizer, mechanism):
+def test_influence_equals_finite_differences_of_retraining(
+    make_trainer, tiny_probe, architecture, optimizer, mechanism
+):
     trainer = make_trainer(ARCHITECTURES[architecture], OPTIMIZERS[optimizer])
     updates = train(trainer)
     if trainer.optimizer.clip_norm is not None:

@@ -1,6 +1,7 @@
 """The ledger balances: by window, over a run, in every optimizer; and its error falls at Simpson's order."""
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -33,7 +34,9 @@ def ledger(trainer, probe, bounds, mechanism=SMOOTH):
     parts = components(trainer)
     accounts, carry = [], None
     for updates, factors in reversed(windows):
-        account = window_account(trainer.optimizer, parts, Contraction(trainer.flat, parts), at, updates, factors, carry)
+        account = window_account(
+            trainer.optimizer, parts, Contraction(trainer.flat, parts), at, updates, factors, carry
+        )
         carry = account.carry
         accounts.insert(0, account)
     changes = [scalar(a.updates[-1].after.theta) - scalar(a.updates[0].before.theta) for a in accounts]
@@ -51,7 +54,9 @@ def test_every_window_and_the_run_balance(make_trainer, tiny_probe, architecture
         assert account.explained() == pytest.approx(change, abs=1e-6 * account.gross)
         assert account.update_error < 1e-6
         assert account.example_error < 1e-6
-    assert sum(a.explained() for a in accounts) == pytest.approx(sum(changes), abs=1e-6 * sum(a.gross for a in accounts))
+    assert sum(a.explained() for a in accounts) == pytest.approx(
+        sum(changes), abs=1e-6 * sum(a.gross for a in accounts)
+    )
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -95,15 +100,14 @@ def test_imbalance_falls_at_fourth_order_when_steps_are_subdivided(make_trainer,
     for pieces in (1, 2, 4, 8):
         points = [start + stride * k / pieces for k in range(pieces + 1)]
         states = [dataclasses.replace(made.before, theta=p) for p in points]
-        updates = [
-            dataclasses.replace(made, before=a, after=b) for a, b in zip(states[:-1], states[1:], strict=True)
-        ]
+        updates = [dataclasses.replace(made, before=a, after=b) for a, b in pairwise(states)]
         explained = sum(
-            float(g @ (u.after.theta - u.before.theta)) for g, u in zip(_path_gradients(at, updates), updates, strict=True)
+            float(g @ (u.after.theta - u.before.theta))
+            for g, u in zip(_path_gradients(at, updates), updates, strict=True)
         )
         errors.append(abs(explained - truth))
     assert errors[0] > 1e-9, "the step is too small to see the order"
-    orders = [float(torch.log2(torch.tensor(a / b))) for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    orders = [float(torch.log2(torch.tensor(a / b))) for a, b in pairwise(errors)]
     assert orders[-1] == pytest.approx(4, abs=0.4), f"errors {errors}"
 
 

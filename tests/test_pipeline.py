@@ -76,7 +76,9 @@ def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder, request):
     environment = {"PYTHONPATH": str(request.config.rootpath), "PATH": ""}
     kills = 0
     for attempt in range(4):
-        process = subprocess.Popen([sys.executable, "-c", _TRAIN], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _TRAIN], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
+        )
         assert process.stdout is not None
         for _ in range(2):
             process.stdout.readline()
@@ -149,7 +151,7 @@ def test_control_arm_has_no_tiled_examples_but_the_same_probe(store):
 
 def test_examples_table_points_at_the_source(store, folder):
     prepare(store, spec_of())
-    rows = query(store.root, "select document, \"offset\", line, kind, text, repeat_at, period from examples").fetchall()
+    rows = query(store.root, 'select document, "offset", line, kind, text, repeat_at, period from examples').fetchall()
     assert len(rows) >= 64
     for document, offset, line, kind, text, repeat_at, period in rows:
         content = (folder / document).read_bytes()
@@ -175,7 +177,9 @@ def test_touching_nothing_leaves_nothing_to_do(store):
 def test_changing_a_threshold_touches_formation_only(store):
     fill(store, spec_of())
     before = table_versions(store)
-    changed = spec_of(formation=[{"mechanism": "induction_copy_advantage", "threshold": 8.0, "sustain": 2}, TINY["formation"][1]])
+    changed = spec_of(
+        formation=[{"mechanism": "induction_copy_advantage", "threshold": 8.0, "sustain": 2}, TINY["formation"][1]]
+    )
     run = OpenRun(store, changed)
     assert not any(analysis.pending(run, analysis.OUTPUTS, changed.checkpoint_steps()).values())
     assert training.missing_checkpoints(store, changed) == []
@@ -226,11 +230,14 @@ def test_stored_ledger_sums_to_the_change_of_stored_values(store):
     fill(store, spec)
     run = OpenRun(store, spec)
     assert ledger.compute_ledger(run, spec.checkpoint_steps()) == 5
-    rows = query(store.root, """
+    rows = query(
+        store.root,
+        """
         with change as (select step, value - lag(value) over (order by step) as change from mechanism_values
             where mechanism = 'induction_copy_advantage')
         select step, sum(l.value), any_value(c.change) from ledger l join change c using (step) group by step order by step
-    """).fetchall()
+    """,
+    ).fetchall()
     assert [row[0] for row in rows] == [3, 6, 12, 18, 24]
     for _, explained, change in rows:
         assert explained == pytest.approx(change, abs=3e-6), "stored values are float32 evaluations of some nats"
@@ -254,7 +261,12 @@ def test_a_ledger_that_does_not_balance_is_not_stored(store, monkeypatch):
     fill(store, spec)
     name = "induction_copy_advantage"
     honest = MECHANISMS[name]
-    lying = replace(honest, value=lambda model, probe: honest.value(model, probe) * (1 if next(model.parameters()).dtype.itemsize == 8 else 1.01))
+    lying = replace(
+        honest,
+        value=lambda model, probe: (
+            honest.value(model, probe) * (1 if next(model.parameters()).dtype.itemsize == 8 else 1.01)
+        ),
+    )
     monkeypatch.setitem(MECHANISMS, name, lying)
     seen = []
     with pytest.raises(ledger.LedgerImbalance, match="fails ledger_sums_to_change"):
@@ -269,7 +281,9 @@ def test_influence_is_stored_with_its_reliability_and_found_again(store):
     run = OpenRun(store, spec)
     assert influence.compute_influence(run, 12) == 1
     assert influence.compute_influence(run, 12) == 0
-    rows = query(store.root, "select count(*), min(update_step), max(update_step) from influence where step = 12").fetchall()
+    rows = query(
+        store.root, "select count(*), min(update_step), max(update_step) from influence where step = 12"
+    ).fetchall()
     assert rows == [(12 * 8, 0, 11)]
     metrics = dict(query(store.root, "select metric, value from reliability where update_step = -1").fetchall())
     assert set(metrics) == {"metasmoothness", "adjoint_growth", "horizon_step", "influence_sum", "reliable"}
@@ -289,7 +303,9 @@ def test_a_corrupt_checkpoint_is_named_and_can_be_made_again(store):
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(MechError, match=r"checkpoint 12 of run tiny\.baseline\.s0 is corrupt: .* → rm .* and `mech run`"):
+    with pytest.raises(
+        MechError, match=r"checkpoint 12 of run tiny\.baseline\.s0 is corrupt: .* → rm .* and `mech run`"
+    ):
         OpenRun(store, spec).state(12)
     path.unlink()
     assert training.missing_checkpoints(store, spec) == [12]

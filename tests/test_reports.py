@@ -50,68 +50,182 @@ def write(store: Store, name: str, columns: Sequence[str], rows: Sequence[Sequen
 
 def write_runs(store: Store) -> list[str]:
     """Baseline forms at 20, 30 and 40, control never; a run of an arm that the experiment no longer has forms at 10."""
-    runs = [("demo.baseline.s0", 20), ("demo.baseline.s1", 30), ("demo.baseline.s2", 40),
-            ("demo.control.s0", None), ("demo.control.s1", None), ("demo.removed.s0", 10)]
+    runs = [
+        ("demo.baseline.s0", 20),
+        ("demo.baseline.s1", 30),
+        ("demo.baseline.s2", 40),
+        ("demo.control.s0", None),
+        ("demo.control.s1", None),
+        ("demo.removed.s0", 10),
+    ]
     names = [run for run, _ in runs]
-    write(store, "runs", ("run", "experiment", "arm", "seed", "fingerprint", "spec", "status", "device", "versions"),
-          [(run, "demo", run.split(".")[1], int(run[-1]), "f" * 64, "{}", "complete", "cpu, 1 thread", '{"torch": "2"}')
-           for run in names], run=names)
+    write(
+        store,
+        "runs",
+        ("run", "experiment", "arm", "seed", "fingerprint", "spec", "status", "device", "versions"),
+        [
+            (
+                run,
+                "demo",
+                run.split(".")[1],
+                int(run[-1]),
+                "f" * 64,
+                "{}",
+                "complete",
+                "cpu, 1 thread",
+                '{"torch": "2"}',
+            )
+            for run in names
+        ],
+        run=names,
+    )
     steps = (0, 10, 20, 30, 40)
-    write(store, "mechanism_values", ("run", "step", "mechanism", "value"),
-          [(run, step, MECHANISM, 0.0 if formed is None or step < formed else 2.0 + int(run[-1]))
-           for run, formed in runs for step in steps], run=names)
-    write(store, "head_scores", ("run", "step", "layer", "head", "detector", "value"),
-          [(run, step, layer, head, "prefix_matching", step * (1 + layer + head) / 160 if formed else 0.0)
-           for run, formed in runs for step in steps for layer in (0, 1) for head in (0, 1)], run=names)
+    write(
+        store,
+        "mechanism_values",
+        ("run", "step", "mechanism", "value"),
+        [
+            (run, step, MECHANISM, 0.0 if formed is None or step < formed else 2.0 + int(run[-1]))
+            for run, formed in runs
+            for step in steps
+        ],
+        run=names,
+    )
+    write(
+        store,
+        "head_scores",
+        ("run", "step", "layer", "head", "detector", "value"),
+        [
+            (run, step, layer, head, "prefix_matching", step * (1 + layer + head) / 160 if formed else 0.0)
+            for run, formed in runs
+            for step in steps
+            for layer in (0, 1)
+            for head in (0, 1)
+        ],
+        run=names,
+    )
     columns = ("run", "mechanism", "step", "lower", "upper", "threshold", "sustain", "censored")
-    write(store, "formation", columns,
-          [(run, MECHANISM, formed, 40 if formed is None else formed - 10, formed, 1.0, 1, formed is None)
-           for run, formed in runs]
-          + [(run, "best_head:prefix_matching", 20 if run == RUN else None, 10, 20 if run == RUN else None, 0.3, 1,
-              run != RUN) for run in names], run=names)
+    write(
+        store,
+        "formation",
+        columns,
+        [
+            (run, MECHANISM, formed, 40 if formed is None else formed - 10, formed, 1.0, 1, formed is None)
+            for run, formed in runs
+        ]
+        + [
+            (
+                run,
+                "best_head:prefix_matching",
+                20 if run == RUN else None,
+                10,
+                20 if run == RUN else None,
+                0.3,
+                1,
+                run != RUN,
+            )
+            for run in names
+        ],
+        run=names,
+    )
     return names
 
 
 def write_attribution(store: Store) -> None:
     """A ledger of three intervals, and influence on step 20 of forty examples, the even ones tiled."""
     texts = {2: SCRIPT + SCRIPT}
-    write(store, "examples",
-          ("example_id", "kind", "source", "document", "offset", "line", "period", "n_tokens", "text", "repeat_at"),
-          [(f"x{i:02d}", "plain" if i % 2 else "tiled", "stdlib", f"module_{i}.py", 0, 7 + i, 0, 8,
-            texts.get(i, "def f(): def f(): "), 0 if i % 2 else len(texts.get(i, "def f(): " * 2)) // 2)
-           for i in range(40)])
-    write(store, "batches", ("run", "update_step", "position", "example_id"),
-          [(RUN, step, 0, "x00") for step in (0, 15, 25)] + [(RUN, 15, 1, "x02")], run=[RUN])
-    write(store, "ledger",
-          ("step", "update_step", "term", "example_id", "component", "value", "value_later", "run", "mechanism"),
-          [(*row, RUN, MECHANISM) for row in LEDGER], run=[RUN])
-    write(store, "ledger_balance",
-          ("run", "step", "mechanism", "change", "explained", "gross", "update_error", "example_error"),
-          [(RUN, 10, MECHANISM, 0.375, 0.375, 1.0, 1e-7, 3e-7), (RUN, 20, MECHANISM, 5.0625, 5.0625, 5.0, 2e-7, 1e-7),
-           (RUN, 30, MECHANISM, 7.5, 8.0, 8.0, 0.0, 0.0)], run=[RUN])
+    write(
+        store,
+        "examples",
+        ("example_id", "kind", "source", "document", "offset", "line", "period", "n_tokens", "text", "repeat_at"),
+        [
+            (
+                f"x{i:02d}",
+                "plain" if i % 2 else "tiled",
+                "stdlib",
+                f"module_{i}.py",
+                0,
+                7 + i,
+                0,
+                8,
+                texts.get(i, "def f(): def f(): "),
+                0 if i % 2 else len(texts.get(i, "def f(): " * 2)) // 2,
+            )
+            for i in range(40)
+        ],
+    )
+    write(
+        store,
+        "batches",
+        ("run", "update_step", "position", "example_id"),
+        [(RUN, step, 0, "x00") for step in (0, 15, 25)] + [(RUN, 15, 1, "x02")],
+        run=[RUN],
+    )
+    write(
+        store,
+        "ledger",
+        ("step", "update_step", "term", "example_id", "component", "value", "value_later", "run", "mechanism"),
+        [(*row, RUN, MECHANISM) for row in LEDGER],
+        run=[RUN],
+    )
+    write(
+        store,
+        "ledger_balance",
+        ("run", "step", "mechanism", "change", "explained", "gross", "update_error", "example_error"),
+        [
+            (RUN, 10, MECHANISM, 0.375, 0.375, 1.0, 1e-7, 3e-7),
+            (RUN, 20, MECHANISM, 5.0625, 5.0625, 5.0, 2e-7, 1e-7),
+            (RUN, 30, MECHANISM, 7.5, 8.0, 8.0, 0.0, 0.0),
+        ],
+        run=[RUN],
+    )
     # x03 has the largest sum without the largest row; the rows at 10 and 30 are left from older formation steps.
     influence = [(20, 0, f"x{i:02d}", 40.0 - i) for i in range(40) if i != 3]
     influence += [(20, 1, "x03", 25.0), (20, 15, "x03", 25.0), (10, 0, "x39", 900.0), (30, 0, "x39", 900.0)]
-    write(store, "influence", ("step", "update_step", "example_id", "value", "run", "mechanism"),
-          [(*row, RUN, MECHANISM) for row in influence], run=[RUN])
-    measures = [("metasmoothness", -1, 0.75), ("adjoint_growth", -1, 90.0), ("horizon_step", -1, 0.0),
-                ("influence_sum", -1, -1.5e-6), ("reliable", -1, 1.0), ("adjoint_norm", 0, 45.0),
-                ("adjoint_norm", 15, 0.5)]
-    write(store, "reliability", ("metric", "update_step", "value", "run", "step", "mechanism"),
-          [(*row, RUN, 20, MECHANISM) for row in measures], run=[RUN])
+    write(
+        store,
+        "influence",
+        ("step", "update_step", "example_id", "value", "run", "mechanism"),
+        [(*row, RUN, MECHANISM) for row in influence],
+        run=[RUN],
+    )
+    measures = [
+        ("metasmoothness", -1, 0.75),
+        ("adjoint_growth", -1, 90.0),
+        ("horizon_step", -1, 0.0),
+        ("influence_sum", -1, -1.5e-6),
+        ("reliable", -1, 1.0),
+        ("adjoint_norm", 0, 45.0),
+        ("adjoint_norm", 15, 0.5),
+    ]
+    write(
+        store,
+        "reliability",
+        ("metric", "update_step", "value", "run", "step", "mechanism"),
+        [(*row, RUN, 20, MECHANISM) for row in measures],
+        run=[RUN],
+    )
 
 
 @pytest.fixture(scope="module")
 def experiment() -> Experiment:
     """Two arms, with a ledger and influence of the first run."""
-    return parse_experiment({
-        "experiment": "demo", "question": "Does <repetition> make induction?", "corpus": {"python_stdlib": True},
-        "mechanisms": [MECHANISM, "previous_token_attention"], "detectors": ["prefix_matching", "previous_token"],
-        "formation": [{"mechanism": MECHANISM, "threshold": 1.0, "sustain": 1},
-                      {"detector": "prefix_matching", "threshold": 0.3, "sustain": 1}],
-        "ledger": {"mechanisms": [MECHANISM]}, "influence": {"mechanisms": [MECHANISM]},
-        "arms": {"baseline": {"seeds": [0, 1, 2]}, "control": {"seeds": [0, 1]}},
-    })
+    return parse_experiment(
+        {
+            "experiment": "demo",
+            "question": "Does <repetition> make induction?",
+            "corpus": {"python_stdlib": True},
+            "mechanisms": [MECHANISM, "previous_token_attention"],
+            "detectors": ["prefix_matching", "previous_token"],
+            "formation": [
+                {"mechanism": MECHANISM, "threshold": 1.0, "sustain": 1},
+                {"detector": "prefix_matching", "threshold": 0.3, "sustain": 1},
+            ],
+            "ledger": {"mechanisms": [MECHANISM]},
+            "influence": {"mechanisms": [MECHANISM]},
+            "arms": {"baseline": {"seeds": [0, 1, 2]}, "control": {"seeds": [0, 1]}},
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -148,14 +262,18 @@ def drawn_figures(connection: duckdb.DuckDBPyConnection, runs: list[str]) -> lis
         figures.ledger_over_steps(
             ledger_queries.ledger_by_component(connection, RUN, MECHANISM),
             ledger_queries.ledger_by_kind(connection, RUN, MECHANISM),
-            ledger_queries.ledger_change(connection, RUN, MECHANISM), "nats", "title",
+            ledger_queries.ledger_change(connection, RUN, MECHANISM),
+            "nats",
+            "title",
         ),
         figures.influence_against_ledger(
             attribution_queries.influence_against_ledger(connection, RUN, MECHANISM), "nats", "title"
         ),
         figures.influence_over_updates(
             attribution_queries.influence_by_update(connection, RUN, MECHANISM),
-            attribution_queries.adjoint_norms(connection, RUN, MECHANISM), "nats", "title",
+            attribution_queries.adjoint_norms(connection, RUN, MECHANISM),
+            "nats",
+            "title",
         ),
     ]
 
@@ -196,7 +314,9 @@ def test_ledger_ranks_examples_by_what_they_did_before_the_target_step(connectio
     found = attribution_queries.responsible_documents(connection, RUN, MECHANISM, "ledger", limit=10)
     # x01's 8.0 comes from update 25, after the target step 20; x00's total includes its 0.125 through momentum.
     assert found.select("example_id", "total", "times_seen").rows() == [
-        ("x02", 4.0, 1), ("x00", 0.5 + 0.125 + 0.25 + 1.0, 2), ("x01", -0.25 - 0.0625, 0),
+        ("x02", 4.0, 1),
+        ("x00", 0.5 + 0.125 + 0.25 + 1.0, 2),
+        ("x01", -0.25 - 0.0625, 0),
     ]
     assert found.row(1, named=True)["document"] == "module_0.py"
 
@@ -247,7 +367,8 @@ def test_lines_of_the_ledger_sum_to_what_it_explains_at_every_step(
         assert frame.group_by("step").agg(pl.col("value").sum()).sort("step").rows() == explained
     kept = by_component["group"].unique(maintain_order=True).to_list()
     assert kept == (
-        ["embedding", "other", "weight decay", "momentum"] if limit == 1
+        ["embedding", "other", "weight decay", "momentum"]
+        if limit == 1
         else ["embedding", "L0.MLP", "L1H0", "L0H1", "weight decay", "momentum"]
     )
     assert ledger_queries.ledger_change(connection, RUN, MECHANISM).rows()[-1] == (30, 12.9375)
@@ -264,7 +385,9 @@ def test_influence_is_averaged_over_bins_of_updates(connection: duckdb.DuckDBPyC
 def test_influence_and_ledger_are_compared_example_by_example(connection: duckdb.DuckDBPyConnection) -> None:
     both = attribution_queries.influence_against_ledger(connection, RUN, MECHANISM)
     assert both.rows() == [
-        ("x00", "tiled", 1.875, 40.0), ("x01", "plain", -0.3125, 39.0), ("x02", "tiled", 4.0, 38.0),
+        ("x00", "tiled", 1.875, 40.0),
+        ("x01", "plain", -0.3125, 39.0),
+        ("x02", "tiled", 4.0, 38.0),
     ]
     # Ranks 2, 1, 3 against 3, 2, 1: rho = 1 − 6 · (1 + 1 + 4) / (3 · 8).
     assert figures.rank_correlation(both) == "Spearman ρ = -0.50 (n = 3 examples)"
@@ -300,8 +423,11 @@ def test_a_figure_has_the_same_bytes_each_time(connection: duckdb.DuckDBPyConnec
 
 def test_report_has_every_figure_as_png_inside_the_page(report: Report) -> None:
     assert set(report.figures) == {
-        "formation_curves.png", "head_scores_over_steps.png", f"ledger_over_steps.{MECHANISM}.png",
-        f"influence_over_updates.{MECHANISM}.png", f"influence_against_ledger.{MECHANISM}.png",
+        "formation_curves.png",
+        "head_scores_over_steps.png",
+        f"ledger_over_steps.{MECHANISM}.png",
+        f"influence_over_updates.{MECHANISM}.png",
+        f"influence_against_ledger.{MECHANISM}.png",
     }
     assert all(png.startswith(PNG_SIGNATURE) for png in report.figures.values())
     assert report.html.count('src="data:image/png;base64,') == len(report.figures)
@@ -323,8 +449,19 @@ def test_report_says_when_a_ledger_does_not_balance(report: Report) -> None:
 
 def test_unreliable_influence_is_called_so_wherever_it_is_spoken_of(report: Report) -> None:
     section = InfluenceSection(
-        RUN, MECHANISM, "nats", 20, reliable=False, measures=[], n_examples=40, tiled_top=1.0, tiled_all=0.5,
-        documents=[], figure="", against_ledger=None, correlation="",
+        RUN,
+        MECHANISM,
+        "nats",
+        20,
+        reliable=False,
+        measures=[],
+        n_examples=40,
+        tiled_top=1.0,
+        tiled_all=0.5,
+        documents=[],
+        figure="",
+        against_ledger=None,
+        correlation="",
     )
     assert "marked not reliable" in influence_sentences(section)
     assert "has not been measured" in influence_sentences(replace(section, reliable=None))
@@ -364,9 +501,11 @@ def test_empty_store_still_renders(tmp_path: Path, experiment: Experiment, runs:
         assert "A ledger was asked for, but it has not been computed yet." in page.html
         assert "Influence was asked for, but it has not been computed yet." in page.html
         for frame in (
-            queries.results_table(nothing, runs, MECHANISM), ledger_queries.ledger_totals(nothing, RUN, MECHANISM),
+            queries.results_table(nothing, runs, MECHANISM),
+            ledger_queries.ledger_totals(nothing, RUN, MECHANISM),
             attribution_queries.responsible_documents(nothing, RUN, MECHANISM, "ledger"),
-            ledger_queries.ledger_by_component(nothing, RUN, MECHANISM), ledger_queries.balance(nothing, runs),
+            ledger_queries.ledger_by_component(nothing, RUN, MECHANISM),
+            ledger_queries.balance(nothing, runs),
             ledger_queries.ledger_change(nothing, RUN, MECHANISM),
             attribution_queries.influence_by_update(nothing, RUN, MECHANISM),
         ):

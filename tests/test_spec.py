@@ -26,9 +26,18 @@ MINIMAL = {
         ({"arms": {"a": {"data": {"contxt": 3}}}}, r"unknown field 'data.contxt'"),
         ({"arms": {"a": {"optimiser": {}}}}, r"unknown field 'arms.a.optimiser'.* did you mean 'optimizer'"),
         ({"mechanisms": ["induktion"]}, r"mechanisms: unknown name 'induktion'; allowed: induction_copy_advantage"),
-        ({"ledger": {"mechanisms": ["previous_token_attention"]}}, "ledger.mechanisms: unknown name 'previous_token_attention'; allowed"),
-        ({"ledger": {"mechanisms": ["induction_copy_advantage"], "seeds": [7]}}, r"seed 7 is not trained; allowed: \[0\] or all"),
-        ({"ledger": {"mechanisms": ["induction_copy_advantage"], "arms": ["b"]}}, "unknown arm 'b'; allowed: baseline or all"),
+        (
+            {"ledger": {"mechanisms": ["previous_token_attention"]}},
+            "ledger.mechanisms: unknown name 'previous_token_attention'; allowed",
+        ),
+        (
+            {"ledger": {"mechanisms": ["induction_copy_advantage"], "seeds": [7]}},
+            r"seed 7 is not trained; allowed: \[0\] or all",
+        ),
+        (
+            {"ledger": {"mechanisms": ["induction_copy_advantage"], "arms": ["b"]}},
+            "unknown arm 'b'; allowed: baseline or all",
+        ),
         ({"corpus": {}}, "name exactly one source"),
         ({"corpus": {"python_stdlib": True, "files": "*"}}, "name exactly one source"),
         ({"data": {"plain": 0.9}}, r"plain \(0.9\) and tiled \(0.75\) are shares and must sum to 1"),
@@ -70,7 +79,9 @@ def test_run_ids_that_partitions_cannot_carry_are_refused(bad):
 
 
 def test_arms_override_stages_key_by_key():
-    experiment = parse_experiment(MINIMAL | {"seeds": [3, 4], "arms": {"a": {}, "b": {"optimizer": {"clip_norm": None}, "seeds": [9]}}})
+    experiment = parse_experiment(
+        MINIMAL | {"seeds": [3, 4], "arms": {"a": {}, "b": {"optimizer": {"clip_norm": None}, "seeds": [9]}}}
+    )
     assert [spec.run for spec in experiment.runs()] == ["x.a.s3", "x.a.s4", "x.b.s9"]
     last = experiment.runs()[-1]
     assert last.optimizer.clip_norm is None
@@ -88,13 +99,21 @@ def test_stage_fingerprints_hold_what_the_stage_depends_on_and_no_more():
     assert threshold.training_slice() == base.training_slice()
     longer = only(training={"steps": 5000}, checkpoints={"every": 7})
     assert longer.training_slice() == base.training_slice()
-    for change in ({"optimizer": {"beta1": 0.8}}, {"model": {"layers": 3}}, {"training": {"threads": 2}}, {"seeds": [1]}):
+    for change in (
+        {"optimizer": {"beta1": 0.8}},
+        {"model": {"layers": 3}},
+        {"training": {"threads": 2}},
+        {"seeds": [1]},
+    ):
         assert only(**change).training_slice() != base.training_slice()
     assert only(data={"examples": 5}).tokens_slice() != base.tokens_slice()
 
 
 def test_checkpoint_grid_holds_ends_dense_windows_and_extras():
-    spec = only(training={"steps": 100}, checkpoints={"every": 40, "dense_every": 5, "dense": [[0, 10], [90, 500]], "extra": [33, 700]})
+    spec = only(
+        training={"steps": 100},
+        checkpoints={"every": 40, "dense_every": 5, "dense": [[0, 10], [90, 500]], "extra": [33, 700]},
+    )
     assert spec.checkpoint_steps() == (0, 5, 10, 33, 40, 80, 90, 95, 100)
 
 

@@ -23,8 +23,12 @@ from mech_pipeline.store.tables import TABLES
 def values(run="r", steps=(1, 2), mechanism="m", value=1.0, made_from="f"):
     count = len(steps)
     return {
-        "run": [run] * count, "step": list(steps), "mechanism": [mechanism] * count, "value": [value] * count,
-        "input_fingerprint": [made_from] * count, "data_version": ["d"] * count,
+        "run": [run] * count,
+        "step": list(steps),
+        "mechanism": [mechanism] * count,
+        "value": [value] * count,
+        "input_fingerprint": [made_from] * count,
+        "data_version": ["d"] * count,
     }
 
 
@@ -99,7 +103,15 @@ def test_promised_columns_are_there():
 
 @pytest.mark.parametrize(
     "sql",
-    ["create table x as select 1", "drop view runs", "copy runs to 'x.csv'", "attach 'x.db'", "select 1; select 2", "install httpfs", "set threads=1"],
+    [
+        "create table x as select 1",
+        "drop view runs",
+        "copy runs to 'x.csv'",
+        "attach 'x.db'",
+        "select 1; select 2",
+        "install httpfs",
+        "set threads=1",
+    ],
 )
 def test_sql_that_does_more_than_read_is_refused(store, sql, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -143,7 +155,16 @@ def test_content_versions_ignore_order_and_see_every_value():
     assert content_version(table, base) == content_version(table, swapped)
     for column, other in (("value", [1.0, 1.0000000000000002]), ("mechanism", ["m", "n"]), ("step", [1, 3])):
         assert content_version(table, base | {column: other}) != content_version(table, base)
-    event = {"run": ["r"], "mechanism": ["m"], "step": [None], "lower": [5], "upper": [None], "threshold": [1.0], "sustain": [3], "censored": [True]}
+    event = {
+        "run": ["r"],
+        "mechanism": ["m"],
+        "step": [None],
+        "lower": [5],
+        "upper": [None],
+        "threshold": [1.0],
+        "sustain": [3],
+        "censored": [True],
+    }
     formed = event | {"step": [0]}
     assert content_version(TABLES["formation"], event) != content_version(TABLES["formation"], formed)
 
@@ -201,8 +222,9 @@ store = Store(sys.argv[1])
 for round in range(1000):
     for first in (0, 10):
         steps = list(range(first, first + 10))
-        store.write("mechanism_values", {"run": ["r"] * 10, "step": steps, "mechanism": ["m"] * 10, "value": [float(round)] * 10,
-            "input_fingerprint": ["f"] * 10, "data_version": ["d"] * 10}, replace={"run": ["r"], "step": steps, "mechanism": ["m"]})
+        rows = {"run": ["r"] * 10, "step": steps, "mechanism": ["m"] * 10, "value": [float(round)] * 10,
+            "input_fingerprint": ["f"] * 10, "data_version": ["d"] * 10}
+        store.write("mechanism_values", rows, replace={"run": ["r"], "step": steps, "mechanism": ["m"]})
         print(round, first, flush=True)
 """
 
@@ -221,7 +243,10 @@ def test_a_writer_killed_at_any_moment_leaves_whole_batches(store):
         batches = [{value for step, value in rows if first <= step < first + 10} for first in (0, 10)]
         assert all(len(batch) == 1 for batch in batches), "a batch is old or new, never mixed"
         assert [step for step, _ in rows] == list(range(20))
-        last = {first: max(int(line.split()[0]) for line in acknowledged if line.split()[1:] == [str(first)]) for first in (0, 10)}
+        last = {
+            first: max(int(line.split()[0]) for line in acknowledged if line.split()[1:] == [str(first)])
+            for first in (0, 10)
+        }
         assert all(batch.pop() >= last[first] for batch, first in zip(batches, (0, 10), strict=True))
 
 

@@ -34,7 +34,9 @@ def write_text(folder: Path) -> None:
     """A dozen small files of source-like text."""
     (folder / "text").mkdir(parents=True, exist_ok=True)
     for index in range(12):
-        lines = [f"def function_{index}_{line}(value):\n    return value * {index * line} + {line}\n" for line in range(12)]
+        lines = [
+            f"def function_{index}_{line}(value):\n    return value * {index * line} + {line}\n" for line in range(12)
+        ]
         (folder / "text" / f"file_{index:02d}.txt").write_text("\n".join(lines))
 
 

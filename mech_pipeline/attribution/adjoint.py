@@ -89,6 +89,9 @@ def _double_backward(trainer: Trainer, made: Update, u: Vector) -> tuple[Float[T
     inner = torch.stack([(g * d).sum() for g, d in zip(gradients, directions, strict=True)]).sum()
     # A parameter that enters linearly everywhere (or not at all) has no second derivative.
     by_weight, *by_parameter = torch.autograd.grad(inner, [weights, *flat.parameters], allow_unused=True)
-    return by_weight, torch.cat([
-        (torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in zip(by_parameter, flat.parameters, strict=True)
-    ])
+    return by_weight, torch.cat(
+        [
+            (torch.zeros_like(p) if g is None else g).reshape(-1)
+            for g, p in zip(by_parameter, flat.parameters, strict=True)
+        ]
+    )

@@ -40,7 +40,9 @@ class Capture:
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = {
-            name: module for name, module in model.named_modules() if next(module.parameters(recurse=False), None) is not None
+            name: module
+            for name, module in model.named_modules()
+            if next(module.parameters(recurse=False), None) is not None
         }
         for name, module in self._modules.items():
             if not isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm | NativeRMSNorm):
@@ -53,7 +55,9 @@ class Capture:
         self._hooks = [module.register_forward_hook(self._record(name)) for name, module in self._modules.items()]
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for hook in self._hooks:
             hook.remove()
 
@@ -107,7 +111,9 @@ class Contraction:
         return total
 
 
-def _contract(module: nn.Module, kind: str, value: Tensor, gradient: Tensor, direction: Tensor, group: _Group) -> Tensor:
+def _contract(
+    module: nn.Module, kind: str, value: Tensor, gradient: Tensor, direction: Tensor, group: _Group
+) -> Tensor:
     """One parameter's contribution per direction, example and unit (or in one piece)."""
     if kind == "bias":
         units = gradient.sum(1)[None] * direction[:, None]

@@ -96,7 +96,9 @@ def window_account(
     example_error = update_error = gross = 0.0
     for made, factor, path_gradient in reversed(list(zip(updates, factors, path_gradients, strict=True))):
         c = coefficients(spec, made.before.step)
-        within = c.beta * within + (c.learning_rate / c.r1) * scaling(spec, made.after.v, made.before.step) * path_gradient
+        within = (
+            c.beta * within + (c.learning_rate / c.r1) * scaling(spec, made.after.v, made.before.step) * path_gradient
+        )
         later = c.beta * later
         parts = -c.kappa * made.clip * contraction(factor, torch.stack([within, later]))
         examples.append(parts[0])

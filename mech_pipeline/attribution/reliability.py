@@ -24,7 +24,7 @@ from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.optimizer import State, Vector
 
 GROWTH_LIMIT = 1e4
-"""Adjoint growth beyond which rounding (1e-7 relative) and curvature make scores meaningless; METHOD's demo grows 90-fold."""
+"""Adjoint growth beyond which rounding (1e-7 relative) and curvature make scores meaningless; the demo grows some 40-fold."""
 METASMOOTH_LIMIT = 0.5
 """A convention: three quarters of the weights' movement agree in sign. Measured LDS, where there is one, outranks it."""
 

@@ -83,7 +83,9 @@ def _read_files(pattern: str) -> list[Document]:
         try:
             documents.append(Document("files", name, path.read_text(encoding="utf-8")))
         except UnicodeDecodeError as error:
-            raise MechError(f"corpus file {name} is not UTF-8 text: {error.reason}", "convert it, or narrow `files`") from error
+            raise MechError(
+                f"corpus file {name} is not UTF-8 text: {error.reason}", "convert it, or narrow `files`"
+            ) from error
     if not documents:
         raise MechError(f"the corpus is empty: no file matches {pattern!r} in {Path.cwd()}", "check `corpus.files`")
     return documents

@@ -57,16 +57,23 @@ def split_documents(corpus: TokenisedCorpus, held_out: float, generator: np.rand
     return mask
 
 
-def draw_plain(corpus: TokenisedCorpus, allowed: NDArray[np.bool_], count: int, context: int,
-               generator: np.random.Generator) -> Examples:
+def draw_plain(
+    corpus: TokenisedCorpus, allowed: NDArray[np.bool_], count: int, context: int, generator: np.random.Generator
+) -> Examples:
     """`count` windows of consecutive text, uniform over all places where one fits."""
     document, start = _draw_places(corpus, allowed, np.full(count, context), generator)
     tokens = corpus.tokens[(corpus.starts[document] + start)[:, None] + np.arange(context)].astype(np.int32)
     return Examples(tokens, np.zeros(count, dtype=np.int32), document.astype(np.int32), start)
 
 
-def draw_tiled(corpus: TokenisedCorpus, allowed: NDArray[np.bool_], count: int, context: int,
-               periods: tuple[int, int], generator: np.random.Generator) -> Examples:
+def draw_tiled(
+    corpus: TokenisedCorpus,
+    allowed: NDArray[np.bool_],
+    count: int,
+    context: int,
+    periods: tuple[int, int],
+    generator: np.random.Generator,
+) -> Examples:
     """`count` snippets, each repeated to fill the context."""
     period = generator.integers(periods[0], periods[1] + 1, size=count)
     document, start = _draw_places(corpus, allowed, period, generator)
@@ -90,8 +97,16 @@ def draw_random_repeats(vocabulary: int, count: int, context: int, generator: np
     return Examples(np.array(rows, dtype=np.int32), period.astype(np.int32), nowhere, nowhere.astype(np.int64))
 
 
-def draw_pool(corpus: TokenisedCorpus, allowed: NDArray[np.bool_], count: int, context: int, tiled: float,
-              periods: tuple[int, int], tokenizer_sha256: str, generator: np.random.Generator) -> tuple[Examples, list[str]]:
+def draw_pool(
+    corpus: TokenisedCorpus,
+    allowed: NDArray[np.bool_],
+    count: int,
+    context: int,
+    tiled: float,
+    periods: tuple[int, int],
+    tokenizer_sha256: str,
+    generator: np.random.Generator,
+) -> tuple[Examples, list[str]]:
     """A pool of distinct examples with the given share of tiled ones, and their ids.
 
     Raises:
@@ -106,7 +121,8 @@ def draw_pool(corpus: TokenisedCorpus, allowed: NDArray[np.bool_], count: int, c
         kept = 0
         for _ in range(_ROUNDS if number else 0):
             draw = (
-                draw_tiled(corpus, allowed, number - kept, context, periods, generator) if kind == "tiled"
+                draw_tiled(corpus, allowed, number - kept, context, periods, generator)
+                if kind == "tiled"
                 else draw_plain(corpus, allowed, number - kept, context, generator)
             )
             fresh = []
@@ -124,15 +140,18 @@ def draw_pool(corpus: TokenisedCorpus, allowed: NDArray[np.bool_], count: int, c
                 f"the corpus holds only about {kept} distinct {kind} examples of {context} tokens, but {number} are asked for",
                 "lower data.examples or data.context, or add text",
             )
-    return Examples(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("tokens", "period", "document", "start"))), ids
+    return Examples(
+        *(np.concatenate([getattr(p, f) for p in parts]) for f in ("tokens", "period", "document", "start"))
+    ), ids
 
 
 def _rows(examples: Examples, index: NDArray[np.int64]) -> Examples:
     return Examples(examples.tokens[index], examples.period[index], examples.document[index], examples.start[index])
 
 
-def _draw_places(corpus: TokenisedCorpus, allowed: NDArray[np.bool_], lengths: NDArray[np.int64],
-                 generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _draw_places(
+    corpus: TokenisedCorpus, allowed: NDArray[np.bool_], lengths: NDArray[np.int64], generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each length, a (document, start) uniform over all allowed places where that many tokens fit."""
     tokens = np.where(allowed, corpus.lengths(), 0)
     document = np.zeros(len(lengths), dtype=np.int64)

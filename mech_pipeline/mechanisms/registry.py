@@ -39,7 +39,9 @@ MECHANISMS: dict[str, Mechanism] = {
         induction.induction_copy_advantage, "nats", "loss on the first copy minus loss on the repetition, held-out text"
     ),
     "induction_copy_advantage_random": Mechanism(
-        induction.induction_copy_advantage_random, "nats", "loss on the first copy minus loss on the repetition, random tokens"
+        induction.induction_copy_advantage_random,
+        "nats",
+        "loss on the first copy minus loss on the repetition, random tokens",
     ),
     "previous_token_attention": Mechanism(
         induction.previous_token_attention, "attention probability", "attention to the previous token, best head"

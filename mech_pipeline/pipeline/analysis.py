@@ -54,7 +54,9 @@ def wanted(run: OpenRun, table: str, steps: Iterable[int]) -> dict[Cell, str]:
 def pending(run: OpenRun, tables: Iterable[str], steps: Iterable[int]) -> dict[str, list[Cell]]:
     """The cells of each table that must be computed."""
     steps = list(steps)
-    return {table: outdated(stored_versions(run.store, table, run.spec.run), wanted(run, table, steps)) for table in tables}
+    return {
+        table: outdated(stored_versions(run.store, table, run.spec.run), wanted(run, table, steps)) for table in tables
+    }
 
 
 def analyse(
@@ -131,12 +133,18 @@ class Analyser:
             items = sorted({item for _, item in cells})
             for group_steps, group_items in _rectangles(set(cells), items):
                 keep = [
-                    i for i, (s, it) in enumerate(zip(columns["step"], columns[description.item], strict=True))
+                    i
+                    for i, (s, it) in enumerate(zip(columns["step"], columns[description.item], strict=True))
                     if s in group_steps and it in group_items
                 ]
                 self.run.store.write(
-                    table, {name: [values[i] for i in keep] for name, values in columns.items()},
-                    replace={"run": [self.run.spec.run], "step": sorted(group_steps), description.item: sorted(group_items)},
+                    table,
+                    {name: [values[i] for i in keep] for name, values in columns.items()},
+                    replace={
+                        "run": [self.run.spec.run],
+                        "step": sorted(group_steps),
+                        description.item: sorted(group_items),
+                    },
                 )
         self._rows = {}
 
@@ -179,19 +187,29 @@ class Analyser:
 
     def _keep_gradients(self, step: int, tensors: dict[str, Vector]) -> None:
         run = self.run
-        content = save({
-            f"{name}.{part}": tensor.contiguous()
-            for name, vector in tensors.items()
-            for part, tensor in run.trainer.flat.named(vector).items()
-        })
+        content = save(
+            {
+                f"{name}.{part}": tensor.contiguous()
+                for name, vector in tensors.items()
+                for part, tensor in run.trainer.flat.named(vector).items()
+            }
+        )
         blob = run.store.put_blob(f"gradients/run={run.spec.run}/step={step:08d}", "gradients.safetensors", content)
         count = len(run.components.names)
         for name, vector in tensors.items():
-            self._keep("gradients", step, name, {
-                "gradient": [name] * count, "component": list(run.components.names),
-                "value": run.components.norms(vector).tolist(),
-                "uri": [blob.uri] * count, "bytes": [blob.bytes] * count, "sha256": [blob.sha256] * count,
-            })
+            self._keep(
+                "gradients",
+                step,
+                name,
+                {
+                    "gradient": [name] * count,
+                    "component": list(run.components.names),
+                    "value": run.components.norms(vector).tolist(),
+                    "uri": [blob.uri] * count,
+                    "bytes": [blob.bytes] * count,
+                    "sha256": [blob.sha256] * count,
+                },
+            )
 
 
 def _rectangles(cells: set[Cell], items: list[str]) -> list[tuple[set[int], set[str]]]:

@@ -53,12 +53,19 @@ def compute_formation(store: Store, spec: RunSpec) -> int:
         steps, values = _values(store, spec, event)
         found = formation_step(steps, values, event.threshold, event.sustain)
         columns = {
-            "run": [spec.run], "mechanism": [event.signal], "step": [found.step], "lower": [found.lower],
-            "upper": [found.step], "threshold": [event.threshold], "sustain": [event.sustain], "censored": [found.censored],
+            "run": [spec.run],
+            "mechanism": [event.signal],
+            "step": [found.step],
+            "lower": [found.lower],
+            "upper": [found.step],
+            "threshold": [event.threshold],
+            "sustain": [event.sustain],
+            "censored": [found.censored],
         }
         version = content_version(TABLES["formation"], columns)
         store.write(
-            "formation", columns | provenance_columns(1, cells[-1, event.signal], version),
+            "formation",
+            columns | provenance_columns(1, cells[-1, event.signal], version),
             replace={"run": [spec.run], "mechanism": [event.signal]},
         )
     return len(todo)

@@ -29,7 +29,14 @@ def wanted(run: OpenRun, step: int, mechanisms: tuple[str, ...] | None = None) -
     state = run.checkpoint_version(step)
     return {
         (step, name): fingerprint(
-            "influence", CODE_VERSION, name, MECHANISMS[name].version, state, run.artifacts["probe"], run.training, settings
+            "influence",
+            CODE_VERSION,
+            name,
+            MECHANISMS[name].version,
+            state,
+            run.artifacts["probe"],
+            run.training,
+            settings,
         )
         for name in (chosen.mechanisms if mechanisms is None else mechanisms)
     }
@@ -69,14 +76,20 @@ def _compute(run: OpenRun, step: int, name: str, made_from: str, emit: Callable[
     swept = list(influence_sweep(run.trainer, gradient, windows, progress))
     finite = [part for part in swept if bool(part.scores.isfinite().all())]
     if not finite:
-        raise MechError(f"influence on {name} at step {step} of run {run.spec.run} is not finite anywhere",
-                        "the adjoint overflowed at once; train with the attributable optimizer preset")
+        raise MechError(
+            f"influence on {name} at step {step} of run {run.spec.run} is not finite anywhere",
+            "the adjoint overflowed at once; train with the attributable optimizer preset",
+        )
     reliability = _reliability(run, step, finite, swept, float(gradient.double().norm()), emit)
     _write(run, step, name, made_from, finite, reliability)
 
 
 def _reliability(
-    run: OpenRun, step: int, finite: list[UpdateInfluence], swept: list[UpdateInfluence], at_target: float,
+    run: OpenRun,
+    step: int,
+    finite: list[UpdateInfluence],
+    swept: list[UpdateInfluence],
+    at_target: float,
     emit: Callable[[str], None],
 ) -> list[tuple[str, int, float]]:
     """(metric, update step, value) of one sweep."""
@@ -84,7 +97,11 @@ def _reliability(
     horizon = max(growth.horizon_step, min(part.step for part in finite))
     scores = np.concatenate([part.scores.double().numpy() for part in finite])
     begins = {begin for begin, _ in run.windows(step)}
-    rows = [("adjoint_norm", part.step, part.adjoint_norm) for part in finite if part.step in begins and np.isfinite(part.adjoint_norm)]
+    rows = [
+        ("adjoint_norm", part.step, part.adjoint_norm)
+        for part in finite
+        if part.step in begins and np.isfinite(part.adjoint_norm)
+    ]
     rows += [
         ("adjoint_norm", step, at_target),
         ("adjoint_growth", WHOLE_SWEEP, min(growth.growth, float(np.finfo(np.float64).max))),
@@ -103,18 +120,29 @@ def _metasmoothness(run: OpenRun, step: int, emit: Callable[[str], None]) -> flo
     if chosen.metasmoothness_steps == 0:
         return None
     start = max(s for s in run.checkpoints if s <= max(0, step - chosen.metasmoothness_steps))
-    progress = Progress(emit, f"metasmoothness {run.spec.run}, updates {start}–{step}, twice", 2 * (step - start), "updates")
-    return metasmoothness(run.trainer, run.state(start), step, chosen.metasmoothness_size, run.state(step).theta, progress)
+    progress = Progress(
+        emit, f"metasmoothness {run.spec.run}, updates {start}–{step}, twice", 2 * (step - start), "updates"
+    )
+    return metasmoothness(
+        run.trainer, run.state(start), step, chosen.metasmoothness_size, run.state(step).theta, progress
+    )
 
 
 def _write(
-    run: OpenRun, step: int, name: str, made_from: str, finite: list[UpdateInfluence], reliability: list[tuple[str, int, float]]
+    run: OpenRun,
+    step: int,
+    name: str,
+    made_from: str,
+    finite: list[UpdateInfluence],
+    reliability: list[tuple[str, int, float]],
 ) -> None:
     key = {"run": run.spec.run, "step": step, "mechanism": name}
     replace = {column: [value] for column, value in key.items()}
     metrics: dict[str, list[Any]] = {column: [value] * len(reliability) for column, value in key.items()}
     metrics |= {
-        "metric": [row[0] for row in reliability], "update_step": [row[1] for row in reliability], "value": [row[2] for row in reliability],
+        "metric": [row[0] for row in reliability],
+        "update_step": [row[1] for row in reliability],
+        "value": [row[2] for row in reliability],
     }
     version = content_version(TABLES["reliability"], metrics)
     run.store.write("reliability", metrics | provenance_columns(len(reliability), made_from, version), replace=replace)
@@ -125,7 +153,9 @@ def _write(
             scores[cell] = scores.get(cell, 0.0) + score  # an example that came twice in one batch
     columns: dict[str, list[Any]] = {column: [value] * len(scores) for column, value in key.items()}
     columns |= {
-        "update_step": [cell[0] for cell in scores], "example_id": [cell[1] for cell in scores], "value": list(scores.values()),
+        "update_step": [cell[0] for cell in scores],
+        "example_id": [cell[1] for cell in scores],
+        "value": list(scores.values()),
     }
     version = content_version(TABLES["influence"], columns)
     run.store.write("influence", columns | provenance_columns(len(scores), made_from, version), replace=replace)

@@ -161,7 +161,13 @@ class _Book:
         result: dict[str, Vector] = {}
         for name in run.spec.ledger:
             account = window_account(
-                run.spec.optimizer, run.components, self._contraction, self._gradient(name), updates, factors, carries.get(name)
+                run.spec.optimizer,
+                run.components,
+                self._contraction,
+                self._gradient(name),
+                updates,
+                factors,
+                carries.get(name),
             )
             result[name] = account.carry
             if write:
@@ -206,20 +212,34 @@ class _Book:
         run = self._run
         columns: dict[str, Any] = dict(account_columns(account, run.components.names, run.tokens.example_ids))
         count = len(columns["value"])
-        columns |= {"run": pa.repeat(run.spec.run, count), "step": pa.repeat(pa.scalar(end, pa.int32()), count), "mechanism": pa.repeat(name, count)}
+        columns |= {
+            "run": pa.repeat(run.spec.run, count),
+            "step": pa.repeat(pa.scalar(end, pa.int32()), count),
+            "mechanism": pa.repeat(name, count),
+        }
         version = content_version(TABLES["ledger"], columns)
         made_from = self._fingerprints[end, name]
         columns |= provenance_columns(count, made_from, version)
         schema = TABLES["ledger"].schema
         self._rows.append(pa.table({field.name: columns[field.name] for field in schema}, schema=schema))
         probe, updates = run.tokens.probe, account.updates
-        change = self._exact_value(name, updates[-1].after.theta, probe) - self._exact_value(name, updates[0].before.theta, probe)
-        self._balance.append({
-            "run": run.spec.run, "step": end, "mechanism": name, "change": change,
-            "explained": float(columns["value"].to_numpy().astype(np.float64).sum()),
-            "gross": account.gross, "update_error": account.update_error, "example_error": account.example_error,
-            "input_fingerprint": made_from, "data_version": version,
-        })
+        change = self._exact_value(name, updates[-1].after.theta, probe) - self._exact_value(
+            name, updates[0].before.theta, probe
+        )
+        self._balance.append(
+            {
+                "run": run.spec.run,
+                "step": end,
+                "mechanism": name,
+                "change": change,
+                "explained": float(columns["value"].to_numpy().astype(np.float64).sum()),
+                "gross": account.gross,
+                "update_error": account.update_error,
+                "example_error": account.example_error,
+                "input_fingerprint": made_from,
+                "data_version": version,
+            }
+        )
 
 
 def account_columns(account: Account, components: tuple[str, ...], example_ids: np.ndarray) -> dict[str, pa.Array]:
@@ -233,13 +253,21 @@ def account_columns(account: Account, components: tuple[str, ...], example_ids: 
     component_code = np.tile(np.arange(parts), updates * batch + updates + 1).astype(np.int32)
     term_code = np.repeat(np.arange(3), [updates * batch * parts, updates * parts, parts]).astype(np.int32)
     rows = {
-        "update_step": pa.array(np.concatenate([np.repeat(steps, batch * parts), np.repeat(steps, parts), np.repeat(steps[:1], parts)])),
+        "update_step": pa.array(
+            np.concatenate([np.repeat(steps, batch * parts), np.repeat(steps, parts), np.repeat(steps[:1], parts)])
+        ),
         "term": _decoded(term_code, ["example", "weight_decay", "momentum"]),
         "example_id": _decoded(example_code, example_ids[unique].tolist(), term_code > 0),
         "component": _decoded(component_code, list(components)),
-        "value": pa.array(np.concatenate([
-            account.examples.flatten().numpy(), account.weight_decay.flatten().numpy(), account.momentum.numpy(),
-        ])),
+        "value": pa.array(
+            np.concatenate(
+                [
+                    account.examples.flatten().numpy(),
+                    account.weight_decay.flatten().numpy(),
+                    account.momentum.numpy(),
+                ]
+            )
+        ),
         "value_later": pa.array(np.concatenate([account.examples_later.flatten().numpy(), np.zeros(others)])),
     }
     if any(len(set(row)) < batch for row in pool_rows.tolist()):

@@ -47,6 +47,6 @@ def describe(ready: dict[str, dict[str, int]]) -> str:
     """One line on what is left, for people."""
     if not any(ready.values()):
         return "everything is current"
-    return "; ".join(f"{run}: {', '.join(f'{stage} ({n})' for stage, n in todo.items())}" for run, todo in ready.items() if todo)
-
-
+    return "; ".join(
+        f"{run}: {', '.join(f'{stage} ({n})' for stage, n in todo.items())}" for run, todo in ready.items() if todo
+    )

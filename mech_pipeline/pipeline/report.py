@@ -34,7 +34,9 @@ class StoredReport:
 def wanted(store: Store, experiment: Experiment) -> str:
     """What the report would be made from now. `ledger_balance` stands for the ledger: their versions are the same."""
     versions = [
-        combined_version(stored_versions(store, table, spec.run).values()) for spec in experiment.runs() for table in _READ
+        combined_version(stored_versions(store, table, spec.run).values())
+        for spec in experiment.runs()
+        for table in _READ
     ]
     return fingerprint("report", CODE_VERSION, experiment, versions)
 
@@ -43,9 +45,12 @@ def is_current(store: Store, experiment: Experiment) -> bool:
     """Whether the stored report shows what the store holds."""
     with connect(store.root, ["reports"]) as connection:
         rows = connection.execute(
-            "select input_fingerprint, uri from reports where experiment = ? and artifact = ?", [experiment.experiment, HTML]
+            "select input_fingerprint, uri from reports where experiment = ? and artifact = ?",
+            [experiment.experiment, HTML],
         ).fetchall()
-    return bool(rows) and rows[0][0] == wanted(store, experiment) and (report_path(store, experiment.experiment)).is_file()
+    return (
+        bool(rows) and rows[0][0] == wanted(store, experiment) and (report_path(store, experiment.experiment)).is_file()
+    )
 
 
 def report_path(store: Store, experiment: str) -> Path:
@@ -65,15 +70,22 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
         if not known or not known[0]:
             raise MechError(f"no run of experiment {experiment.experiment!r} is in the store", "`mech run` it first")
         report = build_report(connection, experiment)
-    contents = {HTML: report.html.encode()} | {f"{name.removesuffix('.png')}.png": png for name, png in report.figures.items()}
-    blobs = {name: store.put_blob(f"reports/{experiment.experiment}", name, content) for name, content in contents.items()}
+    contents = {HTML: report.html.encode()} | {
+        f"{name.removesuffix('.png')}.png": png for name, png in report.figures.items()
+    }
+    blobs = {
+        name: store.put_blob(f"reports/{experiment.experiment}", name, content) for name, content in contents.items()
+    }
     version = blobs[HTML].sha256
     store.write(
         "reports",
         {
-            "experiment": [experiment.experiment] * len(blobs), "artifact": list(blobs),
-            "uri": [b.uri for b in blobs.values()], "bytes": [b.bytes for b in blobs.values()],
-            "sha256": [b.sha256 for b in blobs.values()], **provenance_columns(len(blobs), made_from, version),
+            "experiment": [experiment.experiment] * len(blobs),
+            "artifact": list(blobs),
+            "uri": [b.uri for b in blobs.values()],
+            "bytes": [b.bytes for b in blobs.values()],
+            "sha256": [b.sha256 for b in blobs.values()],
+            **provenance_columns(len(blobs), made_from, version),
         },
         replace={"experiment": [experiment.experiment]},
     )

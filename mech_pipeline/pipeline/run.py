@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 from mech_pipeline.attribution.components import Components, components_of
 from mech_pipeline.errors import MechError
@@ -81,7 +82,9 @@ class OpenRun:
     def __post_init__(self) -> None:
         training = training_fingerprint(self.store, self.spec)
         if training is None:
-            raise MechError(f"run {self.spec.run} has no tokens", "materialize `tokens` for it, or `mech run` its experiment")
+            raise MechError(
+                f"run {self.spec.run} has no tokens", "materialize `tokens` for it, or `mech run` its experiment"
+            )
         self.training = training
         self.artifacts = artifact_versions(self.store, self.spec.run)
         self.refresh()
@@ -117,8 +120,12 @@ class OpenRun:
         what = f"checkpoint {step} of run {self.spec.run}"
         blob = self._blobs.get(step)
         if blob is None:
-            raise MechError(f"{what} does not exist", f"`mech run` its experiment; there is {sorted(self._blobs)[:5]} …")
-        again = f"rm {self.store.root / blob.uri} and `mech run` the experiment: it is trained again from the one before"
+            raise MechError(
+                f"{what} does not exist", f"`mech run` its experiment; there is {sorted(self._blobs)[:5]} …"
+            )
+        again = (
+            f"rm {self.store.root / blob.uri} and `mech run` the experiment: it is trained again from the one before"
+        )
         content = self.store.get_blob(blob, what, again)
         return unpack_state(content, step, self.trainer.flat, what)
 
@@ -138,14 +145,14 @@ class OpenRun:
         if expected is not None and state_sha256(state) != expected.data_version:
             raise MechError(
                 f"replay of run {self.spec.run} does not reach checkpoint {state.step} bit for bit",
-                f"replay on the device and with the versions it was trained with (`mech sql \"select device, versions from "
+                f'replay on the device and with the versions it was trained with (`mech sql "select device, versions from '
                 f"runs where run = '{self.spec.run}'\"`)",
             )
 
     def windows(self, until: int) -> list[tuple[int, int]]:
         """Consecutive (checkpoint, next checkpoint) up to `until`, first to last."""
         steps = [step for step in self.checkpoints if step <= until]
-        return list(zip(steps[:-1], steps[1:], strict=True))
+        return list(pairwise(steps))
 
     def checkpoint_version(self, step: int) -> str:
         """Data version of a checkpoint.
@@ -154,12 +161,12 @@ class OpenRun:
             MechError: it is not there.
         """
         if step not in self.checkpoints:
-            raise MechError(f"checkpoint {step} of run {self.spec.run} does not exist", "`mech run` its experiment first")
+            raise MechError(
+                f"checkpoint {step} of run {self.spec.run} does not exist", "`mech run` its experiment first"
+            )
         return self.checkpoints[step].data_version
 
 
 def provenance_columns(count: int, input_fingerprint: str, data_version: str) -> dict[str, list[str]]:
     """The two provenance columns of a block of rows."""
     return {"input_fingerprint": [input_fingerprint] * count, "data_version": [data_version] * count}
-
-

@@ -49,7 +49,9 @@ class Tokens:
 def wanted(spec: RunSpec, corpus_sha256: str) -> dict[Cell, str]:
     """Fingerprint of each artifact. The mixture is not part of the tokenizer's, so arms share it."""
     data = spec.data
-    tokenised = fingerprint("tokens", CODE_VERSION, spec.corpus, corpus_sha256, spec.tokenizer, data.held_out, data.seed)
+    tokenised = fingerprint(
+        "tokens", CODE_VERSION, spec.corpus, corpus_sha256, spec.tokenizer, data.held_out, data.seed
+    )
     return {
         (-1, "tokenizer"): fingerprint(tokenised, "tokenizer"),
         (-1, "corpus"): fingerprint(tokenised, "corpus"),
@@ -80,8 +82,14 @@ def prepare_tokens(
         store.write(
             "tokens",
             {
-                "run": [spec.run], "artifact": [cell[1]], "rows": [count], "uri": [blob.uri], "bytes": [blob.bytes],
-                "sha256": [blob.sha256], "input_fingerprint": [fingerprints[cell]], "data_version": [blob.sha256],
+                "run": [spec.run],
+                "artifact": [cell[1]],
+                "rows": [count],
+                "uri": [blob.uri],
+                "bytes": [blob.bytes],
+                "sha256": [blob.sha256],
+                "input_fingerprint": [fingerprints[cell]],
+                "data_version": [blob.sha256],
             },
             replace={"run": [spec.run], "artifact": [cell[1]]},
         )
@@ -116,7 +124,9 @@ def _read(store: Store, run: str, artifact: str) -> bytes:
         ).fetchone()
     if row is None:
         raise MechError(f"run {run} has no {artifact}", "materialize `tokens` for it, or `mech run` its experiment")
-    next_step = f"delete {store.root / 'tables' / 'tokens'} and `mech run` the experiment: tokens are made again, nothing else"
+    next_step = (
+        f"delete {store.root / 'tables' / 'tokens'} and `mech run` the experiment: tokens are made again, nothing else"
+    )
     return store.get_blob(Blob(*row), f"{artifact} of run {run}", next_step)
 
 
@@ -129,7 +139,9 @@ def _shared(store: Store, fingerprints: list[str]) -> dict[str, tuple[Blob, int]
     return {row[0]: (Blob(*row[1:4]), row[4]) for row in rows if (store.root / row[1]).is_file()}
 
 
-def _kept_tokenisation(store: Store, documents: list[Document], kept: dict[str, Blob]) -> tuple[Tokenizer, TokenisedCorpus, NDArray[np.bool_]]:
+def _kept_tokenisation(
+    store: Store, documents: list[Document], kept: dict[str, Blob]
+) -> tuple[Tokenizer, TokenisedCorpus, NDArray[np.bool_]]:
     """Tokenizer, tokenised corpus and held-out documents as an earlier run made them."""
     again = f"delete {store.root / 'tables' / 'tokens'} and run again"
     tokenizer = Tokenizer.from_str(store.get_blob(kept["tokenizer"], "tokenizer", again).decode())
@@ -146,7 +158,9 @@ def _make(
     if {"tokenizer", "corpus"} <= set(kept):
         tokenizer, corpus, held_out = _kept_tokenisation(store, documents, kept)
     else:
-        emit(f"tokens: {len(documents)} documents, {sum(len(d.text) for d in documents) / 1e6:.1f} MB; training the tokenizer")
+        emit(
+            f"tokens: {len(documents)} documents, {sum(len(d.text) for d in documents) / 1e6:.1f} MB; training the tokenizer"
+        )
         tokenizer, corpus, held_out = _tokenise(spec, documents)
     tokenizer_json = tokenizer.to_str().encode()
     vocabulary = tokenizer.get_vocab_size()
@@ -154,7 +168,14 @@ def _make(
     # The tokenizer's own hash would change with its library's JSON layout; vocabulary and merges decide the ids.
     identity = fingerprint("tokenizer", sorted(tokenizer.get_vocab().items()))
     pool, ids = drawing.draw_pool(
-        corpus, ~held_out, data.examples, data.context, data.tiled, data.tile_tokens, identity, numpy_generator(seed, "pool")
+        corpus,
+        ~held_out,
+        data.examples,
+        data.context,
+        data.tiled,
+        data.tile_tokens,
+        identity,
+        numpy_generator(seed, "pool"),
     )
     generator = numpy_generator(spec.probe.seed, "probe")
     tiled = drawing.draw_tiled(corpus, held_out, spec.probe.tiled_examples, data.context, data.tile_tokens, generator)
@@ -162,18 +183,43 @@ def _make(
     _write_examples(store, corpus, tokenizer, pool, ids)
     contents: dict[str, tuple[str, bytes, int]] = {
         "tokenizer": ("tokenizer.json", tokenizer_json, vocabulary),
-        "corpus": ("corpus.safetensors", save_arrays({
-            "tokens": corpus.tokens, "starts": corpus.starts, "held_out": held_out.astype(np.uint8),
-        }), len(documents)),
-        "pool": ("pool.safetensors", save_arrays({
-            "tokens": pool.tokens, "period": pool.period, "document": pool.document, "start": pool.start,
-            "example_id": np.array([int(name, 16) for name in ids], dtype=np.uint64),
-        }), len(pool)),
-        "probe": ("probe.safetensors", save_arrays({
-            "tiled.tokens": tiled.tokens, "tiled.period": tiled.period,
-            "random.tokens": random.tokens, "random.period": random.period,
-            "vocabulary": np.array([vocabulary], dtype=np.int64),
-        }), len(tiled) + len(random)),
+        "corpus": (
+            "corpus.safetensors",
+            save_arrays(
+                {
+                    "tokens": corpus.tokens,
+                    "starts": corpus.starts,
+                    "held_out": held_out.astype(np.uint8),
+                }
+            ),
+            len(documents),
+        ),
+        "pool": (
+            "pool.safetensors",
+            save_arrays(
+                {
+                    "tokens": pool.tokens,
+                    "period": pool.period,
+                    "document": pool.document,
+                    "start": pool.start,
+                    "example_id": np.array([int(name, 16) for name in ids], dtype=np.uint64),
+                }
+            ),
+            len(pool),
+        ),
+        "probe": (
+            "probe.safetensors",
+            save_arrays(
+                {
+                    "tiled.tokens": tiled.tokens,
+                    "tiled.period": tiled.period,
+                    "random.tokens": random.tokens,
+                    "random.period": random.period,
+                    "vocabulary": np.array([vocabulary], dtype=np.int64),
+                }
+            ),
+            len(tiled) + len(random),
+        ),
     }
     return {
         artifact: (store.put_blob("tokens", name, content, content_addressed=True), count)
@@ -194,22 +240,27 @@ def _tokenise(spec: RunSpec, documents: list[Document]) -> tuple[Tokenizer, Toke
     return tokenizer, corpus, held_out
 
 
-def _write_examples(store: Store, corpus: TokenisedCorpus, tokenizer: Tokenizer, pool: Examples, ids: list[str]) -> None:
+def _write_examples(
+    store: Store, corpus: TokenisedCorpus, tokenizer: Tokenizer, pool: Examples, ids: list[str]
+) -> None:
     documents = [corpus.documents[index] for index in pool.document]
     encoded = {index: corpus.documents[index].text.encode() for index in set(pool.document.tolist())}
     offsets = [corpus.byte_offset(int(d), int(s)) for d, s in zip(pool.document, pool.start, strict=True)]
     lines = [encoded[int(d)].count(b"\n", 0, offset) + 1 for d, offset in zip(pool.document, offsets, strict=True)]
     rows = pool.tokens.tolist()
     snippets = tokenizer.decode_batch([row[:period] for row, period in zip(rows, pool.period, strict=True)])
-    store.insert_new("examples", {
-        "example_id": ids,
-        "kind": ["tiled" if period else "plain" for period in pool.period],
-        "source": [d.source for d in documents],
-        "document": [d.name for d in documents],
-        "offset": offsets,
-        "line": lines,
-        "period": pool.period,
-        "n_tokens": [pool.tokens.shape[1]] * len(ids),
-        "text": tokenizer.decode_batch(rows),
-        "repeat_at": [len(s) if period else 0 for s, period in zip(snippets, pool.period, strict=True)],
-    })
+    store.insert_new(
+        "examples",
+        {
+            "example_id": ids,
+            "kind": ["tiled" if period else "plain" for period in pool.period],
+            "source": [d.source for d in documents],
+            "document": [d.name for d in documents],
+            "offset": offsets,
+            "line": lines,
+            "period": pool.period,
+            "n_tokens": [pool.tokens.shape[1]] * len(ids),
+            "text": tokenizer.decode_batch(rows),
+            "repeat_at": [len(s) if period else 0 for s, period in zip(snippets, pool.period, strict=True)],
+        },
+    )

@@ -46,9 +46,15 @@ def write_run_row(store: Store, spec: RunSpec, corpus_sha256: str, status: str) 
     wanted = run_row_fingerprint(spec, corpus_sha256)
     identity = spec.fingerprint(corpus_sha256)
     rows = {
-        "run": [spec.run], "experiment": [spec.experiment], "arm": [spec.arm], "seed": [spec.seed],
-        "fingerprint": [identity], "spec": [spec.model_dump_json()], "status": [status],
-        "device": [device(spec.training.threads)], "versions": [versions_json()],
+        "run": [spec.run],
+        "experiment": [spec.experiment],
+        "arm": [spec.arm],
+        "seed": [spec.seed],
+        "fingerprint": [identity],
+        "spec": [spec.model_dump_json()],
+        "status": [status],
+        "device": [device(spec.training.threads)],
+        "versions": [versions_json()],
         **provenance_columns(1, wanted, identity),
     }
     store.write("runs", rows, replace={"run": [spec.run]})
@@ -69,7 +75,10 @@ def mark_status(store: Store, spec: RunSpec, corpus_sha256: str, status: str) ->
 
 
 def train(
-    store: Store, spec: RunSpec, on_checkpoint: OnCheckpoint = lambda saved: None, emit: Callable[[str], None] = lambda line: None
+    store: Store,
+    spec: RunSpec,
+    on_checkpoint: OnCheckpoint = lambda saved: None,
+    emit: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Trains what is missing of a run; returns the number of checkpoints written.
 
@@ -89,7 +98,9 @@ def train(
         return _fill(run, state, set(missing), on_checkpoint, progress)
 
 
-def _fill(run: OpenRun, state: State, missing: set[int], on_checkpoint: OnCheckpoint, report: Report = ignore_progress) -> int:
+def _fill(
+    run: OpenRun, state: State, missing: set[int], on_checkpoint: OnCheckpoint, report: Report = ignore_progress
+) -> int:
     since_last: list[Update] = []
     if state.step in missing:
         on_checkpoint(_publish(run, state, since_last))
@@ -113,13 +124,20 @@ def _publish(run: OpenRun, state: State, updates: list[Update]) -> Saved:
     if updates:
         _write_metrics(run, updates, made_from)
     version = state_sha256(state)
-    blob = run.store.put_blob(f"checkpoints/run={run_id}/step={state.step:08d}", "state.safetensors", pack_state(state, run.trainer.flat))
+    blob = run.store.put_blob(
+        f"checkpoints/run={run_id}/step={state.step:08d}", "state.safetensors", pack_state(state, run.trainer.flat)
+    )
     run.store.write(
         "checkpoints",
         {
-            "run": [run_id], "step": [state.step], "weights_sha256": [vector_sha256(state.theta)],
-            "cursor": [state.step * run.spec.training.batch], "uri": [blob.uri], "bytes": [blob.bytes],
-            "sha256": [blob.sha256], **provenance_columns(1, made_from, version),
+            "run": [run_id],
+            "step": [state.step],
+            "weights_sha256": [vector_sha256(state.theta)],
+            "cursor": [state.step * run.spec.training.batch],
+            "uri": [blob.uri],
+            "bytes": [blob.bytes],
+            "sha256": [blob.sha256],
+            **provenance_columns(1, made_from, version),
         },
         replace={"run": [run_id], "step": [state.step]},
     )
@@ -130,14 +148,17 @@ def _write_metrics(run: OpenRun, updates: list[Update], made_from: str) -> None:
     columns: dict[str, list[object]] = {"run": [], "step": [], "metric": [], "value": []}
     for made in updates:
         for metric, value in (
-            ("loss_nats", made.loss), ("gradient_norm", made.gradient_norm),
-            ("clip_factor", made.clip), ("learning_rate", made.learning_rate),
+            ("loss_nats", made.loss),
+            ("gradient_norm", made.gradient_norm),
+            ("clip_factor", made.clip),
+            ("learning_rate", made.learning_rate),
         ):
             for name, entry in zip(columns, (run.spec.run, made.before.step, metric, value), strict=True):
                 columns[name].append(entry)
     version = content_version(TABLES["training_metrics"], columns)
     run.store.write(
-        "training_metrics", columns | provenance_columns(len(columns["run"]), made_from, version),
+        "training_metrics",
+        columns | provenance_columns(len(columns["run"]), made_from, version),
         replace={"run": [run.spec.run], "step": [made.before.step for made in updates]},
     )
 

@@ -52,7 +52,8 @@ def target_step(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str)
             union all select step, 2 from formation where run = $run and mechanism = $mechanism and step is not null
             union all select step, 1 from ledger where run = $run and mechanism = $mechanism)
         select step from candidates order by rank desc, step desc limit 1""",
-        run=run, mechanism=mechanism,
+        run=run,
+        mechanism=mechanism,
     )
     return None if steps.is_empty() else int(steps.item())
 
@@ -78,7 +79,10 @@ def responsible_documents(
             e.text, e.repeat_at
         from totals t left join seen s using (example_id) left join examples e using (example_id)
         order by t.total desc, t.example_id limit $limit""",
-        run=run, mechanism=mechanism, target=_target(connection, run, mechanism), limit=limit,
+        run=run,
+        mechanism=mechanism,
+        target=_target(connection, run, mechanism),
+        limit=limit,
     )
 
 
@@ -89,7 +93,9 @@ def influence_against_ledger(connection: duckdb.DuckDBPyConnection, run: str, me
         f"""with l as ({_TOTALS["ledger"]}), i as ({_TOTALS["influence"]})
         select example_id, {KIND} as kind, l.total as ledger, i.total as influence
         from l join i using (example_id) left join examples e using (example_id) order by example_id""",
-        run=run, mechanism=mechanism, target=_target(connection, run, mechanism),
+        run=run,
+        mechanism=mechanism,
+        target=_target(connection, run, mechanism),
     )
 
 
@@ -107,7 +113,10 @@ def tiled_share_of_top(
             count(*) over () as n from totals)
         select avg(({KIND} = 'tiled')::int) as share from ranked left join examples e using (example_id)
         where place <= greatest(1, round($share * n))""",
-        run=run, mechanism=mechanism, target=_target(connection, run, mechanism), share=share,
+        run=run,
+        mechanism=mechanism,
+        target=_target(connection, run, mechanism),
+        share=share,
     ).item()
     return None if found is None else float(found)
 
@@ -117,7 +126,9 @@ def influenced_examples(connection: duckdb.DuckDBPyConnection, run: str, mechani
     counted = frame(
         connection,
         f"select count(*) as n from ({_TOTALS['influence']})",
-        run=run, mechanism=mechanism, target=_target(connection, run, mechanism),
+        run=run,
+        mechanism=mechanism,
+        target=_target(connection, run, mechanism),
     )
     return int(counted.item())
 
@@ -134,7 +145,10 @@ def influence_by_update(
             avg(abs(i.value::double)) as mean_absolute, avg(i.value::double) as mean_signed, count(*) as n
         from influence i cross join width left join examples e using (example_id)
         where i.run = $run and i.mechanism = $mechanism and i.step = $target group by 1, 2 order by 2, 1""",
-        run=run, mechanism=mechanism, target=_target(connection, run, mechanism), bins=bins,
+        run=run,
+        mechanism=mechanism,
+        target=_target(connection, run, mechanism),
+        bins=bins,
     )
 
 
@@ -144,7 +158,9 @@ def adjoint_norms(connection: duckdb.DuckDBPyConnection, run: str, mechanism: st
         connection,
         """select update_step, value from reliability where run = $run and mechanism = $mechanism and step = $target
         and metric = 'adjoint_norm' and update_step >= 0 order by update_step""",
-        run=run, mechanism=mechanism, target=_target(connection, run, mechanism),
+        run=run,
+        mechanism=mechanism,
+        target=_target(connection, run, mechanism),
     )
 
 
@@ -154,7 +170,9 @@ def reliability_measures(connection: duckdb.DuckDBPyConnection, run: str, mechan
         connection,
         """select metric, value from reliability
         where run = $run and mechanism = $mechanism and step = $target and update_step = -1 order by metric""",
-        run=run, mechanism=mechanism, target=_target(connection, run, mechanism),
+        run=run,
+        mechanism=mechanism,
+        target=_target(connection, run, mechanism),
     )
     return dict(measures.rows())
 

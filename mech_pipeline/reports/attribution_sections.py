@@ -99,10 +99,16 @@ def balance_rows(connection: duckdb.DuckDBPyConnection, experiment: Experiment) 
     planned = {spec.run: len(spec.checkpoint_steps()) - 1 for spec in experiment.runs()}
     return [
         BalanceRow(
-            row["run"], row["mechanism"], signal_unit(row["mechanism"]),
-            f"{row['n_partitions']} of {planned[row['run']]}", number(row["change"], 6), number(row["explained"], 6),
-            number(row["imbalance"], 2), abs(row["explained"] - row["change"]) <= BALANCED_WITHIN * row["gross"],
-            number(row["update_error"], 2), number(row["example_error"], 2),
+            row["run"],
+            row["mechanism"],
+            signal_unit(row["mechanism"]),
+            f"{row['n_partitions']} of {planned[row['run']]}",
+            number(row["change"], 6),
+            number(row["explained"], 6),
+            number(row["imbalance"], 2),
+            abs(row["explained"] - row["change"]) <= BALANCED_WITHIN * row["gross"],
+            number(row["update_error"], 2),
+            number(row["example_error"], 2),
         )
         for row in ledger_queries.balance(connection, list(planned)).iter_rows(named=True)
         if row["mechanism"] in experiment.mechanisms
@@ -114,11 +120,15 @@ def ledger_section(
 ) -> LedgerSection:
     """Queries the ledger of a run, and adds its figure to `drawn`."""
     unit, figure = signal_unit(mechanism), f"ledger_over_steps.{mechanism}.png"
-    drawn[figure] = figures.figure_png(figures.ledger_over_steps(
-        ledger_queries.ledger_by_component(connection, run, mechanism),
-        ledger_queries.ledger_by_kind(connection, run, mechanism),
-        ledger_queries.ledger_change(connection, run, mechanism), unit, f"{mechanism}, run {run}",
-    ))
+    drawn[figure] = figures.figure_png(
+        figures.ledger_over_steps(
+            ledger_queries.ledger_by_component(connection, run, mechanism),
+            ledger_queries.ledger_by_kind(connection, run, mechanism),
+            ledger_queries.ledger_change(connection, run, mechanism),
+            unit,
+            f"{mechanism}, run {run}",
+        )
+    )
     documents = attribution_queries.responsible_documents(connection, run, mechanism, "ledger", SHOWN_DOCUMENTS)
     target = attribution_queries.target_step(connection, run, mechanism)
     assert target is not None, "a run with a ledger has a last step"
@@ -129,9 +139,11 @@ def ledger_section(
 def _total_rows(totals: pl.DataFrame) -> list[dict[str, str]]:
     return [
         {
-            "name": f"{row['kind']} examples (n = {row['n_examples']:,})" if row["term"] == "example"
+            "name": f"{row['kind']} examples (n = {row['n_examples']:,})"
+            if row["term"] == "example"
             else str(row["term"]).replace("_", " "),
-            "value": number(row["value"]), "later": number(row["value_later"]),
+            "value": number(row["value"]),
+            "later": number(row["value_later"]),
         }
         for row in totals.iter_rows(named=True)
     ]
@@ -145,10 +157,14 @@ def influence_section(
     target = attribution_queries.target_step(connection, run, mechanism)
     assert target is not None, "a run with influence has a target step"
     title = f"{mechanism} at step {target:,}, run {run}"
-    drawn[figure] = figures.figure_png(figures.influence_over_updates(
-        attribution_queries.influence_by_update(connection, run, mechanism),
-        attribution_queries.adjoint_norms(connection, run, mechanism), unit, title,
-    ))
+    drawn[figure] = figures.figure_png(
+        figures.influence_over_updates(
+            attribution_queries.influence_by_update(connection, run, mechanism),
+            attribution_queries.adjoint_norms(connection, run, mechanism),
+            unit,
+            title,
+        )
+    )
     both = attribution_queries.influence_against_ledger(connection, run, mechanism)
     against = f"influence_against_ledger.{mechanism}.png" if both.height else None
     if against is not None:
@@ -156,13 +172,18 @@ def influence_section(
     measured = attribution_queries.reliability_measures(connection, run, mechanism)
     documents = attribution_queries.responsible_documents(connection, run, mechanism, "influence", SHOWN_DOCUMENTS)
     return InfluenceSection(
-        run, mechanism, unit, target,
+        run,
+        mechanism,
+        unit,
+        target,
         reliable=bool(measured["reliable"]) if "reliable" in measured else None,
         measures=_measures(measured),
         n_examples=attribution_queries.influenced_examples(connection, run, mechanism),
         tiled_top=attribution_queries.tiled_share_of_top(connection, run, mechanism) or 0.0,
         tiled_all=attribution_queries.tiled_share_of_top(connection, run, mechanism, share=1.0) or 0.0,
-        documents=excerpts(documents), figure=figure, against_ledger=against,
+        documents=excerpts(documents),
+        figure=figure,
+        against_ledger=against,
         correlation=figures.rank_correlation(both),
     )
 

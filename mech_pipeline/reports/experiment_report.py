@@ -53,14 +53,20 @@ def build_report(connection: duckdb.DuckDBPyConnection, experiment: Experiment) 
     influence = [influence_section(connection, *pair, drawn) for pair in _shown(connection, experiment, "influence")]
     provenance = queries.run_provenance(connection, runs)
     html = _template().render(
-        experiment=experiment, answer=answer(experiment, results[0], influence),
+        experiment=experiment,
+        answer=answer(experiment, results[0], influence),
         results=[_event_results(*pair) for pair in zip(experiment.formation, results, strict=True)],
-        n_runs=n_runs, head_run=head_run,
+        n_runs=n_runs,
+        head_run=head_run,
         mechanisms={name: MECHANISMS[name] for name in experiment.mechanisms},
         detectors={name: DETECTORS[name] for name in experiment.detectors},
-        ledger=ledger, no_ledger=_no_ledger(experiment), balance=balance_rows(connection, experiment),
-        influence=influence, no_influence=_no_influence(experiment, results[0]),
-        provenance=provenance.to_dicts(), versions=version_texts(provenance),
+        ledger=ledger,
+        no_ledger=_no_ledger(experiment),
+        balance=balance_rows(connection, experiment),
+        influence=influence,
+        no_influence=_no_influence(experiment, results[0]),
+        provenance=provenance.to_dicts(),
+        versions=version_texts(provenance),
         sql=sql_examples(experiment, ledger, influence),
         images={name: base64.b64encode(png).decode() for name, png in drawn.items()},
     )
@@ -109,8 +115,11 @@ def _draw_heads(
 def _event_results(event: Event, table: pl.DataFrame) -> dict[str, Any]:
     """What the template shows of one formation event: its words, and one row per arm."""
     return {
-        "name": signal_name(event.signal), "unit": signal_unit(event.signal), "threshold": f"{event.threshold:g}",
-        "sustain": event.sustain, "rows": [_result_row(row) for row in table.iter_rows(named=True)],
+        "name": signal_name(event.signal),
+        "unit": signal_unit(event.signal),
+        "threshold": f"{event.threshold:g}",
+        "sustain": event.sustain,
+        "rows": [_result_row(row) for row in table.iter_rows(named=True)],
     }
 
 
@@ -118,10 +127,14 @@ def _result_row(row: dict[str, Any]) -> dict[str, str]:
     seeds = zip(row["seeds"], row["steps"], row["lowers"], strict=True)
     interval = f"{number(row['step_low'])} to {number(row['step_high'])}" if row["step_low"] is not None else UNKNOWN
     return {
-        "arm": row["arm"], "n": str(row["n_seeds"]), "censored": str(row["n_censored"]),
+        "arm": row["arm"],
+        "n": str(row["n_seeds"]),
+        "censored": str(row["n_censored"]),
         "seeds": "; ".join(_seed_step(*seed) for seed in seeds),
-        "step": plus_minus(row["step_mean"], row["step_sd"]), "interval": interval,
-        "value": plus_minus(row["value_mean"], row["value_sd"]), "head": plus_minus(row["head_mean"], row["head_sd"]),
+        "step": plus_minus(row["step_mean"], row["step_sd"]),
+        "interval": interval,
+        "value": plus_minus(row["value_mean"], row["value_sd"]),
+        "head": plus_minus(row["head_mean"], row["head_sd"]),
     }
 
 
@@ -153,7 +166,8 @@ def _no_influence(experiment: Experiment, results: pl.DataFrame) -> str:
     formed = {
         (row["arm"], seed)
         for row in results.iter_rows(named=True)
-        for seed, step in zip(row["seeds"], row["steps"], strict=True) if step is not None
+        for seed, step in zip(row["seeds"], row["steps"], strict=True)
+        if step is not None
     }
     if results.height and not formed & {(spec.arm, spec.seed) for spec in covered}:
         return "Influence is computed where the first formation event happened, and in no run it covers it happened."

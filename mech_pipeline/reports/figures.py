@@ -26,7 +26,11 @@ from mech_pipeline.reports.drawing import (
 )
 
 __all__ = [
-    "figure_png", "formation_curves", "head_scores_over_steps", "influence_against_ledger", "influence_over_updates",
+    "figure_png",
+    "formation_curves",
+    "head_scores_over_steps",
+    "influence_against_ledger",
+    "influence_over_updates",
     "ledger_over_steps",
 ]
 _TERM_LOOK = {"other": (MUTED, "-"), "weight decay": (MUTED, ":"), "momentum": (MUTED, "-.")}
@@ -82,8 +86,13 @@ def head_scores_over_steps(scores: pl.DataFrame, run: str, units: Mapping[str, s
             label = f"layer {layer}"
             for (_head,), line in here.filter(layer=layer).sort("step").group_by(["head"], maintain_order=True):
                 axes.plot(
-                    line["step"], line["value"], color=PALETTE[layer % len(PALETTE)], label=label,
-                    linestyle=LINE_STYLES[layer % len(LINE_STYLES)], linewidth=1.2, alpha=0.85,
+                    line["step"],
+                    line["value"],
+                    color=PALETTE[layer % len(PALETTE)],
+                    label=label,
+                    linestyle=LINE_STYLES[layer % len(LINE_STYLES)],
+                    linewidth=1.2,
+                    alpha=0.85,
                 )
                 label = "_"
         finish_axes(axes, "training step (updates)", f"score ({unit})", f"{detector}{_best_head(here)}")
@@ -148,11 +157,17 @@ def influence_against_ledger(both: pl.DataFrame, unit: str, title: str) -> Figur
     axes.axvline(0, color=MUTED, linewidth=0.8)
     for (kind,), dots in both.sort("kind").group_by(["kind"], maintain_order=True):
         axes.scatter(
-            dots["ledger"], dots["influence"], s=9, alpha=0.5, linewidths=0, color=kind_look(str(kind)),
+            dots["ledger"],
+            dots["influence"],
+            s=9,
+            alpha=0.5,
+            linewidths=0,
+            color=kind_look(str(kind)),
             label=f"{kind} (n = {dots.height:,})",
         )
     finish_axes(
-        axes, f"ledger: what happened ({unit})",
+        axes,
+        f"ledger: what happened ({unit})",
         f"influence: predicted change\nif weighted more ({unit} per unit weight)",
         f"{title}: {rank_correlation(both)}",
     )
@@ -192,7 +207,8 @@ def influence_over_updates(by_update: pl.DataFrame, adjoint: pl.DataFrame, unit:
     if positive.height:
         norm.set_yscale("log")
     finish_axes(
-        norm, "update reached, sweeping back from the target (updates)",
+        norm,
+        "update reached, sweeping back from the target (updates)",
         f"adjoint norm\n(L2, {unit} per unit parameter)",
         "adjoint norm (an explosion towards the left would make early influence meaningless)",
     )

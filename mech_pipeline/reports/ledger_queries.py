@@ -32,7 +32,8 @@ def ledger_totals(connection: duckdb.DuckDBPyConnection, run: str, mechanism: st
             sum(l.value_later::double) as value_later, count(distinct l.example_id) as n_examples
         from ledger l left join examples e using (example_id)
         where l.run = $run and l.mechanism = $mechanism group by 1, 2""",
-        run=run, mechanism=mechanism,
+        run=run,
+        mechanism=mechanism,
     )
     return totals.sort(pl.col("kind").is_null(), pl.col("value"), descending=[False, True])
 
@@ -88,7 +89,8 @@ def ledger_change(connection: duckdb.DuckDBPyConnection, run: str, mechanism: st
         union all
         select step, sum(change) over (order by step) from ledger_balance where run = $run and mechanism = $mechanism
         order by step""",
-        run=run, mechanism=mechanism,
+        run=run,
+        mechanism=mechanism,
     )
 
 
@@ -106,5 +108,6 @@ def _cumulative(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str,
         grid as (select s.step, g."group" from steps s cross join (select distinct "group" from sums) g)
         select step, "group", sum(coalesce(value, 0)) over (partition by "group" order by step) as value
         from grid left join sums using (step, "group") order by "group", step""",
-        run=run, mechanism=mechanism,
+        run=run,
+        mechanism=mechanism,
     )

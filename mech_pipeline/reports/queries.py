@@ -13,10 +13,21 @@ import polars as pl
 from scipy import stats
 
 RESULT_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
-    "arm": pl.String, "n_seeds": pl.Int64, "seeds": pl.List(pl.Int64), "steps": pl.List(pl.Int64),
-    "lowers": pl.List(pl.Int64), "n_formed": pl.Int64, "n_censored": pl.Int64, "step_mean": pl.Float64,
-    "step_sd": pl.Float64, "step_low": pl.Float64, "step_high": pl.Float64, "value_mean": pl.Float64,
-    "value_sd": pl.Float64, "head_mean": pl.Float64, "head_sd": pl.Float64,
+    "arm": pl.String,
+    "n_seeds": pl.Int64,
+    "seeds": pl.List(pl.Int64),
+    "steps": pl.List(pl.Int64),
+    "lowers": pl.List(pl.Int64),
+    "n_formed": pl.Int64,
+    "n_censored": pl.Int64,
+    "step_mean": pl.Float64,
+    "step_sd": pl.Float64,
+    "step_low": pl.Float64,
+    "step_high": pl.Float64,
+    "value_mean": pl.Float64,
+    "value_sd": pl.Float64,
+    "head_mean": pl.Float64,
+    "head_sd": pl.Float64,
 }
 
 
@@ -99,7 +110,9 @@ def results_per_run(
         from runs r left join event e using (run) left join last_signal s using (run) left join last_head h using (run)
         where r.run = any($runs::varchar[]) and coalesce(e.lower, s.final_value, h.best_head) is not null
         order by list_position($runs::varchar[], r.run)""",
-        runs=list(runs), signal=signal, detector=detector,
+        runs=list(runs),
+        signal=signal,
+        detector=detector,
     )
 
 
@@ -124,10 +137,21 @@ def _arm_row(arm: str, part: pl.DataFrame) -> dict[str, object]:
     value_mean, value_sd = mean_sd(part["final_value"].drop_nulls().to_list())
     head_mean, head_sd = mean_sd(part["best_head"].drop_nulls().to_list())
     return {
-        "arm": arm, "n_seeds": part.height, "seeds": part["seed"].to_list(), "steps": part["step"].to_list(),
-        "lowers": part["lower"].to_list(), "n_formed": len(steps), "n_censored": int(part["censored"].sum()),
-        "step_mean": step_mean, "step_sd": step_sd, "step_low": step_low, "step_high": step_high,
-        "value_mean": value_mean, "value_sd": value_sd, "head_mean": head_mean, "head_sd": head_sd,
+        "arm": arm,
+        "n_seeds": part.height,
+        "seeds": part["seed"].to_list(),
+        "steps": part["step"].to_list(),
+        "lowers": part["lower"].to_list(),
+        "n_formed": len(steps),
+        "n_censored": int(part["censored"].sum()),
+        "step_mean": step_mean,
+        "step_sd": step_sd,
+        "step_low": step_low,
+        "step_high": step_high,
+        "value_mean": value_mean,
+        "value_sd": value_sd,
+        "head_mean": head_mean,
+        "head_sd": head_sd,
     }
 
 

@@ -34,19 +34,33 @@ def summary(root: Path, experiment: Experiment) -> str:
     console.print(f"\nreport     {root / 'reports' / f'{name}.html'}", soft_wrap=True)
     console.print(f"DuckDB     {root / 'warehouse.duckdb'}", soft_wrap=True)
     console.print("UI         make ui")
-    console.print(f"SQL        mech sql \"select run, step, lower, censored from formation where mechanism = '{first}'\"", soft_wrap=True)
+    console.print(
+        f"SQL        mech sql \"select run, step, lower, censored from formation where mechanism = '{first}'\"",
+        soft_wrap=True,
+    )
     console.print("           mech tables")
     assert isinstance(console.file, io.StringIO), "the console writes to memory"
     return console.file.getvalue().rstrip()
 
 
-def _formation(console: Console, connection: duckdb.DuckDBPyConnection, experiment: Experiment, runs: list[str]) -> None:
+def _formation(
+    console: Console, connection: duckdb.DuckDBPyConnection, experiment: Experiment, runs: list[str]
+) -> None:
     for event in experiment.formation:
-        table = Table("run", "formed at step", "not before", f"last value ({signal_unit(event.signal)})",
-                      title=f"Formation of {signal_name(event.signal)}: at least {event.threshold:g}, sustained {event.sustain} ×")
+        table = Table(
+            "run",
+            "formed at step",
+            "not before",
+            f"last value ({signal_unit(event.signal)})",
+            title=f"Formation of {signal_name(event.signal)}: at least {event.threshold:g}, sustained {event.sustain} ×",
+        )
         for row in results_per_run(connection, runs, event.signal).iter_rows(named=True):
-            formed = "never (censored)" if row["censored"] else "not evaluated" if row["step"] is None else str(row["step"])
-            table.add_row(row["run"], formed, "" if row["lower"] is None else str(row["lower"]), number(row["final_value"]))
+            formed = (
+                "never (censored)" if row["censored"] else "not evaluated" if row["step"] is None else str(row["step"])
+            )
+            table.add_row(
+                row["run"], formed, "" if row["lower"] is None else str(row["lower"]), number(row["final_value"])
+            )
         console.print(table)
 
 
@@ -58,14 +72,20 @@ def _ledger(console: Console, connection: duckdb.DuckDBPyConnection, run: str, m
             f"{signal_unit(mechanism)} (relative imbalance {row['imbalance']:.1e}, {row['n_partitions']} windows)"
         )
     step = target_step(connection, run, mechanism)
-    _documents(console, connection, run, mechanism, f"Most responsible documents up to step {step}: what happened (ledger)")
+    _documents(
+        console, connection, run, mechanism, f"Most responsible documents up to step {step}: what happened (ledger)"
+    )
 
 
 def _documents(console: Console, connection: duckdb.DuckDBPyConnection, run: str, mechanism: str, title: str) -> None:
-    table = Table("document:line", "kind", "seen", f"moved it by ({signal_unit(mechanism)})", "starts with", title=title)
+    table = Table(
+        "document:line", "kind", "seen", f"moved it by ({signal_unit(mechanism)})", "starts with", title=title
+    )
     for row in responsible_documents(connection, run, mechanism, "ledger", _TOP).iter_rows(named=True):
         text = json.dumps((row["text"] or "")[:_SNIPPET], ensure_ascii=False)
-        table.add_row(f"{row['document']}:{row['line']}", row["kind"], str(row["times_seen"]), f"{row['total']:+.4f}", text)
+        table.add_row(
+            f"{row['document']}:{row['line']}", row["kind"], str(row["times_seen"]), f"{row['total']:+.4f}", text
+        )
     console.print(table, markup=False)
 
 

@@ -105,7 +105,9 @@ class Experiment(Stage):
             if not chosen.mechanisms:
                 continue
             if chosen.arms != "all" and (unknown := set(chosen.arms) - set(self.arms)):
-                raise ValueError(f"{field}.arms: unknown arm {sorted(unknown)[0]!r}; allowed: {', '.join(self.arms)} or all")
+                raise ValueError(
+                    f"{field}.arms: unknown arm {sorted(unknown)[0]!r}; allowed: {', '.join(self.arms)} or all"
+                )
             seeds = {seed for arm in self.arms.values() for seed in (arm.seeds or self.seeds)}
             if chosen.seeds != "all" and (missing := set(chosen.seeds) - seeds):
                 raise ValueError(f"{field}.seeds: seed {min(missing)} is not trained; allowed: {sorted(seeds)} or all")
@@ -135,9 +137,7 @@ class Experiment(Stage):
             gradients=self.gradients,
             formation=self.formation,
             ledger=self.ledger.mechanisms if self.ledger.covers(arm, seed) else (),
-            influence=self.influence.model_copy(
-                update={} if self.influence.covers(arm, seed) else {"mechanisms": ()}
-            ),
+            influence=self.influence.model_copy(update={} if self.influence.covers(arm, seed) else {"mechanisms": ()}),
             **stages,
         )
 
@@ -150,7 +150,9 @@ def load_experiment(path: Path) -> Experiment:
     """
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        raise MechError(f"experiment file {path} does not exist", f"there is {', '.join(near)}" if near else "name a YAML file")
+        raise MechError(
+            f"experiment file {path} does not exist", f"there is {', '.join(near)}" if near else "name a YAML file"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -161,7 +163,9 @@ def load_experiment(path: Path) -> Experiment:
 def parse_experiment(content: Any, source: str = "experiment") -> Experiment:
     """Checks an experiment given as plain data, arms included; see `load_experiment`."""
     if not isinstance(content, dict):
-        raise MechError(f"{source} must be a mapping of fields, got {type(content).__name__}", "start with `experiment: NAME`")
+        raise MechError(
+            f"{source} must be a mapping of fields, got {type(content).__name__}", "start with `experiment: NAME`"
+        )
     try:
         experiment = Experiment.model_validate(content)
         experiment.runs()

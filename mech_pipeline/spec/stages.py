@@ -21,7 +21,9 @@ class Corpus(Stage):
 
     python_stdlib: bool = Field(False, description="the running Python's own standard library source")
     files: str | None = Field(None, description="glob of UTF-8 text files, relative to the folder `mech` runs in")
-    dataset: str | None = Field(None, description="Hugging Face dataset: a hub name or a folder saved with save_to_disk")
+    dataset: str | None = Field(
+        None, description="Hugging Face dataset: a hub name or a folder saved with save_to_disk"
+    )
     split: str = Field("train", description="split of `dataset`")
     column: str = Field("text", description="text column of `dataset`")
 
@@ -30,7 +32,7 @@ class Corpus(Stage):
         named = [self.python_stdlib, self.files is not None, self.dataset is not None]
         if sum(named) != 1:
             raise ValueError(
-                "name exactly one source: `python_stdlib: true`, `files: \"path/**/*.txt\"` or `dataset: NAME`"
+                'name exactly one source: `python_stdlib: true`, `files: "path/**/*.txt"` or `dataset: NAME`'
             )
         return self
 
@@ -48,7 +50,9 @@ class Data(Stage):
     examples: int = Field(16_384, ge=1, description="distinct examples in the pool")
     plain: Share = Field(0.25, description="share of examples that are plain consecutive text")
     tiled: Share = Field(0.75, description="share of examples that are one snippet repeated to fill the context")
-    tile_tokens: tuple[int, int] = Field((16, 32), description="shortest and longest snippet of a tiled example, tokens")
+    tile_tokens: tuple[int, int] = Field(
+        (16, 32), description="shortest and longest snippet of a tiled example, tokens"
+    )
     held_out: Share = Field(0.05, description="share of documents kept for probes, never trained on")
     seed: int = Field(0, ge=0, description="draws the pool; the same for all seeds of an experiment")
 
@@ -60,8 +64,10 @@ class Data(Stage):
         if not 2 <= low <= high:
             raise ValueError(f"tile_tokens must be [shortest ≥ 2, longest ≥ shortest], got [{low}, {high}]")
         if high > self.context // 2:
-            raise ValueError(f"tile_tokens goes up to {high}, but a snippet repeats only if it is at most half of the "
-                             f"context ({self.context // 2} tokens)")
+            raise ValueError(
+                f"tile_tokens goes up to {high}, but a snippet repeats only if it is at most half of the "
+                f"context ({self.context // 2} tokens)"
+            )
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must lie between 0 and 1, got {self.held_out}: probes need documents too")
         return self
@@ -83,7 +89,9 @@ class Model(Stage):
     @model_validator(mode="after")
     def _divisible(self) -> "Model":
         if self.d_head is None and self.d_model % self.heads:
-            raise ValueError(f"d_model ({self.d_model}) is not a multiple of heads ({self.heads}); set d_head or change one")
+            raise ValueError(
+                f"d_model ({self.d_model}) is not a multiple of heads ({self.heads}); set d_head or change one"
+            )
         if self.positions == "rotary" and self.head_width % 2:
             raise ValueError(f"rotary positions need an even head width, got {self.head_width}")
         return self
@@ -164,15 +172,19 @@ class Attribution(Stage):
 
     def covers(self, arm: str, seed: int) -> bool:
         """Whether a run is selected."""
-        return bool(self.mechanisms) and (self.arms == "all" or arm in self.arms) and (
-            self.seeds == "all" or seed in self.seeds
+        return (
+            bool(self.mechanisms)
+            and (self.arms == "all" or arm in self.arms)
+            and (self.seeds == "all" or seed in self.seeds)
         )
 
 
 class Influence(Attribution):
     """Influence is computed at the formation step of the first formation event."""
 
-    metasmoothness_steps: int = Field(200, ge=0, description="updates before the target that are retrained, perturbed; 0: off")
+    metasmoothness_steps: int = Field(
+        200, ge=0, description="updates before the target that are retrained, perturbed; 0: off"
+    )
     metasmoothness_size: float = Field(0.05, gt=0, lt=1, description="size h of the perturbation of example weights")
 
 

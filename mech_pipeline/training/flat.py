@@ -55,6 +55,6 @@ class FlatModel:
 
 def flatten(tensors: tuple[Tensor | None, ...], like: list[nn.Parameter]) -> Float[Tensor, " parameter"]:
     """One vector from per-parameter tensors; missing ones are zeros."""
-    return torch.cat([
-        (torch.zeros_like(p) if t is None else t).reshape(-1) for t, p in zip(tensors, like, strict=True)
-    ])
+    return torch.cat(
+        [(torch.zeros_like(p) if t is None else t).reshape(-1) for t, p in zip(tensors, like, strict=True)]
+    )

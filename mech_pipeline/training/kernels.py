@@ -53,7 +53,8 @@ def use_training_kernels(model: NativeModel) -> None:
     """Switches attention and RMS norm of a model to the classes above; parameters stay the same objects."""
     for module in model.modules():
         if isinstance(module, NativeAttention):
-            assert module.causal and module.kv_repeats == 1 and module.attn_scores_soft_cap <= 0, "not built by model_config"
+            unusual = not module.causal or module.kv_repeats != 1 or module.attn_scores_soft_cap > 0
+            assert not unusual, "model_config asks for plain causal attention"
             module.__class__ = AddedMaskAttention
         elif isinstance(module, NativeRMSNorm):
             module.__class__ = PromotingRMSNorm

@@ -58,9 +58,7 @@ class Trainer:
 
     def batch(self, step: int) -> Int[Tensor, " example"]:
         """Pool indices of update `step`."""
-        return torch.from_numpy(
-            examples_at_step(self.seed, step, pool_size=len(self.pool), batch=self.training.batch)
-        )
+        return torch.from_numpy(examples_at_step(self.seed, step, pool_size=len(self.pool), batch=self.training.batch))
 
     def step(self, state: State) -> Update:
         """One update.

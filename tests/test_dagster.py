@@ -1,0 +1,168 @@
+"""The assets as Dagster runs them: partitions, hand-logged events and their provenance, checks, stale marks."""
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from mech_pipeline.assets.execute import LAUNCHER_TAG, Executor, close_orphans
+from mech_pipeline.assets.partitions import partition, register, split_keys, step_key
+
+from mech_pipeline.definitions import build_definitions
+from mech_pipeline.errors import MechError
+from mech_pipeline.spec.experiment import load_experiment
+from mech_pipeline.store.catalog import query
+from tests.tiny import write_experiment, write_text
+
+RUN = "tiny.baseline.s0"
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    """The tiny experiment, one run of it materialized asset by asset."""
+    home = tmp_path_factory.mktemp("home")
+    write_text(home)
+    file = write_experiment(home / "experiments" / "tiny.yaml", corpus={"files": str(home / "text" / "*.txt")})
+    definitions = build_definitions(home / "store", home / "experiments")
+    with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:
+        specs = load_experiment(file).runs()
+        register(instance, specs)
+        executor = Executor(definitions, instance, launcher_pid=1)
+        for asset in ("run_spec", "tokens", "training_run"):
+            executor.run_assets([asset], RUN)
+        executor.step_assets(["mechanism_values", "head_scores", "gradients"], RUN, 0, 24)
+        executor.step_assets(["ledger"], RUN, 0, 24)
+        executor.run_assets(["formation"], RUN)
+        executor.step_assets(["influence", "reliability"], RUN, 12, 12)
+        executor.run_assets(["experiment_report"], "tiny")
+        executor.run_assets(["warehouse"], None)
+        yield definitions, instance, executor, home, specs
+
+
+def done(instance, asset):
+    return set(instance.get_materialized_partitions(dg.AssetKey(asset)))
+
+
+def test_definitions_load_and_every_asset_says_what_it_is(graph):
+    definitions = graph[0]
+    dg.Definitions.validate_loadable(definitions)
+    for spec in definitions.resolve_all_asset_specs():
+        assert spec.description, spec.key
+        assert spec.group_name != "default", spec.key
+
+
+def test_every_checkpoint_is_a_partition_event_with_its_own_data_version(graph):
+    _, instance, _, home, specs = graph
+    steps = specs[0].checkpoint_steps()
+    expected = {str(partition(RUN, step)) for step in steps}
+    for asset in ("checkpoint", "mechanism_values", "head_scores", "gradients"):
+        assert done(instance, asset) == expected
+    assert done(instance, "ledger") == expected - {str(partition(RUN, 0))}, "nothing happened before step 0"
+    assert done(instance, "influence") == done(instance, "reliability") == {str(partition(RUN, 12))}
+    stored = dict(query(home / "store", "select step, data_version from checkpoints").fetchall())
+    for step in steps:
+        record = instance.get_latest_data_version_record(dg.AssetKey("checkpoint"), partition_key=partition(RUN, step))
+        assert record.event_log_entry.tags["dagster/data_version"] == stored[step]
+        metadata = record.asset_materialization.metadata
+        assert "fingerprint" in metadata
+        assert step == 0 or metadata["loss (nats)"].value > 0, "a number per partition becomes a curve in the UI"
+
+
+def test_nothing_is_stale_right_after_it_was_made(graph):
+    definitions, instance, _, _, specs = graph
+    for asset in ("mechanism_values", "head_scores", "gradients", "ledger", "checkpoint"):
+        assert statuses(definitions, instance, asset, specs[0].checkpoint_steps()[1:]) == {StaleStatus.FRESH}
+
+
+def statuses(definitions, instance, asset, steps):
+    resolver = CachingStaleStatusResolver(instance, definitions.resolve_asset_graph())
+    return {resolver.get_status(dg.AssetKey(asset), partition(RUN, step)) for step in steps}
+
+
+def test_both_ledger_checks_are_evaluated_on_every_partition(graph):
+    _, instance, _, _, specs = graph
+    for name in ("examples_sum_to_update", "ledger_sums_to_change"):
+        key = dg.AssetCheckKey(dg.AssetKey("ledger"), name)
+        records = instance.event_log_storage.get_asset_check_execution_history(key, limit=100)
+        evaluations = [record.event.dagster_event.asset_check_evaluation_data for record in records]
+        assert {str(e.partition) for e in evaluations} == {
+            str(partition(RUN, step)) for step in specs[0].checkpoint_steps()[1:]
+        }
+        assert all(e.passed and e.blocking for e in evaluations)
+
+
+def test_running_again_reports_the_same_versions_and_computes_nothing(graph):
+    _, instance, executor, home, _ = graph
+
+    def version():
+        return query(
+            home / "store", "select string_agg(data_version, ',' order by step, detector) from head_scores"
+        ).fetchall()
+
+    def tags():
+        record = instance.get_latest_data_version_record(dg.AssetKey("head_scores"), partition_key=partition(RUN, 6))
+        return record.event_log_entry.tags["dagster/data_version"], record.storage_id
+
+    files = sorted((home / "store" / "tables").rglob("*.parquet"))
+    before, (data_version, storage_id) = version(), tags()
+    executor.step_assets(["mechanism_values", "head_scores", "gradients"], RUN, 0, 24)
+    executor.run_assets(["training_run"], RUN)
+    assert version() == before
+    assert tags()[0] == data_version
+    assert tags()[1] > storage_id, "the partition was reported again"
+    assert sorted((home / "store" / "tables").rglob("*.parquet")) == files
+
+
+def test_a_changed_checkpoint_makes_exactly_its_descendants_stale(graph):
+    definitions, instance, _, _, _ = graph
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization("checkpoint", partition=partition(RUN, 18), tags={"dagster/data_version": "changed"})
+    )
+    assert statuses(definitions, instance, "mechanism_values", [18]) == {StaleStatus.STALE}
+    assert statuses(definitions, instance, "mechanism_values", [0, 3, 6, 12, 24]) == {StaleStatus.FRESH}
+
+
+def test_mistakes_reach_the_caller_as_they_are(graph):
+    executor = graph[2]
+    graph[1].add_dynamic_partitions("runs", ["other.baseline.s0", "tiny.none.s0"])
+    with pytest.raises(MechError, match="describes experiment 'other'"):
+        executor.run_assets(["run_spec"], "other.baseline.s0")
+    with pytest.raises(
+        MechError, match=r"experiment 'tiny' has no run 'tiny\.none\.s0' → its runs are tiny\.baseline\.s0"
+    ):
+        executor.run_assets(["run_spec"], "tiny.none.s0")
+    with pytest.raises(MechError, match="run tiny.baseline.s1 is unknown to the store"):
+        executor.run_assets(["tokens"], "tiny.baseline.s1")
+
+
+def test_the_report_and_the_warehouse_are_where_they_say(graph):
+    home = graph[3]
+    page = (home / "store" / "reports" / "tiny.html").read_text()
+    assert "Does everything work?" in page
+    assert (home / "store" / "warehouse.duckdb").is_file()
+
+
+def test_steps_stay_sorted_when_a_denser_grid_comes_later(tmp_path):
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        grids = [{"every": 10}, {"every": 3}]
+        for grid in grids:
+            file = write_experiment(tmp_path / "tiny.yaml", checkpoints=grid)
+            register(instance, load_experiment(file).runs())
+        keys = list(instance.get_dynamic_partitions("steps"))
+        assert keys == sorted(keys)
+        assert {step_key(20), step_key(3)} <= set(keys)
+        assert split_keys([partition("r", 7), partition("r", 3)]) == ("r", [3, 7])
+
+
+def test_runs_of_a_dead_launcher_are_closed(tmp_path):
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+
+        @dg.job
+        def nothing():
+            pass
+
+        dead = instance.create_run_for_job(
+            nothing, tags={LAUNCHER_TAG: "999999999"}, status=dg.DagsterRunStatus.STARTED
+        )
+        foreign = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
+        assert close_orphans(instance) == 1
+        assert instance.get_run_by_id(dead.run_id).status == dg.DagsterRunStatus.FAILURE
+        assert instance.get_run_by_id(foreign.run_id).status == dg.DagsterRunStatus.STARTED
