@@ -58,7 +58,6 @@ def run(
     from mech_pipeline.spec.experiment import load_experiment
 
     experiment = load_experiment(file)
-    warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)")  # Dagster says so on every import
     from mech_pipeline.assets.launch import Launch
     from mech_pipeline.pipeline.plan import describe
     from mech_pipeline.store.store import Store
@@ -70,7 +69,11 @@ def run(
             emit(f"{experiment.experiment}: nothing to recompute, {describe(launch.todo())}")
         else:
             emit(f"{experiment.experiment}: {len(experiment.runs())} runs, {processes} processes, store {root}")
-            launch.run()
+            try:
+                launch.run()
+            except KeyboardInterrupt:
+                print("mech: stopped; what was finished is kept, run the same command to continue", file=sys.stderr)
+                raise typer.Exit(130) from None
     from mech_pipeline.reports.summary import summary
 
     print(summary(root, experiment))
@@ -184,14 +187,12 @@ def _progress_lines() -> Iterator[Callable[[str], None]]:
 
 def main() -> None:
     """Entry point: errors people can act on are one line on stderr and exit code 1."""
+    warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)")  # Dagster says so on every import
     try:
         app(standalone_mode=True)
     except MechError as error:
         print(f"mech: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("mech: stopped; what was finished is kept, run the same command to continue", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
 

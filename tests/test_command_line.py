@@ -72,12 +72,13 @@ def test_a_second_run_recomputes_nothing_and_says_so(project):
 
 def test_changing_a_threshold_recomputes_formation_what_follows_from_it_and_the_report(project):
     home, _ = project
-    values = query(
+    best = query(
         home / "store",
-        "select value from mechanism_values where run = 'tiny.baseline.s0' and step in (12, 18) "
-        "and mechanism = 'induction_copy_advantage' order by step",
-    ).fetchall()
-    events = [{"mechanism": "induction_copy_advantage", "threshold": min(v[0] for v in values), "sustain": 1}]
+        "select detector, arg_max(step, value) as step, max(value) from head_scores "
+        "where run = 'tiny.baseline.s0' group by 1 order by step desc",
+    ).fetchall()[0]
+    assert best[1] > 0
+    events = [{"detector": best[0], "threshold": best[2], "sustain": 1}]
     write_experiment(home / "experiments" / "tiny.yaml", formation=events)
     before = table_versions(home)
     output = mech(home, "run", "experiments/tiny.yaml").stdout
