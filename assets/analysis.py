@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 import dagster as dg
+
 from mech_pipeline.assets.events import PartitionEvents, progress
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
 from mech_pipeline.assets.training import checkpoint
-from mech_pipeline.resources.store import StoreResource
-
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.pipeline import analysis as stage
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import partition_version, stored_versions

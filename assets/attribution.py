@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
+
 from mech_pipeline.assets.events import PartitionEvents, emitter, progress
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
 from mech_pipeline.assets.training import checkpoint
-from mech_pipeline.resources.store import StoreResource
-
 from mech_pipeline.pipeline import influence as influence_stage
 from mech_pipeline.pipeline import ledger as ledger_stage
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import partition_version, stored_versions
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+
 from mech_pipeline.assets.partitions import partition
 
 LAUNCHER_TAG = "mech/launcher_pid"

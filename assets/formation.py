@@ -1,11 +1,11 @@
 """Group `formation`: when mechanisms form."""
 
 import dagster as dg
+
 from mech_pipeline.assets.analysis import checkpoint_analysis
 from mech_pipeline.assets.partitions import by_run, runs
-from mech_pipeline.resources.store import StoreResource
-
 from mech_pipeline.pipeline import formation as stage
+from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.currency import combined_version, stored_versions
 
 

@@ -13,11 +13,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import dagster as dg
+
 from mech_pipeline.assets.execute import LAUNCHER_TAG, close_orphans
 from mech_pipeline.assets.partitions import register
 from mech_pipeline.assets.processes import worker_context
 from mech_pipeline.assets.worker import Line, Outcome, Task, work
-
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline import report as report_stage
@@ -81,7 +81,7 @@ class Launch:
         """Computes everything that is not current.
 
         Raises:
-            MechError: a stage failed; stages that do not depend on it were finished first.
+            MechError: a stage failed; the other runs were finished first.
         """
         with self.store.lock(
             f"experiment-{self.experiment.experiment}", f"run experiment {self.experiment.experiment}"

@@ -3,12 +3,12 @@
 import base64
 
 import dagster as dg
+
 from mech_pipeline.assets.formation import formation
 from mech_pipeline.assets.partitions import experiments as experiment_partitions
 from mech_pipeline.assets.spec import ExperimentFile
-from mech_pipeline.resources.store import ExperimentsResource, StoreResource
-
 from mech_pipeline.pipeline import report as stage
+from mech_pipeline.resources.store import ExperimentsResource, StoreResource
 from mech_pipeline.store.catalog import write_warehouse
 
 

@@ -1,12 +1,12 @@
 """Group `spec`: what is to be trained, and on which tokens."""
 
 import dagster as dg
+
 from mech_pipeline.assets.events import emitter
 from mech_pipeline.assets.partitions import runs
-from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
-
 from mech_pipeline.pipeline import tokens as token_stage
 from mech_pipeline.pipeline import training as training_stage
+from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
 from mech_pipeline.store.currency import combined_version, stored_versions
 
 

@@ -53,9 +53,9 @@ def work(connection: Connection, home: str, store: str, experiments: str, launch
     os.chdir(home)
     os.environ["DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS"] = "1"
     import dagster as dg
+
     from mech_pipeline.assets.events import add_sink
     from mech_pipeline.assets.execute import Executor
-
     from mech_pipeline.definitions import build_definitions
 
     add_sink(lambda line: connection.send(Line(line)))

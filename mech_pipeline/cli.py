@@ -110,7 +110,7 @@ def sql(
         Path | None, typer.Option(help="write to this file instead (needed for parquet in a terminal)")
     ] = None,
 ) -> None:
-    """Query the store. Read-only; every query sees one consistent snapshot."""
+    """Query the store. Read-only; every query sees one snapshot of each table."""
     from mech_pipeline.home import store_root
     from mech_pipeline.store import export
     from mech_pipeline.store.catalog import query as run_query

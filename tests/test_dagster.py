@@ -4,9 +4,9 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
+
 from mech_pipeline.assets.execute import LAUNCHER_TAG, Executor, close_orphans
 from mech_pipeline.assets.partitions import partition, register, split_keys, step_key
-
 from mech_pipeline.definitions import build_definitions
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.experiment import load_experiment

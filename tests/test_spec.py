@@ -49,7 +49,7 @@ MINIMAL = {
         ({"arms": {"a|b": {}}}, r"run id 'x.a\|b.s0' has characters"),
         ({"formation": [{"threshold": 1}]}, "watches exactly one of `mechanism` or `detector`"),
         ({"formation": MINIMAL["formation"] * 2}, "induction_copy_advantage is watched twice"),
-        ({"seeds": [1, 1]}, "seeds must be distinct"),
+        ({"seeds": [1, 1]}, "seeds must be one or more distinct"),
     ],
 )
 def test_a_mistake_names_field_value_and_what_is_allowed(change, message):

@@ -14,7 +14,7 @@ momentum carried in, so value + value_later is the whole effect of an example.
 
 D_t is taken as it was: the ledger does not ask how an example changed the second moment, so its terms are exact parts
 of what happened, not derivatives. METHOD §1; the path integral is that of ExPLAIND (2026) and integrated gradients.
-Cost per update: one training step, one forward per two directions, and two gradients of M.
+Cost per update: one training step, about one forward per direction (two of them), and two gradients of M.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ class Account:
         carry: a' at the window's start, over this and all later windows: what the window before needs.
         gross: Σ_t |⟨ḡ_t, θ_{t+1} − θ_t⟩|.
         update_error: largest ‖rebuilt − applied‖ / ‖applied‖ over updates, beyond the rounding of stored weights.
-        example_error: largest relative difference between Σ_i and the batch's own ⟨g, a'⟩.
+        example_error: largest |Σ_i − ⟨g, a'⟩ of the batch| / (‖g‖ ‖a'‖).
     """
 
     updates: Sequence[Update]
@@ -122,7 +122,10 @@ def window_account(
 
 
 def _path_gradients(gradient_at: GradientAt, updates: Sequence[Update]) -> list[Vector]:
-    """ḡ_t of every update by Simpson's rule: error of fourth order in the step, exact for cubic M."""
+    """ḡ_t of every update by Simpson's rule.
+
+    Error of fourth order in the step; exact where M is a polynomial of degree 4 or less along it.
+    """
     end = gradient_at(updates[0].before.theta)
     gradients = []
     for made in updates:

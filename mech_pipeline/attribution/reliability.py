@@ -6,11 +6,12 @@ with Δ₁ = θ(h) − θ(0) and Δ₂ = θ(2h) − θ(h),
     S = Σ_k sign(Δ₁ₖ) sign(Δ₂ₖ) |Δ₁ₖ| / ‖Δ₁‖₁        in [−1, 1].
 
 1: the trained weights move straight with the data weights, so a derivative predicts; 0: it does not.
-Here the perturbation covers the last `metasmoothness_steps` updates before the target, to bound the cost.
+Here the perturbation covers at least the last `metasmoothness_steps` updates before the target (from the checkpoint
+before them), to bound the cost.
 
 adjoint growth: max_s ‖∂M/∂θ_s‖ / ‖∂M/∂θ_T‖. Backwards through unstable training it explodes (1e27 was seen).
-horizon: the earliest update from which to T the adjoint stayed below GROWTH_LIMIT and finite; past it no score is given
-weight.
+horizon: the earliest update from which to T the adjoint stayed below GROWTH_LIMIT and finite; influence that
+reaches beyond it is not `reliable`.
 """
 
 from collections.abc import Sequence
@@ -43,7 +44,8 @@ def adjoint_growth(norms: Sequence[tuple[int, float]], norm_at_target: float) ->
     >>> adjoint_growth([(2, 3.0), (1, 30.0), (0, 6.0)], norm_at_target=3.0)
     AdjointGrowth(growth=10.0, horizon_step=0)
     """
-    growth, horizon, inside = 0.0, 0, True
+    growth, inside = 0.0, True
+    horizon = max(step for step, _ in norms) + 1  # the target itself, if not even its last update is inside
     for step, norm in sorted(norms, reverse=True):
         relative = norm / norm_at_target if norm_at_target > 0 else float("inf")
         inside = inside and relative <= GROWTH_LIMIT

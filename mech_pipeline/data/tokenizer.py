@@ -62,4 +62,4 @@ def tokenise(tokenizer: Tokenizer, documents: list[Document]) -> TokenisedCorpus
 def token_lengths(tokenizer: Tokenizer) -> NDArray[np.int64]:
     """Length in bytes of each vocabulary entry."""
     size = tokenizer.get_vocab_size()
-    return np.array([len(tokenizer.id_to_token(index)) for index in range(size)], dtype=np.int64)
+    return np.array([len(tokenizer.id_to_token(index) or "") for index in range(size)], dtype=np.int64)

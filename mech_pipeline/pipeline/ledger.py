@@ -187,7 +187,7 @@ class _Book:
         for row in self._balance:
             if not all(checks(row).values()):
                 raise LedgerImbalance(row)
-        replace = {"run": [run.spec.run], "step": steps, "mechanism": list(run.spec.ledger)}
+        replace: dict[str, list[Any]] = {"run": [run.spec.run], "step": steps, "mechanism": list(run.spec.ledger)}
         columns = {name: [row[name] for row in self._balance] for name in self._balance[0]}
         run.store.write("ledger_balance", columns, replace=replace)
         run.store.write("ledger", pa.concat_tables(self._rows), replace=replace)

@@ -21,8 +21,8 @@ def ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, i
     if stale_row or missing_tokens:
         return {"spec": int(stale_row) + len(missing_tokens)}
     missing = training.missing_checkpoints(store, spec)
-    if missing:
-        return {"training": len(missing)}
+    if missing or not training.batches_are_current(store, spec):
+        return {"training": max(1, len(missing))}
     run, steps = OpenRun(store, spec), spec.checkpoint_steps()
     ready = {
         "analysis": sum(len(cells) for cells in analysis.pending(run, analysis.OUTPUTS, steps).values()),

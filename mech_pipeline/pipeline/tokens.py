@@ -165,7 +165,7 @@ def _make(
     tokenizer_json = tokenizer.to_str().encode()
     vocabulary = tokenizer.get_vocab_size()
     emit(f"tokens: {len(corpus.tokens):,} tokens, vocabulary {vocabulary}; drawing {data.examples:,} examples")
-    # The tokenizer's own hash would change with its library's JSON layout; vocabulary and merges decide the ids.
+    # The tokenizer's own hash would change with its library's JSON layout; the vocabulary names the ids.
     identity = fingerprint("tokenizer", sorted(tokenizer.get_vocab().items()))
     pool, ids = drawing.draw_pool(
         corpus,

@@ -8,7 +8,13 @@ with their hashes on the way.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mech_pipeline.pipeline.run import OpenRun, checkpoint_fingerprint, current_checkpoints, provenance_columns
+from mech_pipeline.pipeline.run import (
+    OpenRun,
+    checkpoint_fingerprint,
+    current_checkpoints,
+    provenance_columns,
+    training_fingerprint,
+)
 from mech_pipeline.progress import Progress, Report, ignore_progress
 from mech_pipeline.provenance import device, versions_json
 from mech_pipeline.spec.fingerprint import fingerprint
@@ -42,23 +48,32 @@ def missing_checkpoints(store: Store, spec: RunSpec) -> list[int]:
 
 
 def write_run_row(store: Store, spec: RunSpec, corpus_sha256: str, status: str) -> str:
-    """Writes the run's row in `runs`; returns its data version."""
-    wanted = run_row_fingerprint(spec, corpus_sha256)
-    identity = spec.fingerprint(corpus_sha256)
+    """Writes the run's row in `runs`; returns its data version: what is trained, thresholds and the like aside.
+
+    Once there are checkpoints, device and versions stay those that made them.
+    """
+    version = fingerprint("run", spec.tokens_slice(), spec.training_slice(), corpus_sha256)
+    made_with = _made_with(store, spec) if current_checkpoints(store, spec) else None
+    used_device, used_versions = made_with or (device(spec.training.threads), versions_json())
     rows = {
         "run": [spec.run],
         "experiment": [spec.experiment],
         "arm": [spec.arm],
         "seed": [spec.seed],
-        "fingerprint": [identity],
+        "fingerprint": [spec.fingerprint(corpus_sha256)],
         "spec": [spec.model_dump_json()],
         "status": [status],
-        "device": [device(spec.training.threads)],
-        "versions": [versions_json()],
-        **provenance_columns(1, wanted, identity),
+        "device": [used_device],
+        "versions": [used_versions],
+        **provenance_columns(1, run_row_fingerprint(spec, corpus_sha256), version),
     }
     store.write("runs", rows, replace={"run": [spec.run]})
-    return identity
+    return version
+
+
+def _made_with(store: Store, spec: RunSpec) -> tuple[str, str] | None:
+    with connect(store.root, ["runs"]) as connection:
+        return connection.execute("select device, versions from runs where run = ?", [spec.run]).fetchone()
 
 
 def run_row_fingerprint(spec: RunSpec, corpus_sha256: str) -> str:
@@ -163,13 +178,25 @@ def _write_metrics(run: OpenRun, updates: list[Update], made_from: str) -> None:
     )
 
 
+def batches_are_current(store: Store, spec: RunSpec) -> bool:
+    """Whether the table `batches` holds this run's order; false while its tokens are not made."""
+    training = training_fingerprint(store, spec)
+    stored = stored_versions(store, "batches", spec.run).get((-1, ""))
+    return (
+        training is not None and stored is not None and stored.input_fingerprint == _batches_fingerprint(training, spec)
+    )
+
+
+def _batches_fingerprint(training: str, spec: RunSpec) -> str:
+    return fingerprint(training, "batches", spec.training.steps)
+
+
 def write_batches(store: Store, spec: RunSpec) -> None:
     """The table of which examples each update saw; a pure function of seed and step, kept for SQL."""
-    run = OpenRun(store, spec)
-    made_from = fingerprint(run.training, "batches", spec.training.steps)
-    stored = stored_versions(store, "batches", spec.run)
-    if stored and next(iter(stored.values())).input_fingerprint == made_from:
+    if batches_are_current(store, spec):
         return
+    run = OpenRun(store, spec)
+    made_from = _batches_fingerprint(run.training, spec)
     steps = range(spec.training.steps)
     ids = [name for step in steps for name in run.tokens.example_ids[run.trainer.batch(step).numpy()].tolist()]
     batch = spec.training.batch

@@ -33,6 +33,12 @@ OVERRIDABLE = ("corpus", "tokenizer", "data", "model", "optimizer", "training", 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
+def _checked_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or len(set(seeds)) != len(seeds) or any(seed < 0 for seed in seeds):
+        raise ValueError(f"seeds must be one or more distinct numbers, none negative, got {list(seeds)}")
+    return seeds
+
+
 class Arm(Stage):
     """One condition of the experiment: overrides per stage, and optionally its own seeds."""
 
@@ -44,6 +50,11 @@ class Arm(Stage):
     optimizer: dict[str, Any] = {}
     training: dict[str, Any] = {}
     checkpoints: dict[str, Any] = {}
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return None if seeds is None else _checked_seeds(seeds)
 
 
 class Experiment(Stage):
@@ -78,9 +89,7 @@ class Experiment(Stage):
     @field_validator("seeds")
     @classmethod
     def _distinct_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) != len(seeds) or any(seed < 0 for seed in seeds):
-            raise ValueError(f"seeds must be distinct and not negative, got {list(seeds)}")
-        return seeds
+        return _checked_seeds(seeds)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
@@ -108,7 +117,8 @@ class Experiment(Stage):
                 raise ValueError(
                     f"{field}.arms: unknown arm {sorted(unknown)[0]!r}; allowed: {', '.join(self.arms)} or all"
                 )
-            seeds = {seed for arm in self.arms.values() for seed in (arm.seeds or self.seeds)}
+            chosen_arms = [arm for name, arm in self.arms.items() if chosen.arms == "all" or name in chosen.arms]
+            seeds = {seed for arm in chosen_arms for seed in (arm.seeds or self.seeds)}
             if chosen.seeds != "all" and (missing := set(chosen.seeds) - seeds):
                 raise ValueError(f"{field}.seeds: seed {min(missing)} is not trained; allowed: {sorted(seeds)} or all")
         return self

@@ -53,7 +53,9 @@ class Data(Stage):
     tile_tokens: tuple[int, int] = Field(
         (16, 32), description="shortest and longest snippet of a tiled example, tokens"
     )
-    held_out: Share = Field(0.05, description="share of documents kept for probes, never trained on")
+    held_out: Share = Field(
+        0.05, description="share of the tokens, in whole documents, kept for probes and never trained on"
+    )
     seed: int = Field(0, ge=0, description="draws the pool; the same for all seeds of an experiment")
 
     @model_validator(mode="after")

@@ -21,11 +21,11 @@ class AddedMaskAttention(NativeAttention):
         hidden_states: Float[Tensor, "example token d_model"],
         attention_mask: None = None,
         position_ids: Int[Tensor, "example token"] | None = None,
-        **_: object,
+        **unused: object,
     ) -> tuple[Float[Tensor, "example token d_model"], Float[Tensor, "example head token token"]]:
         """Attention output and pattern."""
         assert attention_mask is None, "training batches are never padded"
-        batch, length, _ = hidden_states.shape
+        batch, length = hidden_states.shape[:2]
         query, key, value = (
             project(hidden_states).view(batch, length, self.n_heads, self.d_head).transpose(1, 2)
             for project in (self.q, self.k, self.v)

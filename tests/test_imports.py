@@ -1,0 +1,38 @@
+"""One direction of imports: research code never sees Dagster, nor the folders that do."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+COMPOSITION_ROOTS = {"definitions.py", "cli.py"}
+
+
+def research_modules():
+    folder = ROOT / "mech_pipeline"
+    return [path for path in folder.rglob("*.py") if not (path.parent == folder and path.name in COMPOSITION_ROOTS)]
+
+
+def test_research_code_imports_without_dagster():
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in research_modules()]
+    code = "import sys; sys.modules['dagster'] = None\n" + "\n".join(
+        f"import {name.removesuffix('.__init__')}" for name in names
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, cwd=ROOT)
+
+
+def test_research_code_imports_neither_assets_nor_resources():
+    for path in research_modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for module in modules:
+                assert not module.startswith(("mech_pipeline.assets", "mech_pipeline.resources", "dagster")), (
+                    f"{path}: {module}"
+                )
+
+
+def test_resources_do_not_import_assets():
+    for path in (ROOT / "resources").glob("*.py"):
+        assert "mech_pipeline.assets" not in path.read_text()
