@@ -54,19 +54,19 @@ def run(
     file = file.absolute()
     home, root = project_home(), store_root()
     os.chdir(home)
-    warm_up()
+    if not (root / "reports").is_dir():
+        warm_up()  # a first run surely has work for workers; a later one may not
     from mech_pipeline.spec.experiment import load_experiment
 
     experiment = load_experiment(file)
     from mech_pipeline.assets.launch import Launch
-    from mech_pipeline.pipeline.plan import describe
     from mech_pipeline.store.store import Store
 
     processes = workers or min(os.cpu_count() or 1, len(experiment.runs()))
     with _progress_lines() as emit:
         launch = Launch(experiment, file, home, Store(root), emit, processes)
         if launch.is_current():
-            emit(f"{experiment.experiment}: nothing to recompute, {describe(launch.todo())}")
+            emit(f"{experiment.experiment}: nothing to recompute, everything is current")
         else:
             emit(f"{experiment.experiment}: {len(experiment.runs())} runs, {processes} processes, store {root}")
             try:

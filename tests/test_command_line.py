@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -108,6 +110,25 @@ def test_tables_status_and_report_commands(project):
     assert "update_step" in mech(home, "tables", "ledger").stdout
     assert "tiny.control.s0" in mech(home, "status", "experiments/tiny.yaml").stdout
     assert mech(home, "report", "tiny").stdout.strip() == str(home / "store" / "reports" / "tiny.html")
+
+
+def readme_commands():
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    return [line.split(" #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def test_every_command_in_the_readme_works(project):
+    """On the tiny experiment instead of the demo; `make` targets are resolved, not run."""
+    home, _ = project
+    commands = readme_commands()
+    assert {"make demo", "make test", "make ui"} <= set(commands)
+    for command in commands:
+        words = shlex.split(command.replace("induction", "tiny"))
+        if words[0] == "make":
+            subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+        else:
+            assert words[0] == ".venv/bin/mech", f"no test runs {command}"
+            assert mech(home, *words[1:]).stdout
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,17 @@ changed nothing leaves nothing to do after it.
 from mech_pipeline.pipeline import analysis, formation, influence, ledger, tokens, training
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.currency import outdated, stored_versions
+from mech_pipeline.store.currency import one_look, outdated, stored_versions
 from mech_pipeline.store.store import Store
-
-STAGES = ("spec", "training", "analysis", "formation", "ledger", "influence")
 
 
 def ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, int]:
     """Stages that can run now and have something to do, with the number of cells (checkpoints for training)."""
+    with one_look():
+        return _ready_stages(store, spec, corpus_sha256)
+
+
+def _ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, int]:
     row = stored_versions(store, "runs", spec.run).get((-1, ""))
     stale_row = row is None or row.input_fingerprint != training.run_row_fingerprint(spec, corpus_sha256)
     missing_tokens = outdated(stored_versions(store, "tokens", spec.run), tokens.wanted(spec, corpus_sha256))
@@ -41,12 +44,3 @@ def _after_analysis(run: OpenRun) -> dict[str, int]:
         return {"formation": len(waiting)}
     step = formation.influence_step(store, spec) if spec.influence.mechanisms else None
     return {"influence": len(influence.pending(run, step)) if step else 0}
-
-
-def describe(ready: dict[str, dict[str, int]]) -> str:
-    """One line on what is left, for people."""
-    if not any(ready.values()):
-        return "everything is current"
-    return "; ".join(
-        f"{run}: {', '.join(f'{stage} ({n})' for stage, n in todo.items())}" for run, todo in ready.items() if todo
-    )

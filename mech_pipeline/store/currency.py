@@ -5,7 +5,9 @@ be made from now. The data version of a cell is the hash of its rows, so a recom
 leaves everything downstream current.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from mech_pipeline.spec.fingerprint import fingerprint
@@ -25,8 +27,33 @@ class Version:
     data_version: str
 
 
+_remembered: ContextVar[dict[tuple[str, str, str], dict[Cell, Version]] | None] = ContextVar(
+    "_remembered", default=None
+)
+
+
+@contextmanager
+def one_look() -> Iterator[None]:
+    """While the block runs, each (table, run) is read once: a plan asks the same questions many times."""
+    token = _remembered.set({})
+    try:
+        yield
+    finally:
+        _remembered.reset(token)
+
+
 def stored_versions(store: Store, name: str, run: str) -> dict[Cell, Version]:
     """The versions of every cell of a run in a table."""
+    remembered = _remembered.get()
+    key = (str(store.root), name, run)
+    if remembered is None:
+        return _read_versions(store, name, run)
+    if key not in remembered:
+        remembered[key] = _read_versions(store, name, run)
+    return remembered[key]
+
+
+def _read_versions(store: Store, name: str, run: str) -> dict[Cell, Version]:
     table = TABLES[name]
     step = "step" if "step" in table.keys else "-1"
     item = table.item or "''"

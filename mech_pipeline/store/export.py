@@ -17,10 +17,6 @@ def as_table(frame: pl.DataFrame) -> Table:
     caption = f"{frame.height} rows"
     if frame.height > _SHOWN_ROWS:
         caption = f"{_SHOWN_ROWS} of {frame.height} rows: --format csv shows all"
-        f"{frame.height} rows"
-        if frame.height <= _SHOWN_ROWS
-        else f"{_SHOWN_ROWS} of {frame.height} rows: --format csv shows all"
-    )
     table = Table(*frame.columns, caption=caption)
     for row in frame.head(_SHOWN_ROWS).iter_rows():
         table.add_row(*(_cell(value) for value in row))
