@@ -7,6 +7,7 @@ that was acknowledged; the next launch continues.
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -187,7 +188,8 @@ class Launch:
             problem, _, next_step = first.error.partition(" → ")
             return MechError(problem + more, next_step)
         path = self.home / ".dagster" / "last_error.txt"
-        path.write_text(first.trace)
+        with suppress(OSError):  # a full disk must not hide what went wrong
+            path.write_text(first.trace)
         return MechError(first.error + more, f"the traceback is in {path}")
 
     def _start_workers(self) -> None:

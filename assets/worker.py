@@ -77,6 +77,10 @@ def _outcome(executor, task: Task) -> Outcome:  # type: ignore[no-untyped-def]  
     except MechError as error:
         return Outcome(task, str(error))
     except Exception as error:
+        if "disk is full" in str(error) or "No space left on device" in str(error):  # Dagster's own database
+            return Outcome(
+                task, "the disk is full; what was stored before is whole → free space and run the same command again"
+            )
         what = f"{task.stage} of {task.run or task.experiment}: {type(error).__name__}: {error}"
         return Outcome(task, " ".join(what.split()), traceback.format_exc())
     return Outcome(task)

@@ -177,7 +177,7 @@ def _progress_lines() -> Iterator[Callable[[str], None]]:
             label, _, rest = line.partition(": ")
             if "took" in rest or (label not in lines and "/" not in rest):
                 lines.pop(label, None)
-                live.console.print(line)
+                live.console.print(line, markup=False)
             else:
                 lines[label] = line
             live.update(Text("\n".join(lines.values())))
