@@ -17,7 +17,7 @@ import dagster as dg
 
 from mech_pipeline.assets.execute import LAUNCHER_TAG, close_orphans
 from mech_pipeline.assets.partitions import register
-from mech_pipeline.assets.processes import worker_context
+from mech_pipeline.assets.processes import warm_up, worker_context
 from mech_pipeline.assets.worker import Line, Outcome, Task, work
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
@@ -193,6 +193,7 @@ class Launch:
         return MechError(first.error + more, f"the traceback is in {path}")
 
     def _start_workers(self) -> None:
+        warm_up()
         context = worker_context()
         experiments = str(self.file.parent)
         for _ in range(self.workers):

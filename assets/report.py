@@ -28,11 +28,17 @@ def experiment_report(
     """One self-contained HTML page: curves of all seeds, ledger, influence, and what each number may be used for."""
     experiment = experiments.load(config.file, context.partition_key)
     made = stage.make_report(store.open(), experiment)
-    pictures = {name: dg.MetadataValue.md(_inline(png)) for name, png in made.figures.items()}
+    pictures = {_label(name): dg.MetadataValue.md(_inline(png)) for name, png in made.figures.items()}
     return dg.MaterializeResult(
         metadata={"report": dg.MetadataValue.path(made.path), **pictures},
         data_version=dg.DataVersion(made.data_version),
     )
+
+
+def _label(name: str) -> str:
+    """`ledger_over_steps.induction_copy_advantage.png` → `ledger over steps (induction_copy_advantage)`."""
+    figure, *of = name.removesuffix(".png").split(".")
+    return figure.replace("_", " ") + "".join(f" ({part})" for part in of)
 
 
 def _inline(png: bytes) -> str:
