@@ -8,6 +8,7 @@ import torch
 
 from mech_pipeline.attribution.contraction import Contraction
 from mech_pipeline.attribution.ledger import replay_with_factors, window_account
+from mech_pipeline.attribution.quadrature import path_averages
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.training.optimizer import State
 from tests.conftest import ARCHITECTURES, OPTIMIZERS, components
@@ -79,8 +80,6 @@ def test_splitting_a_run_into_windows_does_not_change_an_examples_whole_effect(m
 
 def test_imbalance_falls_at_fourth_order_when_steps_are_subdivided(make_trainer, tiny_probe):
     """Dividing one straight step into n makes Simpson's error fall like n⁻⁴ (16-fold per halving)."""
-    from mech_pipeline.attribution.ledger import _path_gradients
-
     trainer = make_trainer()
     made = trainer.step(State.initial(trainer.flat.vector))
     direction = made.after.theta - made.before.theta
@@ -103,7 +102,7 @@ def test_imbalance_falls_at_fourth_order_when_steps_are_subdivided(make_trainer,
         updates = [dataclasses.replace(made, before=a, after=b) for a, b in pairwise(states)]
         explained = sum(
             float(g @ (u.after.theta - u.before.theta))
-            for g, u in zip(_path_gradients(at, updates), updates, strict=True)
+            for g, u in zip(path_averages(at, updates), updates, strict=True)
         )
         errors.append(abs(explained - truth))
     assert errors[0] > 1e-9, "the step is too small to see the order"
@@ -122,3 +121,31 @@ def test_a_wrong_clip_factor_is_noticed(make_trainer, tiny_probe):
         trainer.optimizer, parts, Contraction(trainer.flat, parts), lambda theta: torch.ones_like(theta), wrong, factors
     )
     assert account.update_error > 1e-2
+
+
+def test_steps_too_large_for_one_panel_are_refined_until_they_explain_their_change(make_trainer, tiny_probe):
+    """A learning rate at which plain Simpson misses by more than the accepted error."""
+    optimizer = OPTIMIZERS["adamw, never clipped"].model_copy(update={"learning_rate": 0.2})
+    trainer = make_trainer(optimizer=optimizer)
+    updates = list(trainer.updates(State.initial(trainer.flat.vector), 4))
+    value = MECHANISMS[SMOOTH].value
+
+    def at(theta):
+        trainer.flat.load(theta)
+        return trainer.flat.gradient(value(trainer.flat.model, tiny_probe))
+
+    def value_at(state):
+        trainer.flat.load(state.theta)
+        return float(value(trainer.flat.model, tiny_probe).detach())
+
+    def errors(averages):
+        pairs = zip(averages, updates, strict=True)
+        return [
+            abs(float(g @ (u.after.theta - u.before.theta)) - (value_at(u.after) - value_at(u.before)))
+            for g, u in pairs
+        ]
+
+    plain, refined = errors(path_averages(at, updates)), errors(path_averages(at, updates, value_at))
+    assert max(plain) > 1e-4
+    for error, made in zip(refined, updates, strict=True):
+        assert error <= 2e-6 * abs(value_at(made.after) - value_at(made.before)) + 1e-7

@@ -256,6 +256,26 @@ def test_stored_ledger_sums_to_the_change_of_stored_values(store):
         assert one[5:] == pytest.approx(two[5:], rel=1e-5, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"layers": 1, "heads": 2, "d_model": 16, "d_mlp": 24, "normalization": "layer_norm"}},
+        {"model": {"layers": 2, "heads": 4, "d_model": 16, "positions": "rotary", "normalization": "rms_norm"}},
+        {"optimizer": {"kind": "sgd", "learning_rate": 0.3, "warmup_steps": 0}},
+        {"optimizer": {"learning_rate": 0.05, "warmup_steps": 0}},
+        {"data": {"context": 16, "examples": 10, "tile_tokens": [4, 8], "held_out": 0.2}},
+    ],
+    ids=["mlp and layer norm", "rotary and rms norm", "sgd", "violent steps", "examples repeat within a batch"],
+)
+def test_other_models_optimizers_and_data_balance_too(store, change):
+    spec = spec_of(**change)
+    fill(store, spec)
+    run = OpenRun(store, spec)
+    assert ledger.compute_ledger(run, spec.checkpoint_steps()) == 5
+    assert influence.compute_influence(run, 6) == 1
+    assert query(store.root, "select count(*) > 0 from influence").fetchall() == [(True,)]
+
+
 def test_a_ledger_that_does_not_balance_is_not_stored(store, monkeypatch):
     spec = spec_of()
     fill(store, spec)

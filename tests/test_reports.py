@@ -171,11 +171,11 @@ def write_attribution(store: Store) -> None:
     write(
         store,
         "ledger_balance",
-        ("run", "step", "mechanism", "change", "explained", "gross", "update_error", "example_error"),
+        ("run", "step", "mechanism", "change", "explained", "updates", "gross", "update_error", "example_error"),
         [
-            (RUN, 10, MECHANISM, 0.375, 0.375, 1.0, 1e-7, 3e-7),
-            (RUN, 20, MECHANISM, 5.0625, 5.0625, 5.0, 2e-7, 1e-7),
-            (RUN, 30, MECHANISM, 7.5, 8.0, 8.0, 0.0, 0.0),
+            (RUN, 10, MECHANISM, 0.375, 0.375, 10, 1.0, 1e-7, 3e-7),
+            (RUN, 20, MECHANISM, 5.0625, 5.0625, 10, 5.0, 2e-7, 1e-7),
+            (RUN, 30, MECHANISM, 7.5, 8.0, 10, 8.0, 0.0, 0.0),
         ],
         run=[RUN],
     )

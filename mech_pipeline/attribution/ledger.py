@@ -2,7 +2,7 @@
 
 Over the updates of one window (from one checkpoint to the next), with the optimizer form of `training/optimizer.py`:
 
-    M(θ_{t+1}) − M(θ_t) = ⟨ḡ_t, θ_{t+1} − θ_t⟩,     ḡ_t = ∫₀¹ ∇M(θ_t + u(θ_{t+1} − θ_t)) du     (Simpson: ends + middle)
+    M(θ_{t+1}) − M(θ_t) = ⟨ḡ_t, θ_{t+1} − θ_t⟩,     ḡ_t = ∫₀¹ ∇M(θ_t + u(θ_{t+1} − θ_t)) du     (Simpson, see quadrature.py)
     a'_t = β a'_{t+1} + (η_t / r₁) D_t ⊙ ḡ_t        (backwards; a' = 0 at the window's end)
     example i at update s:      −(c_s κ / B) ⟨∇ℓ_i(θ_s), a'_s⟩
     weight decay at update t:   −η_t λ ⟨ḡ_t, θ_t⟩
@@ -14,10 +14,10 @@ momentum carried in, so value + value_later is the whole effect of an example.
 
 D_t is taken as it was: the ledger does not ask how an example changed the second moment, so its terms are exact parts
 of what happened, not derivatives. METHOD §1; the path integral is that of ExPLAIND (2026) and integrated gradients.
-Cost per update: one training step, about one forward per direction (two of them), and two gradients of M.
+Cost per update: one training step, about one forward per direction (two of them), two gradients of M and one value.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,12 +26,10 @@ from torch import Tensor
 
 from mech_pipeline.attribution.components import Components
 from mech_pipeline.attribution.contraction import Capture, Contraction, Factors
+from mech_pipeline.attribution.quadrature import GradientAt, ValueAt, path_averages
 from mech_pipeline.spec.stages import Optimizer
 from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.optimizer import State, Vector, coefficients, scaling
-
-GradientAt = Callable[[Vector], Vector]
-"""θ → ∇M(θ)."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +81,15 @@ def window_account(
     updates: Sequence[Update],
     factors: Sequence[Factors],
     carry: Vector | None = None,
+    value_at: ValueAt | None = None,
 ) -> Account:
     """The account of one window of one mechanism.
 
     Args:
+        value_at: M itself, if the quadrature is to be refined where it misses the true change.
         carry: the `Account.carry` of the window right after this one; none if nothing comes after.
     """
-    path_gradients = _path_gradients(gradient_at, updates)
+    path_gradients = path_averages(gradient_at, updates, value_at)
     within = torch.zeros_like(updates[0].before.theta)
     later = within.clone() if carry is None else carry.clone()
     examples, examples_later, decay = [], [], []
@@ -119,20 +119,6 @@ def window_account(
         update_error=update_error,
         example_error=example_error,
     )
-
-
-def _path_gradients(gradient_at: GradientAt, updates: Sequence[Update]) -> list[Vector]:
-    """ḡ_t of every update by Simpson's rule.
-
-    Error of fourth order in the step; exact where M is a polynomial of degree 4 or less along it.
-    """
-    end = gradient_at(updates[0].before.theta)
-    gradients = []
-    for made in updates:
-        middle = gradient_at((made.before.theta + made.after.theta) / 2)
-        begin, end = end, gradient_at(made.after.theta)
-        gradients.append((begin + 4 * middle + end) / 6)
-    return gradients
 
 
 def _example_error(made: Update, parts: Tensor, adjoint: Vector, factor: float) -> float:

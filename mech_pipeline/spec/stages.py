@@ -20,7 +20,7 @@ class Corpus(Stage):
     """Where the text comes from: exactly one of the three."""
 
     python_stdlib: bool = Field(False, description="the running Python's own standard library source")
-    files: str | None = Field(None, description="glob of UTF-8 text files, relative to the folder `mech` runs in")
+    files: str | None = Field(None, description="glob of UTF-8 text files, relative to the folder of dagster.yaml")
     dataset: str | None = Field(
         None, description="Hugging Face dataset: a hub name or a folder saved with save_to_disk"
     )

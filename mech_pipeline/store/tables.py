@@ -245,6 +245,7 @@ TABLES: dict[str, Table] = {
                     "unit of the mechanism",
                 ),
                 Column("explained", "float64", "sum of the ledger's values", "unit of the mechanism"),
+                Column("updates", "int32", "updates in the window", "updates"),
                 Column("gross", "float64", "sum of |net effect of one update|", "unit of the mechanism"),
                 Column(
                     "update_error",
