@@ -63,7 +63,6 @@ class Store:
         rows: Mapping[str, Any] | pa.Table,
         *,
         replace: Mapping[str, Sequence[Any]],
-        commit_info: Mapping[str, str] | None = None,
     ) -> int:
         """Replaces the cells named by `replace` with `rows`, in one commit. Returns the number of rows written.
 
@@ -89,9 +88,7 @@ class Store:
                         mode="overwrite",
                         predicate=predicate,
                         writer_properties=_writer_properties(table),
-                        commit_properties=CommitProperties(
-                            custom_metadata=dict(commit_info or {}), max_commit_retries=30
-                        ),
+                        commit_properties=CommitProperties(max_commit_retries=30),
                     )
                     break
                 except CommitFailedError:
