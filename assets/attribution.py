@@ -29,7 +29,7 @@ CHECKS = ("examples_sum_to_update", "ledger_sums_to_change")
     output_required=False,
 )
 def ledger(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
-    """What happened since the previous checkpoint, per example and component. Exact; not a prediction. 70 ms an update."""
+    """What happened since the previous checkpoint, per example and component. Exact; not a prediction. 0.1 s an update."""
     run, steps = split_keys(context.partition_keys)
     opened = OpenRun(store.open(), store.run_spec(run))
     if not opened.spec.ledger:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from mech_pipeline.assets.events import PartitionEvents, emitter
-from mech_pipeline.assets.partitions import BATCH, partition, run_step, runs, split_keys
+from mech_pipeline.assets.partitions import BATCH, by_run, partition, run_step, runs, split_keys
 from mech_pipeline.assets.spec import run_spec, tokens
 from mech_pipeline.pipeline import training as training_stage
 from mech_pipeline.pipeline.run import TRAINING_VERSION, OpenRun
@@ -22,7 +22,7 @@ from mech_pipeline.store.currency import combined_version
     backfill_policy=BATCH,
     output_required=False,
     pool="gpu_analysis",
-    deps=[dg.AssetDep(run_spec, partition_mapping=dg.MultiToSingleDimensionPartitionMapping("run"))],
+    deps=[dg.AssetDep(run_spec, partition_mapping=by_run)],
 )
 def checkpoint(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
     """A kept state: weights, moments, cursor; reported by `training_run` while it trains. Materializing it verifies it."""
