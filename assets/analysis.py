@@ -7,21 +7,13 @@ import dagster as dg
 from mech_pipeline.assets.events import PartitionEvents, progress
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
 from mech_pipeline.assets.training import checkpoint
-from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.pipeline import analysis as stage
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resources.store import StoreResource
-from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import partition_version, stored_versions
 from mech_pipeline.store.store import Store
 
-_MECHANISMS = fingerprint({name: m.version for name, m in MECHANISMS.items()})[:8]
-CODE_VERSIONS = {
-    "mechanism_values": _MECHANISMS,
-    "head_scores": fingerprint({name: d.version for name, d in DETECTORS.items()})[:8],
-    "gradients": f"{stage.GRADIENTS_VERSION}-{_MECHANISMS}",
-}
 _DESCRIPTIONS = {
     "mechanism_values": "Every mechanism at a checkpoint: a few rows, 20 ms.",
     "head_scores": "Every detector on every attention head at a checkpoint: 32 rows in the demo, 20 ms.",
@@ -37,7 +29,7 @@ _DESCRIPTIONS = {
             skippable=True,
             group_name="analysis",
             description=_DESCRIPTIONS[name],
-            code_version=CODE_VERSIONS[name],
+            code_version=stage.CODE_VERSIONS[name],
             kinds={"safetensors" if name == "gradients" else "deltalake"},
         )
         for name in stage.OUTPUTS
@@ -57,7 +49,7 @@ def checkpoint_analysis(context: dg.AssetExecutionContext, store: StoreResource)
     tables = [name for name in tables if getattr(opened.spec, _REQUEST[name])]
     keys = [partition(run, step) for step in steps]
     events = {
-        name: PartitionEvents(context, name, CODE_VERSIONS[name], {"checkpoint": lambda key: key}, keys)
+        name: PartitionEvents(context, name, stage.CODE_VERSIONS[name], {"checkpoint": lambda key: key}, keys)
         for name in tables
     }
     report = progress(context, f"analyse {run}", len(steps), "checkpoints")

@@ -88,7 +88,7 @@ def _ledger_check(name: str, description: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=ledger, name=name, description=description, blocking=True)
     def check(store: StoreResource) -> dg.AssetCheckResult:
         with connect(store.open().root, ["ledger_balance"]) as connection:
-            rows = connection.execute("select * from ledger_balance").pl().to_dicts()
+            rows = connection.sql("select * from ledger_balance").pl().to_dicts()
         failed = [f"{row['run']}|{row['step']}" for row in rows if not ledger_stage.checks(row)[name]]
         return dg.AssetCheckResult(passed=not failed, metadata={"windows": len(rows), "failed": failed[:20]})
 

@@ -198,7 +198,7 @@ class Launch:
         experiments = str(self.file.parent)
         for _ in range(self.workers):
             ours, theirs = context.Pipe()
-            arguments = (theirs, str(self.home), str(self.store.root), experiments, os.getpid())
+            arguments = (theirs, str(self.home), self.store.root, experiments, os.getpid())
             process = context.Process(target=work, args=arguments, daemon=True)
             process.start()
             theirs.close()

@@ -7,9 +7,10 @@ import dagster as dg
 from mech_pipeline.assets.formation import formation
 from mech_pipeline.assets.partitions import experiments as experiment_partitions
 from mech_pipeline.assets.spec import ExperimentFile
+from mech_pipeline.home import local_folder
 from mech_pipeline.pipeline import report as stage
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
-from mech_pipeline.store.catalog import write_warehouse
+from mech_pipeline.store.warehouse import write_warehouse
 
 
 @dg.asset(
@@ -48,4 +49,5 @@ def _inline(png: bytes) -> str:
 @dg.asset(group_name="store", kinds={"duckdb"}, deps=[formation], code_version="1")
 def warehouse(store: StoreResource) -> dg.MaterializeResult:
     """`warehouse.duckdb`: views only, over the newest snapshot; opens in the DuckDB command line. A second."""
-    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(write_warehouse(store.open().root))})
+    root = store.open().root
+    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(write_warehouse(root, local_folder(root)))})

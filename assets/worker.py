@@ -60,7 +60,7 @@ def work(connection: Connection, home: str, store: str, experiments: str, launch
 
     add_sink(lambda line: connection.send(Line(line)))
     with dg.DagsterInstance.from_config(home) as instance:
-        executor = Executor(build_definitions(Path(store), Path(experiments)), instance, launcher_pid)
+        executor = Executor(build_definitions(store, Path(experiments)), instance, launcher_pid)
         while True:
             try:
                 task: Task = connection.recv()

@@ -1,4 +1,4 @@
-"""`mech`: run experiments, ask the store, find reports."""
+"""`mech`: run experiments, find reports; the commands about the store are in `store_cli.py`."""
 
 import os
 import sys
@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.store_cli import existing_store, history, maintain, migrate, sql, tables, verify, warehouse
 
 app = typer.Typer(
     help="Training process transparency: which training data made this mechanism, when, and how do we know?",
@@ -25,15 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class Format(StrEnum):
-    """How a query's result is printed."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-    parquet = "parquet"
 
 
 @app.command()
@@ -49,12 +40,12 @@ def run(
     """
     began = time.monotonic()
     from mech_pipeline.assets.processes import warm_up
-    from mech_pipeline.home import project_home, store_root
+    from mech_pipeline.home import local_folder, project_home, store_root
 
     file = file.absolute()
     home, root = project_home(), store_root()
     os.chdir(home)
-    if not (root / "reports").is_dir():
+    if not Path(root, "reports").is_dir():
         warm_up()  # a first run surely has work for workers; a later one may not
     from mech_pipeline.spec.experiment import load_experiment
 
@@ -76,7 +67,7 @@ def run(
                 raise typer.Exit(130) from None
     from mech_pipeline.reports.summary import summary
 
-    print(summary(root, experiment))
+    print(summary(root, experiment, local_folder(root)))
     print(f"\ndone in {time.monotonic() - began:.0f} s")
 
 
@@ -103,64 +94,23 @@ def status(
 
 
 @app.command()
-def sql(
-    query: Annotated[str, typer.Argument(help="one SELECT; `mech tables` lists tables and columns")],
-    format: Annotated[Format, typer.Option(help="how to print the result")] = Format.table,
-    output: Annotated[
-        Path | None, typer.Option(help="write to this file instead (needed for parquet in a terminal)")
-    ] = None,
-) -> None:
-    """Query the store. Read-only; every query sees one snapshot of each table."""
-    from mech_pipeline.home import store_root
-    from mech_pipeline.store import export
-    from mech_pipeline.store.catalog import query as run_query
-
-    frame = run_query(_existing(store_root()), query).pl()
-    if format is Format.table and output is None:
-        Console().print(export.as_table(frame))
-        return
-    content = export.as_bytes(frame, "csv" if format is Format.table else format.value)
-    if output is not None:
-        export.save(output, content)
-    elif format is Format.parquet and sys.stdout.isatty():
-        raise MechError("Parquet is not for a terminal", "add --output FILE.parquet")
-    else:
-        sys.stdout.buffer.write(content)
-
-
-@app.command()
-def tables(name: Annotated[str | None, typer.Argument(help="one table; default: all")] = None) -> None:
-    """List tables, or the columns of one, with units and meanings."""
-    from mech_pipeline.store.tables import TABLES
-
-    if name is None:
-        shown = RichTable("table", "a row is", "columns")
-        for table in TABLES.values():
-            shown.add_row(table.name, table.meaning, ", ".join(column.name for column in table.columns))
-    elif name in TABLES:
-        shown = RichTable("column", "type", "unit", "meaning", title=TABLES[name].meaning)
-        for column in TABLES[name].all_columns:
-            shown.add_row(column.name, column.type, column.unit, column.meaning)
-    else:
-        raise MechError(f"there is no table {name!r}", f"tables are {', '.join(TABLES)}")
-    Console().print(shown)
-
-
-@app.command()
 def report(experiment: Annotated[str, typer.Argument(help="experiment name, for example induction")]) -> None:
-    """Print where the newest report of an experiment is."""
-    from mech_pipeline.home import store_root
+    """Print where the newest report of an experiment is (from S3, a local copy is made)."""
+    from mech_pipeline.home import local_folder
+    from mech_pipeline.pipeline.report import report_name
+    from mech_pipeline.store.export import save
 
-    path = _existing(store_root()) / "reports" / f"{experiment}.html"
-    if not path.is_file():
+    files, name = existing_store(), report_name(experiment)
+    if files.info(name) is None:
         raise MechError(f"experiment {experiment!r} has no report", "`mech run` its file")
+    path = local_folder(files.root) / name
+    if "://" in files.root:
+        save(path, files.read(name))
     print(path)
 
 
-def _existing(root: Path) -> Path:
-    if not (root / "store.layout").is_file():
-        raise MechError(f"there is no store at {root}", "`make demo` makes one, or set MECH_STORE")
-    return root
+for command in (sql, tables, history, verify, maintain, migrate, warehouse):
+    app.command()(command)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from mech_pipeline.home import project_home, store_root
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
 
 
-def build_definitions(store: Path, experiments: Path) -> dg.Definitions:
+def build_definitions(store: str, experiments: Path) -> dg.Definitions:
     """All definitions over one store and one folder of experiments."""
     return dg.Definitions(
         assets=[
@@ -27,7 +27,7 @@ def build_definitions(store: Path, experiments: Path) -> dg.Definitions:
         ],
         asset_checks=attribution.ledger_checks,
         resources={
-            "store": StoreResource(root=str(store)),
+            "store": StoreResource(root=store),
             "experiments": ExperimentsResource(folder=str(experiments)),
         },
         executor=dg.in_process_executor,

@@ -21,7 +21,14 @@ def project_home() -> Path:
     raise MechError(f"no dagster.yaml in {here} or above it", "run inside the project folder, or set MECH_HOME to it")
 
 
-def store_root() -> Path:
-    """MECH_STORE, or `store/` in the project folder."""
+def store_root() -> str:
+    """MECH_STORE (a folder, or `s3://bucket/prefix`), or `store/` in the project folder."""
     named = os.environ.get("MECH_STORE")
-    return Path(named).absolute() if named else project_home() / "store"
+    if named and "://" in named:
+        return named.rstrip("/")
+    return str(Path(named).absolute() if named else project_home() / "store")
+
+
+def local_folder(root: str) -> Path:
+    """Where files that people open (reports, warehouse.duckdb) lie on this machine: in a local store, or `.mech/`."""
+    return project_home() / ".mech" if "://" in root else Path(root)

@@ -18,8 +18,9 @@ class StoreResource(dg.ConfigurableResource):
     root: str
 
     def open(self) -> Store:
-        """The store at that root."""
-        return Store(self.root)
+        """The store at that root; its commits name the Dagster run that this resource serves."""
+        context = self.get_resource_context()
+        return Store(self.root, dagster_run=context.run_id or "")
 
     def run_spec(self, run: str) -> RunSpec:
         """The resolved spec of a run, as `run_spec` wrote it.
@@ -28,10 +29,10 @@ class StoreResource(dg.ConfigurableResource):
             MechError: the run was never registered.
         """
         with connect(self.open().root, ["runs"]) as connection:
-            row = connection.execute("select spec from runs where run = ?", [run]).fetchone()
-        if row is None:
+            rows = connection.execute("select spec from runs where run = ?", [run]).fetchall()
+        if not rows:
             raise MechError(f"run {run} is unknown to the store", "materialize `run_spec` for it first")
-        return RunSpec.model_validate_json(row[0])
+        return RunSpec.model_validate_json(rows[0][0])
 
 
 class ExperimentsResource(dg.ConfigurableResource):

@@ -78,7 +78,7 @@ def test_changing_a_threshold_recomputes_formation_what_follows_from_it_and_the_
         home / "store",
         "select detector, arg_max(step, value) as step, max(value) from head_scores "
         "where run = 'tiny.baseline.s0' group by 1 order by step desc",
-    ).fetchall()[0]
+    ).rows()[0]
     assert best[1] > 0
     events = [{"detector": best[0], "threshold": best[2], "sustain": 1}]
     write_experiment(home / "experiments" / "tiny.yaml", formation=events)
@@ -211,4 +211,4 @@ def test_a_stopped_run_loses_nothing_and_continues(tmp_path, sign):
 def kept(home):
     if not (home / "store" / "tables" / "checkpoints").is_dir():
         return {}
-    return dict(query(home / "store", "select step, data_version from checkpoints").fetchall())
+    return dict(query(home / "store", "select step, data_version from checkpoints").rows())

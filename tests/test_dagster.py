@@ -59,7 +59,7 @@ def test_every_checkpoint_is_a_partition_event_with_its_own_data_version(graph):
         assert done(instance, asset) == expected
     assert done(instance, "ledger") == expected - {str(partition(RUN, 0))}, "nothing happened before step 0"
     assert done(instance, "influence") == done(instance, "reliability") == {str(partition(RUN, 12))}
-    stored = dict(query(home / "store", "select step, data_version from checkpoints").fetchall())
+    stored = dict(query(home / "store", "select step, data_version from checkpoints").rows())
     for step in steps:
         record = instance.get_latest_data_version_record(dg.AssetKey("checkpoint"), partition_key=partition(RUN, step))
         assert record.event_log_entry.tags["dagster/data_version"] == stored[step]
@@ -98,7 +98,7 @@ def test_running_again_reports_the_same_versions_and_computes_nothing(graph):
     def version():
         return query(
             home / "store", "select string_agg(data_version, ',' order by step, detector) from head_scores"
-        ).fetchall()
+        ).rows()
 
     def tags():
         record = instance.get_latest_data_version_record(dg.AssetKey("head_scores"), partition_key=partition(RUN, 6))

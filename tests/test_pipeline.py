@@ -18,7 +18,9 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.catalog import query
 from mech_pipeline.store.currency import stored_versions
+from mech_pipeline.store.repair import repair_store
 from mech_pipeline.store.store import Store
+from mech_pipeline.store.verify import verify_store
 from mech_pipeline.training.checkpoints import state_sha256
 from mech_pipeline.training.optimizer import State
 from tests.tiny import TINY, write_text
@@ -94,8 +96,8 @@ def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder, request):
     training.train(whole, spec)
     assert checkpoint_hashes(store, spec.run) == checkpoint_hashes(whole, spec.run)
     metrics = "select step, metric, value from training_metrics order by all"
-    assert query(store.root, metrics).fetchall() == query(whole.root, metrics).fetchall()
-    assert len(query(store.root, metrics).fetchall()) == 60 * 4
+    assert query(store.root, metrics).rows() == query(whole.root, metrics).rows()
+    assert len(query(store.root, metrics).rows()) == 60 * 4
 
 
 def test_longer_runs_and_denser_plans_continue_from_what_is_kept(store):
@@ -144,14 +146,14 @@ def test_control_arm_has_no_tiled_examples_but_the_same_probe(store):
     one, two = OpenRun(store, baseline), OpenRun(store, control)
     assert one.artifacts["probe"] == two.artifacts["probe"]
     assert one.artifacts["tokenizer"] == two.artifacts["tokenizer"]
-    kinds = dict(query(store.root, "select example_id, kind from examples").fetchall())
+    kinds = dict(query(store.root, "select example_id, kind from examples").rows())
     assert {kinds[name] for name in two.tokens.example_ids} == {"plain"}
     assert sum(kinds[name] == "tiled" for name in one.tokens.example_ids) == 48
 
 
 def test_examples_table_points_at_the_source(store, folder):
     prepare(store, spec_of())
-    rows = query(store.root, 'select document, "offset", line, kind, text, repeat_at, period from examples').fetchall()
+    rows = query(store.root, 'select document, "offset", line, kind, text, repeat_at, period from examples').rows()
     assert len(rows) >= 64
     for document, offset, line, kind, text, repeat_at, period in rows:
         content = (folder / document).read_bytes()
@@ -189,7 +191,7 @@ def test_changing_a_threshold_touches_formation_only(store):
 
 
 def table_versions(store):
-    return {path.name: DeltaTable(str(path)).version() for path in (store.root / "tables").iterdir()}
+    return {path.name: DeltaTable(str(path)).version() for path in Path(store.root, "tables").iterdir()}
 
 
 def test_raising_a_detectors_version_recomputes_that_detector_only(store, monkeypatch):
@@ -203,9 +205,9 @@ def test_raising_a_detectors_version_recomputes_that_detector_only(store, monkey
     assert not pending["mechanism_values"]
     assert not pending["gradients"]
     others = "select * from head_scores where detector <> 'prefix_matching' order by all"
-    before = query(store.root, others).fetchall()
+    before = query(store.root, others).rows()
     assert analysis.analyse(run, analysis.OUTPUTS, spec.checkpoint_steps()) == len(pending["head_scores"])
-    assert query(store.root, others).fetchall() == before
+    assert query(store.root, others).rows() == before
     # the scores did not change, so formation, which reads them, has nothing to do (early cut-off)
     assert formation.compute_formation(store, spec) == 0
 
@@ -237,21 +239,21 @@ def test_stored_ledger_sums_to_the_change_of_stored_values(store):
             where mechanism = 'induction_copy_advantage')
         select step, sum(l.value), any_value(c.change) from ledger l join change c using (step) group by step order by step
     """,
-    ).fetchall()
+    ).rows()
     assert [row[0] for row in rows] == [3, 6, 12, 18, 24]
     for _, explained, change in rows:
         assert explained == pytest.approx(change, abs=3e-6), "stored values are float32 evaluations of some nats"
-    by_term = dict(query(store.root, "select term, sum(value) from ledger group by 1").fetchall())
-    later = query(store.root, "select sum(value_later) from ledger").fetchall()[0][0]
+    by_term = dict(query(store.root, "select term, sum(value) from ledger group by 1").rows())
+    later = query(store.root, "select sum(value_later) from ledger").rows()[0][0]
     assert later == pytest.approx(by_term["momentum"], rel=1e-4, abs=1e-8)
     # part of the run at a time gives the same account
-    other = Store(store.root.parent / "other")
+    other = Store(Path(store.root).parent / "other")
     fill(other, spec)
     for step in (18, 3, 24, 12, 6):
         ledger.compute_ledger(OpenRun(other, spec), [step])
     columns = "step, update_step, term, example_id, component"
     sql = f"select {columns}, value, value_later from ledger order by {columns}"
-    for one, two in zip(query(store.root, sql).fetchall(), query(other.root, sql).fetchall(), strict=True):
+    for one, two in zip(query(store.root, sql).rows(), query(other.root, sql).rows(), strict=True):
         assert one[:5] == two[:5]
         assert one[5:] == pytest.approx(two[5:], rel=1e-5, abs=1e-9)
 
@@ -273,7 +275,7 @@ def test_other_models_optimizers_and_data_balance_too(store, change):
     run = OpenRun(store, spec)
     assert ledger.compute_ledger(run, spec.checkpoint_steps()) == 5
     assert influence.compute_influence(run, 6) == 1
-    assert query(store.root, "select count(*) > 0 from influence").fetchall() == [(True,)]
+    assert query(store.root, "select count(*) > 0 from influence").rows() == [(True,)]
 
 
 def test_a_ledger_that_does_not_balance_is_not_stored(store, monkeypatch):
@@ -292,7 +294,7 @@ def test_a_ledger_that_does_not_balance_is_not_stored(store, monkeypatch):
     with pytest.raises(ledger.LedgerImbalance, match="fails ledger_sums_to_change"):
         ledger.compute_ledger(OpenRun(store, spec), spec.checkpoint_steps(), on_balance=seen.extend)
     assert seen, "the failing check is reported"
-    assert query(store.root, "select count(*) from ledger").fetchall() == [(0,)]
+    assert query(store.root, "select count(*) from ledger").rows() == [(0,)]
 
 
 def test_influence_is_stored_with_its_reliability_and_found_again(store):
@@ -303,9 +305,9 @@ def test_influence_is_stored_with_its_reliability_and_found_again(store):
     assert influence.compute_influence(run, 12) == 0
     rows = query(
         store.root, "select count(*), min(update_step), max(update_step) from influence where step = 12"
-    ).fetchall()
+    ).rows()
     assert rows == [(12 * 8, 0, 11)]
-    metrics = dict(query(store.root, "select metric, value from reliability where update_step = -1").fetchall())
+    metrics = dict(query(store.root, "select metric, value from reliability where update_step = -1").rows())
     assert set(metrics) == {"metasmoothness", "adjoint_growth", "horizon_step", "influence_sum", "reliable"}
     assert -1 <= metrics["metasmoothness"] <= 1
     with pytest.raises(MechError, match="no example has been seen yet"):
@@ -319,15 +321,18 @@ def test_a_corrupt_checkpoint_is_named_and_can_be_made_again(store):
     prepare(store, spec)
     training.train(store, spec)
     before = checkpoint_hashes(store, spec.run)
-    path = store.root / query(store.root, "select uri from checkpoints where step = 12").fetchall()[0][0]
+    path = Path(store.root) / query(store.root, "select uri from checkpoints where step = 12").rows()[0][0]
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
+    path.chmod(0o644)
     path.write_bytes(bytes(content))
     with pytest.raises(
-        MechError, match=r"checkpoint 12 of run tiny\.baseline\.s0 is corrupt: .* → rm .* and `mech run`"
+        MechError,
+        match=r"checkpoint 12 of run tiny\.baseline\.s0 is corrupt: .* → `mech verify --repair`, then `mech run`",
     ):
         OpenRun(store, spec).state(12)
-    path.unlink()
+    done = repair_store(store.files, verify_store(store.files))
+    assert done.lost == ["training_run: run tiny.baseline.s0, step 12"]
     assert training.missing_checkpoints(store, spec) == [12]
     training.train(store, spec)
     assert checkpoint_hashes(store, spec.run) == before

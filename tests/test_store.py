@@ -13,11 +13,13 @@ import duckdb
 import pytest
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store.blobs import Blob
-from mech_pipeline.store.catalog import connect, query, write_warehouse
+from mech_pipeline.store.blobs import Blob, named_sha256
+from mech_pipeline.store.catalog import connect, query
 from mech_pipeline.store.currency import outdated, partition_version, stored_versions
-from mech_pipeline.store.store import Store, check_rows, content_version
+from mech_pipeline.store.rows import check_rows, content_version
+from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
+from mech_pipeline.store.warehouse import write_warehouse
 
 
 def values(run="r", steps=(1, 2), mechanism="m", value=1.0, made_from="f"):
@@ -37,8 +39,14 @@ def write(store, steps=(1, 2), mechanism="m", **change):
     store.write("mechanism_values", rows, replace={"run": ["r"], "step": list(steps), "mechanism": [mechanism]})
 
 
+def _spoil(store, name, content):
+    path = Path(store.root, name)
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
 def read(store, sql="select step, mechanism, value from mechanism_values order by all"):
-    return query(store.root, sql).fetchall()
+    return query(store.root, sql).rows()
 
 
 @pytest.fixture
@@ -137,7 +145,7 @@ def test_warehouse_opens_as_a_plain_duckdb_file_from_anywhere(store, monkeypatch
         write(store, steps=(3,))
         write_warehouse(store.root)
         assert connection.execute("select count(*) from mechanism_values").fetchall() == [(2,)]
-    assert not list(store.root.glob(".warehouse*"))
+    assert not list(Path(store.root).glob(".warehouse*"))
 
 
 def test_currency_is_decided_by_fingerprints(store):
@@ -172,24 +180,25 @@ def test_content_versions_ignore_order_and_see_every_value():
 def test_blobs_are_checked_when_read(store):
     blob = store.put_blob("x", "a.bin", b"content")
     assert store.get_blob(blob, "thing", "do this") == b"content"
-    (store.root / blob.uri).write_bytes(b"c0ntent")
+    _spoil(store, blob.uri, b"c0ntent")
     with pytest.raises(MechError, match="thing is corrupt.*do this"):
         store.get_blob(blob, "thing", "do this")
     with pytest.raises(MechError, match="thing is missing"):
         store.get_blob(Blob("blobs/none", 1, "0"), "thing", "do this")
 
 
-def test_content_addressed_blobs_are_written_once(store):
-    first = store.put_blob("x", "a", b"same", content_addressed=True)
-    assert store.put_blob("x", "a", b"same", content_addressed=True) == first
+def test_a_blob_never_takes_the_name_of_another_and_tells_its_own_hash(store):
+    first, second = (store.put_blob("x", "a", b"same") for _ in range(2))
+    assert first.uri != second.uri
     assert first.sha256 == hashlib.sha256(b"same").hexdigest()
-    assert store.put_blob("x", "a", b"same").uri != first.uri
+    assert first.sha256.startswith(named_sha256(first.uri))
 
 
 def test_a_newer_layout_is_refused(tmp_path):
-    (tmp_path / "store.layout").write_text("99")
-    with pytest.raises(MechError, match="has layout 99, this program reads layout 1"):
-        Store(tmp_path)
+    (tmp_path / "store.json").write_text('{"layout": 99}')
+    for act in (Store, connect):
+        with pytest.raises(MechError, match="has layout 99, this program reads layouts 1 to 2"):
+            act(tmp_path)
 
 
 def _hold(root, ready):

@@ -16,7 +16,8 @@ from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.pipeline.run import OpenRun, provenance_columns
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
-from mech_pipeline.store.store import content_version
+from mech_pipeline.store.registration import registration
+from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import TABLES
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import compute_threads
@@ -26,6 +27,12 @@ from mech_pipeline.training.optimizer import Vector
 GRADIENTS_VERSION = "1"
 BATCH = "batch"
 OUTPUTS = ("mechanism_values", "head_scores", "gradients")
+_MECHANISMS = fingerprint({name: m.version for name, m in MECHANISMS.items()})[:8]
+CODE_VERSIONS = {
+    "mechanism_values": _MECHANISMS,
+    "head_scores": fingerprint({name: d.version for name, d in DETECTORS.items()})[:8],
+    "gradients": f"{GRADIENTS_VERSION}-{_MECHANISMS}",
+}
 _FLUSH_STEPS = 24
 
 
@@ -145,6 +152,7 @@ class Analyser:
                         "step": sorted(group_steps),
                         description.item: sorted(group_items),
                     },
+                    code_version=CODE_VERSIONS[table],
                 )
         self._rows = {}
 
@@ -186,25 +194,36 @@ class Analyser:
         return trainer.flat.gradient(MECHANISMS[name].value(trainer.flat.model, self.run.tokens.probe))
 
     def _keep_gradients(self, step: int, tensors: dict[str, Vector]) -> None:
-        run = self.run
+        run, parts = self.run, list(self.run.components.names)
+        count = len(parts)
+        norms = {name: run.components.norms(vector).tolist() for name, vector in tensors.items()}
+        fingerprints = wanted(run, "gradients", [step])
+        described: dict[str, list[Any]] = {
+            "run": [run.spec.run] * count * len(norms),
+            "step": [step] * count * len(norms),
+            "gradient": [name for name in norms for _ in parts],
+            "component": parts * len(norms),
+            "value": [value for values in norms.values() for value in values],
+            "input_fingerprint": [fingerprints[step, name] for name in norms for _ in parts],
+        }
         content = save(
             {
                 f"{name}.{part}": tensor.contiguous()
                 for name, vector in tensors.items()
                 for part, tensor in run.trainer.flat.named(vector).items()
-            }
+            },
+            metadata=registration("gradients", described),
         )
         blob = run.store.put_blob(f"gradients/run={run.spec.run}/step={step:08d}", "gradients.safetensors", content)
-        count = len(run.components.names)
-        for name, vector in tensors.items():
+        for name, values in norms.items():
             self._keep(
                 "gradients",
                 step,
                 name,
                 {
                     "gradient": [name] * count,
-                    "component": list(run.components.names),
-                    "value": run.components.norms(vector).tolist(),
+                    "component": parts,
+                    "value": values,
                     "uri": [blob.uri] * count,
                     "bytes": [blob.bytes] * count,
                     "sha256": [blob.sha256] * count,

@@ -8,7 +8,8 @@ from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.spec.stages import Event
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import Cell, combined_version, outdated, stored_versions
-from mech_pipeline.store.store import Store, content_version
+from mech_pipeline.store.rows import content_version
+from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
 
 CODE_VERSION = "1"
@@ -67,6 +68,7 @@ def compute_formation(store: Store, spec: RunSpec) -> int:
             "formation",
             columns | provenance_columns(1, cells[-1, event.signal], version),
             replace={"run": [spec.run], "mechanism": [event.signal]},
+            code_version=CODE_VERSION,
         )
     return len(todo)
 

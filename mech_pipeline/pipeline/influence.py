@@ -14,7 +14,7 @@ from mech_pipeline.pipeline.run import OpenRun, provenance_columns
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
-from mech_pipeline.store.store import content_version
+from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import TABLES
 from mech_pipeline.training.loop import compute_threads
 
@@ -145,7 +145,8 @@ def _write(
         "value": [row[2] for row in reliability],
     }
     version = content_version(TABLES["reliability"], metrics)
-    run.store.write("reliability", metrics | provenance_columns(len(reliability), made_from, version), replace=replace)
+    rows = metrics | provenance_columns(len(reliability), made_from, version)
+    run.store.write("reliability", rows, replace=replace, code_version=CODE_VERSION)
     scores: dict[tuple[int, str], float] = {}
     for part in finite:
         for index, score in zip(part.examples.tolist(), part.scores.tolist(), strict=True):
@@ -158,4 +159,5 @@ def _write(
         "value": list(scores.values()),
     }
     version = content_version(TABLES["influence"], columns)
-    run.store.write("influence", columns | provenance_columns(len(scores), made_from, version), replace=replace)
+    rows = columns | provenance_columns(len(scores), made_from, version)
+    run.store.write("influence", rows, replace=replace, code_version=CODE_VERSION)

@@ -23,7 +23,7 @@ from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.stages import Optimizer
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
-from mech_pipeline.store.store import content_version
+from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import TABLES
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import compute_threads
@@ -194,8 +194,8 @@ class _Book:
                 raise LedgerImbalance(row)
         replace: dict[str, list[Any]] = {"run": [run.spec.run], "step": steps, "mechanism": list(run.spec.ledger)}
         columns = {name: [row[name] for row in self._balance] for name in self._balance[0]}
-        run.store.write("ledger_balance", columns, replace=replace)
-        run.store.write("ledger", pa.concat_tables(self._rows), replace=replace)
+        run.store.write("ledger_balance", columns, replace=replace, code_version=CODE_VERSION)
+        run.store.write("ledger", pa.concat_tables(self._rows), replace=replace, code_version=CODE_VERSION)
         self.unwritten, self._rows, self._balance = [], [], []
         return steps
 

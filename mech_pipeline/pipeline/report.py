@@ -1,14 +1,12 @@
 """The report of an experiment: rendered from the store, kept as blobs, found by the table `reports`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.run import provenance_columns
 from mech_pipeline.reports.experiment_report import build_report
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.blobs import write_whole
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import combined_version, stored_versions
 from mech_pipeline.store.store import Store
@@ -49,13 +47,15 @@ def is_current(store: Store, experiment: Experiment) -> bool:
             [experiment.experiment, HTML],
         ).fetchall()
     return (
-        bool(rows) and rows[0][0] == wanted(store, experiment) and (report_path(store, experiment.experiment)).is_file()
+        bool(rows)
+        and rows[0][0] == wanted(store, experiment)
+        and store.files.info(report_name(experiment.experiment)) is not None
     )
 
 
-def report_path(store: Store, experiment: str) -> Path:
-    """Where people find the newest report of an experiment."""
-    return store.root / "reports" / f"{experiment}.html"
+def report_name(experiment: str) -> str:
+    """Where people find the newest report of an experiment, under the store's root."""
+    return f"reports/{experiment}.html"
 
 
 def make_report(store: Store, experiment: Experiment) -> StoredReport:
@@ -66,8 +66,8 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
     """
     made_from = wanted(store, experiment)
     with connect(store.root) as connection:
-        known = connection.execute("select count(*) from runs where experiment = ?", [experiment.experiment]).fetchone()
-        if not known or not known[0]:
+        known = connection.execute("select 1 from runs where experiment = ?", [experiment.experiment]).fetchall()
+        if not known:
             raise MechError(f"no run of experiment {experiment.experiment!r} is in the store", "`mech run` it first")
         report = build_report(connection, experiment)
     contents = {HTML: report.html.encode()} | {
@@ -88,7 +88,7 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
             **provenance_columns(len(blobs), made_from, version),
         },
         replace={"experiment": [experiment.experiment]},
+        code_version=CODE_VERSION,
     )
-    path = report_path(store, experiment.experiment)
-    write_whole(path, contents[HTML])
-    return StoredReport(str(path), report.figures, version)
+    store.files.write(report_name(experiment.experiment), contents[HTML])
+    return StoredReport(store.files.url(report_name(experiment.experiment)), report.figures, version)

@@ -45,10 +45,12 @@ def current_checkpoints(store: Store, spec: RunSpec) -> dict[int, Version]:
         return {}
     stored = stored_versions(store, "checkpoints", spec.run)
     blobs = _checkpoint_blobs(store, spec.run)
+    there = {(entry.name, entry.bytes) for entry in store.files.entries(f"blobs/checkpoints/run={spec.run}")}
     return {
         step: version
         for (step, _), version in sorted(stored.items())
-        if version.input_fingerprint == checkpoint_fingerprint(training, step) and _is_there(store, blobs[step])
+        if version.input_fingerprint == checkpoint_fingerprint(training, step)
+        and (blobs[step].uri, blobs[step].bytes) in there
     }
 
 
@@ -56,11 +58,6 @@ def _checkpoint_blobs(store: Store, run: str) -> dict[int, Blob]:
     with connect(store.root, ["checkpoints"]) as connection:
         rows = connection.execute("select step, uri, bytes, sha256 from checkpoints where run = ?", [run]).fetchall()
     return {row[0]: Blob(*row[1:]) for row in rows}
-
-
-def _is_there(store: Store, blob: Blob) -> bool:
-    path = store.root / blob.uri
-    return path.is_file() and path.stat().st_size == blob.bytes
 
 
 @dataclass
@@ -123,9 +120,7 @@ class OpenRun:
             raise MechError(
                 f"{what} does not exist", f"`mech run` its experiment; there is {sorted(self._blobs)[:5]} …"
             )
-        again = (
-            f"rm {self.store.root / blob.uri} and `mech run` the experiment: it is trained again from the one before"
-        )
+        again = "`mech verify --repair`, then `mech run` the experiment: it is trained again from the one before"
         content = self.store.get_blob(blob, what, again)
         return unpack_state(content, step, self.trainer.flat, what)
 

@@ -28,6 +28,7 @@ from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.store import Store
 
 CODE_VERSION = "1"
+_AGAIN = "`mech verify --repair`, then `mech run` the experiment: tokens are made again, nothing else"
 ARTIFACTS = ("tokenizer", "corpus", "pool", "probe")
 
 
@@ -92,6 +93,7 @@ def prepare_tokens(
                 "data_version": [blob.sha256],
             },
             replace={"run": [spec.run], "artifact": [cell[1]]},
+            code_version=CODE_VERSION,
         )
     return len(missing)
 
@@ -119,15 +121,12 @@ def load_tokens(store: Store, spec: RunSpec) -> Tokens:
 
 def _read(store: Store, run: str, artifact: str) -> bytes:
     with connect(store.root, ["tokens"]) as connection:
-        row = connection.execute(
+        rows = connection.execute(
             "select uri, bytes, sha256 from tokens where run = ? and artifact = ?", [run, artifact]
-        ).fetchone()
-    if row is None:
+        ).fetchall()
+    if not rows:
         raise MechError(f"run {run} has no {artifact}", "materialize `tokens` for it, or `mech run` its experiment")
-    next_step = (
-        f"delete {store.root / 'tables' / 'tokens'} and `mech run` the experiment: tokens are made again, nothing else"
-    )
-    return store.get_blob(Blob(*row), f"{artifact} of run {run}", next_step)
+    return store.get_blob(Blob(*rows[0]), f"{artifact} of run {run}", _AGAIN)
 
 
 def _shared(store: Store, fingerprints: list[str]) -> dict[str, tuple[Blob, int]]:
@@ -136,16 +135,16 @@ def _shared(store: Store, fingerprints: list[str]) -> dict[str, tuple[Blob, int]
             "select input_fingerprint, uri, bytes, sha256, rows from tokens where list_contains(?, input_fingerprint)",
             [fingerprints],
         ).fetchall()
-    return {row[0]: (Blob(*row[1:4]), row[4]) for row in rows if (store.root / row[1]).is_file()}
+    found = {row[0]: (Blob(*row[1:4]), row[4]) for row in rows}
+    return {made_from: kept for made_from, kept in found.items() if store.has_blob(kept[0])}
 
 
 def _kept_tokenisation(
     store: Store, documents: list[Document], kept: dict[str, Blob]
 ) -> tuple[Tokenizer, TokenisedCorpus, NDArray[np.bool_]]:
     """Tokenizer, tokenised corpus and held-out documents as an earlier run made them."""
-    again = f"delete {store.root / 'tables' / 'tokens'} and run again"
-    tokenizer = Tokenizer.from_str(store.get_blob(kept["tokenizer"], "tokenizer", again).decode())
-    arrays = load_arrays(store.get_blob(kept["corpus"], "tokenised corpus", again))
+    tokenizer = Tokenizer.from_str(store.get_blob(kept["tokenizer"], "tokenizer", _AGAIN).decode())
+    arrays = load_arrays(store.get_blob(kept["corpus"], "tokenised corpus", _AGAIN))
     corpus = TokenisedCorpus(documents, arrays["tokens"], arrays["starts"], token_lengths(tokenizer))
     return tokenizer, corpus, arrays["held_out"].astype(bool)
 
@@ -222,8 +221,9 @@ def _make(
         ),
     }
     return {
-        artifact: (store.put_blob("tokens", name, content, content_addressed=True), count)
+        artifact: (store.put_blob("tokens", name, content), count)
         for artifact, (name, content, count) in contents.items()
+        if artifact not in kept
     }
 
 

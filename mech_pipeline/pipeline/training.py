@@ -7,8 +7,10 @@ with their hashes on the way.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mech_pipeline.pipeline.run import (
+    TRAINING_VERSION,
     OpenRun,
     checkpoint_fingerprint,
     current_checkpoints,
@@ -21,7 +23,9 @@ from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import stored_versions
-from mech_pipeline.store.store import Store, content_version
+from mech_pipeline.store.registration import registration
+from mech_pipeline.store.rows import content_version
+from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
 from mech_pipeline.training.checkpoints import pack_state, state_sha256, vector_sha256
 from mech_pipeline.training.loop import Update, compute_threads
@@ -42,9 +46,24 @@ OnCheckpoint = Callable[[Saved], None]
 
 
 def missing_checkpoints(store: Store, spec: RunSpec) -> list[int]:
-    """Planned steps without a current checkpoint."""
+    """Planned steps without a current checkpoint, or without the metrics of the updates that lead to it."""
     present = current_checkpoints(store, spec)
-    return [step for step in spec.checkpoint_steps() if step not in present]
+    if not present:
+        return list(spec.checkpoint_steps())
+    measured = _measured_updates(store, spec.run)
+    steps = list(spec.checkpoint_steps())
+    before = dict(zip(steps[1:], steps, strict=False))
+    return [
+        step for step in steps if step not in present or not measured.issuperset(range(before.get(step, step), step))
+    ]
+
+
+def _measured_updates(store: Store, run: str) -> set[int]:
+    with connect(store.root, ["training_metrics"]) as connection:
+        rows = connection.execute(
+            "select step from training_metrics where run = ? and metric = 'loss_nats'", [run]
+        ).fetchall()
+    return {row[0] for row in rows}
 
 
 def write_run_row(store: Store, spec: RunSpec, corpus_sha256: str, status: str) -> str:
@@ -67,13 +86,14 @@ def write_run_row(store: Store, spec: RunSpec, corpus_sha256: str, status: str) 
         "versions": [used_versions],
         **provenance_columns(1, run_row_fingerprint(spec, corpus_sha256), version),
     }
-    store.write("runs", rows, replace={"run": [spec.run]})
+    store.write("runs", rows, replace={"run": [spec.run]}, code_version=TRAINING_VERSION)
     return version
 
 
 def _made_with(store: Store, spec: RunSpec) -> tuple[str, str] | None:
     with connect(store.root, ["runs"]) as connection:
-        return connection.execute("select device, versions from runs where run = ?", [spec.run]).fetchone()
+        rows = connection.execute("select device, versions from runs where run = ?", [spec.run]).fetchall()
+    return rows[0] if rows else None
 
 
 def run_row_fingerprint(spec: RunSpec, corpus_sha256: str) -> str:
@@ -84,8 +104,8 @@ def run_row_fingerprint(spec: RunSpec, corpus_sha256: str) -> str:
 def mark_status(store: Store, spec: RunSpec, corpus_sha256: str, status: str) -> None:
     """Updates the run's status if it differs."""
     with connect(store.root, ["runs"]) as connection:
-        row = connection.execute("select status from runs where run = ?", [spec.run]).fetchone()
-    if row is None or row[0] != status:
+        rows = connection.execute("select status from runs where run = ?", [spec.run]).fetchall()
+    if rows != [(status,)]:
         write_run_row(store, spec, corpus_sha256, status)
 
 
@@ -122,10 +142,10 @@ def _fill(
     for made in run.trainer.updates(state, max(missing)):
         since_last.append(made)
         step = made.after.step
+        if step in run.checkpoints:
+            run.verify(made.after)
         if step in missing:
             on_checkpoint(_publish(run, made.after, since_last))
-        elif step in run.checkpoints:
-            run.verify(made.after)
         if step in missing or step in run.checkpoints:
             since_last = []
         report(step)
@@ -139,22 +159,20 @@ def _publish(run: OpenRun, state: State, updates: list[Update]) -> Saved:
     if updates:
         _write_metrics(run, updates, made_from)
     version = state_sha256(state)
-    blob = run.store.put_blob(
-        f"checkpoints/run={run_id}/step={state.step:08d}", "state.safetensors", pack_state(state, run.trainer.flat)
-    )
+    row: dict[str, list[Any]] = {
+        "run": [run_id],
+        "step": [state.step],
+        "weights_sha256": [vector_sha256(state.theta)],
+        "cursor": [state.step * run.spec.training.batch],
+        **provenance_columns(1, made_from, version),
+    }
+    content = pack_state(state, run.trainer.flat, registration("checkpoints", row))
+    blob = run.store.put_blob(f"checkpoints/run={run_id}/step={state.step:08d}", "state.safetensors", content)
     run.store.write(
         "checkpoints",
-        {
-            "run": [run_id],
-            "step": [state.step],
-            "weights_sha256": [vector_sha256(state.theta)],
-            "cursor": [state.step * run.spec.training.batch],
-            "uri": [blob.uri],
-            "bytes": [blob.bytes],
-            "sha256": [blob.sha256],
-            **provenance_columns(1, made_from, version),
-        },
+        row | {"uri": [blob.uri], "bytes": [blob.bytes], "sha256": [blob.sha256]},
         replace={"run": [run_id], "step": [state.step]},
+        code_version=TRAINING_VERSION,
     )
     return Saved(state.step, version, made_from, updates[-1].loss if updates else None)
 
@@ -175,6 +193,7 @@ def _write_metrics(run: OpenRun, updates: list[Update], made_from: str) -> None:
         "training_metrics",
         columns | provenance_columns(len(columns["run"]), made_from, version),
         replace={"run": [run.spec.run], "step": [made.before.step for made in updates]},
+        code_version=TRAINING_VERSION,
     )
 
 
@@ -207,4 +226,9 @@ def write_batches(store: Store, spec: RunSpec) -> None:
         "example_id": ids,
     }
     version = content_version(TABLES["batches"], columns)
-    store.write("batches", columns | provenance_columns(len(ids), made_from, version), replace={"run": [spec.run]})
+    store.write(
+        "batches",
+        columns | provenance_columns(len(ids), made_from, version),
+        replace={"run": [spec.run]},
+        code_version=TRAINING_VERSION,
+    )

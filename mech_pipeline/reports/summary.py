@@ -14,13 +14,14 @@ from mech_pipeline.reports.queries import results_per_run
 from mech_pipeline.reports.wording import number, percent, signal_name, signal_unit
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.warehouse import FILE
 
 _TOP = 10
 _SNIPPET = 40
 
 
-def summary(root: Path, experiment: Experiment) -> str:
-    """The end of a run in words and tables, from the store alone."""
+def summary(root: str, experiment: Experiment, local: Path) -> str:
+    """The end of a run in words and tables, from the store alone; `local` is where `warehouse.duckdb` lies."""
     console = Console(file=io.StringIO(), width=118, highlight=False)
     runs = [spec.run for spec in experiment.runs()]
     with connect(root) as connection:
@@ -31,8 +32,8 @@ def summary(root: Path, experiment: Experiment) -> str:
             _influence(console, connection, run, mechanism)
     name = experiment.experiment
     first = experiment.formation[0].signal
-    console.print(f"\nreport     {root / 'reports' / f'{name}.html'}", soft_wrap=True)
-    console.print(f"DuckDB     {root / 'warehouse.duckdb'}", soft_wrap=True)
+    console.print(f"\nreport     {root}/reports/{name}.html", soft_wrap=True)
+    console.print(f"DuckDB     {local / FILE}", soft_wrap=True)
     console.print("UI         make ui")
     console.print(
         f"SQL        mech sql \"select run, step, lower, censored from formation where mechanism = '{first}'\"",

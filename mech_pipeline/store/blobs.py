@@ -1,16 +1,17 @@
 """Immutable files under a fresh name each time, published by a row that names size and SHA-256.
 
-A file is written aside, flushed to disk and renamed, so a name either holds the whole content or does not exist;
-a crash leaves at most an orphan that no row names.
+A name either holds the whole content or does not exist; a crash leaves at most an orphan that no row names. The name
+contains the beginning of the content's SHA-256, so that a file can be checked even when its row is lost.
 """
 
 import hashlib
-import os
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.store.files import Files
+
+_HEAD = 16
 
 
 @dataclass(frozen=True)
@@ -22,40 +23,16 @@ class Blob:
     sha256: str
 
 
-def put_blob(root: Path, folder: str, name: str, content: bytes, *, content_addressed: bool = False) -> Blob:
-    """Writes `blobs/<folder>/<fresh or content id>/<name>` and returns what the index row needs.
-
-    Content-addressed files are written once and shared by whoever has the same content.
-    """
+def put_blob(files: Files, folder: str, name: str, content: bytes) -> Blob:
+    """Writes `blobs/<folder>/<SHA-256, 16 digits>-<fresh id>/<name>` and returns what the index row needs."""
     sha256 = hashlib.sha256(content).hexdigest()
-    unique = sha256[:24] if content_addressed else uuid.uuid4().hex[:12]
-    uri = f"blobs/{folder}/{unique}/{name}"
-    path = root / uri
-    if not (content_addressed and path.is_file() and path.stat().st_size == len(content)):
-        write_whole(path, content)
+    uri = f"blobs/{folder}/{sha256[:_HEAD]}-{uuid.uuid4().hex[:8]}/{name}"
+    files.write(uri, content)
+    files.seal([uri])
     return Blob(uri, len(content), sha256)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees either the old or the whole new content, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:6]}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def get_blob(root: Path, blob: Blob, what: str, next_step: str) -> bytes:
+def get_blob(files: Files, blob: Blob, what: str, next_step: str) -> bytes:
     """Reads a file and checks it against its row.
 
     Args:
@@ -65,11 +42,24 @@ def get_blob(root: Path, blob: Blob, what: str, next_step: str) -> bytes:
     Raises:
         MechError: the file is missing, or its content is not what was written.
     """
-    path = root / blob.uri
     try:
-        content = path.read_bytes()
+        content = files.read(blob.uri)
     except FileNotFoundError as error:
-        raise MechError(f"{what} is missing: {path}", next_step) from error
+        raise MechError(f"{what} is missing: {files.url(blob.uri)}", next_step) from error
     if hashlib.sha256(content).hexdigest() != blob.sha256:
-        raise MechError(f"{what} is corrupt: {path} does not have SHA-256 {blob.sha256[:12]}…", next_step)
+        raise MechError(
+            f"{what} is corrupt: {files.url(blob.uri)} does not have SHA-256 {blob.sha256[:12]}…", next_step
+        )
     return content
+
+
+def is_there(files: Files, blob: Blob) -> bool:
+    """Whether a file of that name and size exists; its content is checked when it is read."""
+    found = files.info(blob.uri)
+    return found is not None and found.bytes == blob.bytes
+
+
+def named_sha256(uri: str) -> str:
+    """The first digits of the SHA-256 that a blob's name promises; empty where it promises none."""
+    unique = uri.split("/")[-2].split("-")[0]
+    return unique if len(unique) == _HEAD and all(c in "0123456789abcdef" for c in unique) else ""

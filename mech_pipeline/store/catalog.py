@@ -1,21 +1,25 @@
-"""Reading: a DuckDB connection whose views list the exact files of one snapshot of every table.
+"""Reading: a DuckDB connection whose views list the exact files of one consistent cut through all tables.
 
 Files are never replaced in place, so a query cannot see half of a write; a folder of Delta files must never be
-globbed, because it also holds files that are no longer live. SQL is read-only: only statements that select are run.
+globbed, because it also holds files that are no longer live. The connection is closed to everything else: it may open
+those files and no others, write no file, load no extension, and its settings are locked.
 """
 
-import os
-import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
-from deltalake import DeltaTable
+import polars as pl
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.store.delta import DataFile, TableVersion, check_columns
+from mech_pipeline.store.files import Files, open_files, readable_storage_errors, storage_sentence
+from mech_pipeline.store.layout import check_readable
+from mech_pipeline.store.snapshot import Snapshot, take_snapshot
 from mech_pipeline.store.tables import TABLES, Table
 
-_READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+_SNAPSHOT = "snapshot"
 _DUCKDB = {
     "string": "VARCHAR",
     "int32": "INTEGER",
@@ -26,75 +30,148 @@ _DUCKDB = {
 }
 
 
-def connect(root: Path | str, tables: Iterable[str] | None = None) -> duckdb.DuckDBPyConnection:
-    """An in-memory connection with one view per table (all by default), over one consistent snapshot of each."""
+def connect(
+    root: Path | str,
+    tables: Iterable[str] | None = None,
+    *,
+    at: datetime | None = None,
+    versions: Mapping[str, int] | None = None,
+    external: bool = False,
+) -> duckdb.DuckDBPyConnection:
+    """An in-memory connection with one view per table (all by default) over one consistent cut, and a view `snapshot`.
+
+    Read frames with `connection.sql("select …").pl()` (polars) or `.df()` (pandas). Views, tables and macros that you
+    create live in memory and are gone with the connection; nothing can be written to the store.
+
+    Args:
+        root: folder, or `s3://bucket/prefix`.
+        at: read the store as it was then; possible until `mech maintain` removed the files.
+        versions: Delta versions of single tables, for example `{"ledger": 12}`.
+        external: also allow other files: to join your own CSV, or to `copy … to 'file.parquet'`.
+
+    Raises:
+        MechError: there is no such bucket, the store is of a newer version, or an older version is no longer there.
+    """
+    files = open_files(root)
+    with readable_storage_errors(files.root):
+        check_readable(files)
+        cut = take_snapshot(files, TABLES if tables is None else tables, at=at, versions=versions)
+        if at is not None or versions:
+            _check_files(files, cut)
+    return open_views(files, cut, external=external)
+
+
+def open_views(files: Files, cut: Snapshot, *, external: bool = False) -> duckdb.DuckDBPyConnection:
+    """A connection over a cut; see `connect`."""
     connection = duckdb.connect()
-    for name in TABLES if tables is None else tables:
-        connection.execute(f'create view "{name}" as {_view(Path(root), TABLES[name])[0]}')
+    try:
+        sizes = {files.url(f.name): f.bytes for found in cut.tables.values() if found for f in found.files}
+        with readable_storage_errors(files.root):
+            files.make_readable(connection, sizes)
+            for name, found in cut.tables.items():
+                connection.execute(f'create view "{name}" as {view_sql(files, TABLES[name], found)}')
+            connection.execute(f"create view {_SNAPSHOT} as {_snapshot_sql(cut)}")
+        if not external:
+            connection.execute(f"set allowed_paths = [{', '.join(quoted(url) for url in sizes)}]")
+            connection.execute("set enable_external_access = false")
+            connection.execute("set lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
-def query(root: Path | str, sql: str) -> duckdb.DuckDBPyConnection:
-    """Runs one reading statement over all tables; the result is fetched from what is returned.
+def query(
+    root: Path | str,
+    sql: str,
+    *,
+    at: datetime | None = None,
+    versions: Mapping[str, int] | None = None,
+) -> pl.DataFrame:
+    """The result of one reading statement over all tables.
 
     Raises:
-        MechError: the SQL does not parse, names something unknown, or would write.
+        MechError: the SQL does not parse, names something unknown, would write, or the store cannot be read.
     """
-    connection = connect(root)
-    try:
-        statements = connection.extract_statements(sql)
-        if len(statements) != 1 or statements[0].type not in _READING:
-            raise MechError(
-                "the store's SQL is read-only: one SELECT at a time", "to keep a result, use --format parquet"
-            )
-        return connection.execute(statements[0])
-    except duckdb.Error as error:
-        raise MechError(" ".join(str(error).split()), "`mech tables` lists tables and columns") from error
+    with connect(root, at=at, versions=versions) as connection:
+        try:
+            _check_reading(connection, sql)
+            return connection.sql(sql).pl()
+        except duckdb.Error as error:
+            if (sentence := storage_sentence(str(root), error)) is not None:
+                raise sentence from error
+            raise MechError(" ".join(str(error).split()), "`mech tables` lists tables and columns") from error
 
 
-def write_warehouse(root: Path | str) -> Path:
-    """Writes `warehouse.duckdb`: views only, absolute paths, swapped in whole. Opens in the DuckDB command line."""
-    root = Path(root).absolute()
-    target = root / "warehouse.duckdb"
-    temporary = root / f".warehouse-{os.getpid()}-{uuid.uuid4().hex[:6]}.duckdb"
-    connection = duckdb.connect()
-    try:
-        # v1.0.0 is the storage version that every DuckDB command line since 1.0 opens.
-        connection.execute(f"attach '{_quoted(temporary)}' as warehouse (storage_version 'v1.0.0')")
-        for name, table in TABLES.items():
-            sql, version = _view(root, table)
-            connection.execute(f'create view warehouse."{name}" as {sql}')
-            connection.execute(
-                f"comment on view warehouse.\"{name}\" is '{_quoted(table.meaning)} (Delta version {version})'"
-            )
-            for column in table.all_columns:
-                unit = f" [{column.unit}]" if column.unit else ""
-                comment = _quoted(column.meaning + unit)
-                connection.execute(f'comment on column warehouse."{name}"."{column.name}" is \'{comment}\'')
-        connection.execute("detach warehouse")
-        temporary.replace(target)
-    finally:
-        connection.close()
-        temporary.unlink(missing_ok=True)
-    return target
+def _check_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Only one SELECT (or a description of one) passes.
+
+    `explain analyze` runs what it explains, so the explained statement is looked at as well.
+    """
+    statements = connection.extract_statements(sql)
+    if len(statements) == 1 and statements[0].type == duckdb.StatementType.EXPLAIN:
+        words = sql.split(None, 2)
+        rest = words[2] if words[1].lower() == "analyze" else sql.split(None, 1)[1]
+        statements = connection.extract_statements(rest)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise MechError("the store's SQL is read-only: one SELECT at a time", "to keep a result, use --output FILE")
 
 
-def _view(root: Path, table: Table) -> tuple[str, int]:
-    """The SELECT behind a table's view, and the Delta version it shows (-1: never written)."""
-    path = root / "tables" / table.name
-    files: list[str] = []
-    version = -1
-    if (path / "_delta_log").is_dir():
-        snapshot = DeltaTable(str(path))
-        files, version = snapshot.file_uris(), snapshot.version()
-    columns = ", ".join(f'"{c.name}"' for c in table.all_columns)
-    if not files:
+def view_sql(files: Files, table: Table, found: TableVersion | None) -> str:
+    """The SELECT behind a table's view."""
+    if found is None or not found.files:
         typed = ", ".join(f'null::{_DUCKDB[c.type]} as "{c.name}"' for c in table.all_columns)
-        return f"select {typed} where false", version
-    listed = ", ".join(f"'{_quoted(file)}'" for file in files)
+        return f"select {typed} where false"
+    missing = check_columns(table, found.schema)
+    columns = ", ".join(
+        f'null::{_DUCKDB[c.type]} as "{c.name}"' if c.name in missing else f'"{c.name}"' for c in table.all_columns
+    )
+    listed = ", ".join(quoted(files.url(file.name)) for file in sorted(found.files, key=_by_run_and_name))
     hive = ", hive_partitioning=true, hive_types={run: VARCHAR}" if table.per_run else ""
-    return f"select {columns} from read_parquet([{listed}]{hive})", version
+    return f"select {columns} from read_parquet([{listed}]{hive})"
 
 
-def _quoted(text: object) -> str:
-    return str(text).replace("'", "''")
+def _by_run_and_name(file: DataFile) -> tuple[str, str]:
+    return file.partition.get("run", ""), file.name
+
+
+def _snapshot_sql(cut: Snapshot) -> str:
+    rows = [
+        f"({quoted(name)}, {found.version}, to_timestamp({found.committed / 1000}), {sum(f.rows for f in found.files)}, "
+        f"{len(found.files)}, {sum(f.bytes for f in found.files)})"
+        for name, found in cut.tables.items()
+        if found is not None
+    ]
+    columns = '"table", version, committed, rows, files, bytes'
+    if not rows:
+        typed = "null::varchar, null::bigint, null::timestamptz, null::bigint, null::bigint, null::bigint"
+        return f"select * from (select {typed}) t({columns}) where false"
+    return f"select * from (values {', '.join(rows)}) t({columns})"
+
+
+def _check_files(files: Files, cut: Snapshot) -> None:
+    for name, found in cut.tables.items():
+        for file in found.files if found else ():
+            if files.info(file.name) is None:
+                raise MechError(
+                    f"version {found.version if found else -1} of table {name} can no longer be read: "
+                    "`mech maintain` removed its files",
+                    f"`mech history {name}` lists the versions that are left",
+                )
+
+
+def parse_time(text: str) -> datetime:
+    """An ISO time; without a zone it is local time.
+
+    Raises:
+        MechError: it is not one.
+    """
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError as error:
+        raise MechError(f"{text!r} is not a time", "write it like 2026-11-24T09:30 (local time) or …T09:30Z") from error
+
+
+def quoted(text: object) -> str:
+    """A text as an SQL literal."""
+    return "'" + str(text).replace("'", "''") + "'"

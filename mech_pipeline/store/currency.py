@@ -45,7 +45,7 @@ def one_look() -> Iterator[None]:
 def stored_versions(store: Store, name: str, run: str) -> dict[Cell, Version]:
     """The versions of every cell of a run in a table."""
     remembered = _remembered.get()
-    key = (str(store.root), name, run)
+    key = (store.root, name, run)
     if remembered is None:
         return _read_versions(store, name, run)
     if key not in remembered:

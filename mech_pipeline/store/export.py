@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 from rich.table import Table
 
-from mech_pipeline.store.blobs import write_whole
-from mech_pipeline.store.store import readable_disk_errors
+from mech_pipeline.store.files import readable_storage_errors
+from mech_pipeline.store.local_files import write_whole
 
 _SHOWN_ROWS = 200
 
@@ -37,7 +37,7 @@ def as_bytes(frame: pl.DataFrame, kind: str) -> bytes:
 
 def save(path: Path, content: bytes) -> None:
     """Writes a result file whole, or not at all."""
-    with readable_disk_errors(path.parent):
+    with readable_storage_errors(str(path.parent)):
         write_whole(path, content)
 
 

@@ -2,6 +2,9 @@
 
 `run` partitions a table on disk. `keys` name one row; `item` is the key that is replaced on its own inside a
 (run, step), so that one detector or mechanism can be recomputed without touching its neighbours.
+`sort` is the order of rows in a file (the keys, if not said); it starts with what queries choose by, and keeps examples
+in one order for every target, which compresses best. `ranked` is the value that people ask the largest and smallest of:
+compaction puts these rows first, so that such a query reads little else.
 Two provenance columns end every table that is computed:
 `input_fingerprint` (what the rows were made from) and `data_version` (what they hold).
 """
@@ -40,7 +43,8 @@ class Table:
     columns: tuple[Column, ...]
     keys: tuple[str, ...]
     item: str | None = None
-    sort: tuple[tuple[str, str], ...] = ()
+    sort: tuple[str, ...] = ()
+    ranked: str | None = None
     computed: bool = True
     all_columns: tuple[Column, ...] = field(init=False)
 
@@ -51,6 +55,16 @@ class Table:
     def schema(self) -> pa.Schema:
         """Arrow schema in column order; Delta keeps exactly these types."""
         return pa.schema([pa.field(c.name, _TYPES[c.type], nullable=c.nullable) for c in self.all_columns])
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Columns by which files are sorted."""
+        return self.sort or self.keys
+
+    @property
+    def has_blobs(self) -> bool:
+        """Whether rows name files (`uri`, `bytes`, `sha256`)."""
+        return any(column.name == "uri" for column in self.columns)
 
     @property
     def per_run(self) -> bool:
@@ -223,13 +237,8 @@ TABLES: dict[str, Table] = {
             ),
             keys=("run", "step", "mechanism", "update_step", "term", "example_id", "component"),
             item="mechanism",
-            sort=(
-                ("mechanism", "ascending"),
-                ("step", "ascending"),
-                ("term", "ascending"),
-                ("component", "ascending"),
-                ("value", "descending"),
-            ),
+            sort=("mechanism", "step", "term", "update_step", "example_id", "component"),
+            ranked="value",
         ),
         Table(
             "ledger_balance",
@@ -281,7 +290,8 @@ TABLES: dict[str, Table] = {
             ),
             keys=("run", "step", "mechanism", "update_step", "example_id"),
             item="mechanism",
-            sort=(("mechanism", "ascending"), ("step", "ascending"), ("value", "descending")),
+            sort=("mechanism", "step", "update_step", "example_id"),
+            ranked="value",
         ),
         Table(
             "reliability",

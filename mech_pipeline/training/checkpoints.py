@@ -5,6 +5,7 @@ so two states are equal exactly when their hashes are.
 """
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from safetensors.torch import load, save
@@ -29,14 +30,14 @@ def state_sha256(state: State) -> str:
     return hashlib.sha256(f"{state.step}:{vector_sha256(state.theta, state.m, state.v)}".encode()).hexdigest()
 
 
-def pack_state(state: State, flat: FlatModel) -> bytes:
-    """A state as the content of one safetensors file."""
+def pack_state(state: State, flat: FlatModel, metadata: Mapping[str, str] | None = None) -> bytes:
+    """A state as the content of one safetensors file, with text that describes it."""
     tensors = {
         f"{part}.{name}": tensor.contiguous()
         for part, field in _PARTS.items()
         for name, tensor in flat.named(getattr(state, field)).items()
     }
-    return save(tensors, metadata={"step": str(state.step)})
+    return save(tensors, metadata={"step": str(state.step), **(metadata or {})})
 
 
 def unpack_state(content: bytes, step: int, flat: FlatModel, what: str) -> State:

@@ -1,0 +1,88 @@
+"""SHA-256 of every file of a table, kept beside the Delta log: `checksums/<table>/<version>.json`.
+
+Each record belongs to one commit: its log file and the data files it added. The record ends with the SHA-256 of itself.
+It is written right after the commit; a writer killed in between leaves a file without checksum, which `mech verify`
+names and `--repair` records after reading the file through. `mech maintain` folds the records of a table into one.
+Parquet files carry no usable checksum of their own: DuckDB and polars notice no flipped bit.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mech_pipeline.store.files import Files
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """Size and SHA-256 of a file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass
+class Records:
+    """What is known of a table.
+
+    Attributes:
+        files: by name under the store's root.
+        damaged: records whose own checksum is wrong.
+        names: the record files read.
+    """
+
+    files: dict[str, Checksum] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+
+def checksum(content: bytes) -> Checksum:
+    """Of a whole file."""
+    return Checksum(len(content), hashlib.sha256(content).hexdigest())
+
+
+def record(files: Files, table: str, version: int, sums: Mapping[str, Checksum], kind: str = "") -> None:
+    """Writes the record of a commit (`kind` tells records of one version apart)."""
+    body = json.dumps({name: [found.bytes, found.sha256] for name, found in sorted(sums.items())}).encode()
+    digest = hashlib.sha256(body).hexdigest().encode()
+    files.write(f"{_folder(table)}/{version:020d}{kind}.json", body + b"\n" + digest + b"\n")
+
+
+def read_records(files: Files, table: str) -> Records:
+    """All records of a table."""
+    found = Records()
+    for short in files.names(_folder(table)):
+        name = f"{_folder(table)}/{short}"
+        if ".tmp-" in short:
+            continue
+        try:
+            content = files.read(name)
+        except FileNotFoundError:
+            continue  # folded by a maintenance that runs now; the folded record sorts after it
+        found.names.append(name)
+        body, _, digest = content.rstrip(b"\n").rpartition(b"\n")
+        if hashlib.sha256(body).hexdigest().encode() != digest or content != body + b"\n" + digest + b"\n":
+            found.damaged.append(name)
+            continue
+        found.files.update({name: Checksum(*pair) for name, pair in json.loads(body).items()})
+    return found
+
+
+def fold(files: Files, table: str, version: int, keep: Iterable[str]) -> int:
+    """Replaces all records of a table by one over the files in `keep`; returns how many there were.
+
+    Records written meanwhile stay. Damaged records stay too, for `mech verify` to name.
+    """
+    found = read_records(files, table)
+    whole = [name for name in found.names if name not in found.damaged]
+    if len(whole) <= 1:
+        return 0
+    wanted = set(keep)
+    record(files, table, version, {n: c for n, c in found.files.items() if n in wanted}, kind=".folded")
+    files.remove([name for name in whole if name != f"{_folder(table)}/{version:020d}.folded.json"])
+    return len(whole)
+
+
+def _folder(table: str) -> str:
+    return f"checksums/{table}"

@@ -1,0 +1,174 @@
+"""Delta tables under a store's root: opening them, finding a commit in the log, which files are live.
+
+The log is the public Delta protocol: `_delta_log/<version, 20 digits>.json`, one JSON object a line.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import DeltaTable, PostCommitHookProperties
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.store.files import Files, readable_storage_errors
+from mech_pipeline.store.tables import Table
+
+# Log checkpoints are made by us, where their checksum can be kept.
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One Parquet file of a table.
+
+    Attributes:
+        name: under the store's root.
+        partition: values of the partition columns.
+        stats: Delta's statistics (numRecords, minValues, maxValues), as far as the log has them.
+    """
+
+    name: str
+    bytes: int
+    rows: int
+    partition: dict[str, str]
+    stats: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TableVersion:
+    """One version of a table: its live files and its columns."""
+
+    version: int
+    committed: int
+    """Milliseconds since 1970."""
+    files: tuple[DataFile, ...]
+    schema: pa.Schema
+
+
+def folder(name: str) -> str:
+    """Where a table lies under the root."""
+    return f"tables/{name}"
+
+
+def log_name(table: str, version: int) -> str:
+    """The log file of a commit."""
+    return f"{folder(table)}/_delta_log/{version:020d}.json"
+
+
+def latest_version(files: Files, table: str) -> int:
+    """The newest version of a table; -1 if it was never written."""
+    names = files.names(f"{folder(table)}/_delta_log")
+    return max((int(name[:20]) for name in names if _is_commit(name) or _is_checkpoint(name)), default=-1)
+
+
+def versions(files: Files, table: str) -> list[int]:
+    """All versions whose log is there."""
+    return [int(n.removesuffix(".json")) for n in files.names(f"{folder(table)}/_delta_log") if _is_commit(n)]
+
+
+def _is_commit(name: str) -> bool:
+    return len(name) == 25 and name.endswith(".json") and name[:20].isdigit()
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name.endswith(".checkpoint.parquet") and name[:20].isdigit()
+
+
+def open_table(files: Files, table: str, version: int | None = None) -> DeltaTable:
+    """A table for writing or looking into."""
+    with readable_storage_errors(files.root):
+        return DeltaTable(files.url(folder(table)), version=version, storage_options=files.delta_options)
+
+
+def commit_log(files: Files, table: str, version: int) -> list[dict[str, Any]]:
+    """The actions of one commit."""
+    return [json.loads(line) for line in files.read(log_name(table, version)).splitlines() if line]
+
+
+def commit_info(actions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The `commitInfo` action: operation, time, and what was recorded with it."""
+    return next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+
+
+def added_files(table: str, actions: Sequence[dict[str, Any]]) -> list[DataFile]:
+    """The files that a commit added."""
+    return [_data_file(table, action["add"]) for action in actions if "add" in action]
+
+
+def _data_file(table: str, add: dict[str, Any]) -> DataFile:
+    stats = json.loads(add.get("stats") or "{}")
+    name = f"{folder(table)}/{unquote(add['path'])}"
+    return DataFile(name, add["size"], stats.get("numRecords", -1), add.get("partitionValues") or {}, stats)
+
+
+def table_version(files: Files, table: str, version: int) -> TableVersion:
+    """The live files of one version; versions never change, so they are remembered.
+
+    Raises:
+        MechError: the log of that version is gone or damaged.
+    """
+    mark = files.info(log_name(table, version))
+    return _table_version(files, table, version, mark.modified if mark else 0.0)  # a store may be made anew elsewhere
+
+
+@lru_cache(maxsize=256)
+def _table_version(files: Files, table: str, version: int, written: float) -> TableVersion:
+    try:
+        opened = open_table(files, table, version)
+    except MechError:
+        raise
+    except Exception as error:
+        raise MechError(
+            f"table {table}, version {version}, cannot be read: {' '.join(str(error).split())[:300]}",
+            "`mech verify` tells what is damaged; `mech history` which versions there are",
+        ) from error
+    actions = pa.table(opened.get_add_actions(flatten=True)).to_pylist()
+    live = tuple(_live_file(table, action) for action in actions)
+    committed = int((opened.history(1) or [{}])[0].get("timestamp", 0))
+    return TableVersion(version, committed, live, pa.schema(opened.schema().to_arrow()))
+
+
+def _live_file(table: str, action: dict[str, Any]) -> DataFile:
+    stats = {
+        "numRecords": action["num_records"],
+        "minValues": {k.removeprefix("min."): v for k, v in action.items() if k.startswith("min.")},
+        "maxValues": {k.removeprefix("max."): v for k, v in action.items() if k.startswith("max.")},
+    }
+    partition = {k.removeprefix("partition."): v for k, v in action.items() if k.startswith("partition.")}
+    rows = action["num_records"] if action["num_records"] is not None else -1
+    return DataFile(f"{folder(table)}/{unquote(action['path'])}", action["size_bytes"], rows, partition, stats)
+
+
+def check_columns(table: Table, schema: pa.Schema) -> list[str]:
+    """The columns that a stored table lacks and may lack (they are empty then).
+
+    Raises:
+        MechError: the table was written by a newer program, or an older one with other columns.
+    """
+    unknown = [name for name in schema.names if name not in table.schema.names]
+    if unknown:
+        raise MechError(
+            f"table {table.name} has columns that this program does not know ({', '.join(unknown)}): "
+            "a newer mech-pipeline wrote it",
+            "install that version, or name another store",
+        )
+    missing = []
+    for field in table.schema:
+        if field.name not in schema.names:
+            if not field.nullable:
+                raise MechError(
+                    f"table {table.name} lacks the column {field.name}: an older mech-pipeline wrote it",
+                    f"`mech migrate`, or delete {folder(table.name)} of the store and `mech run` again",
+                )
+            missing.append(field.name)
+        elif schema.field(field.name).type != field.type:
+            raise MechError(
+                f"table {table.name}: column {field.name} is {schema.field(field.name).type}, expected {field.type}: "
+                "another version of mech-pipeline wrote it",
+                "install that version, or name another store",
+            )
+    return missing

@@ -1,0 +1,77 @@
+"""Rows before they are written: the description's columns and types, no nulls, finite numbers, unique keys, one order."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mech_pipeline.store.tables import Table
+
+
+def check_rows(table: Table, rows: Mapping[str, Any] | pa.Table) -> pa.Table:
+    """The rows as an Arrow table of exactly the described columns, sorted.
+
+    Raises:
+        ValueError: empty, missing or unknown columns, wrong types, nulls, numbers that are not finite, repeated keys.
+    """
+    schema = table.schema
+    given = set(rows.column_names if isinstance(rows, pa.Table) else rows)
+    if given != set(schema.names):
+        raise ValueError(f"table {table.name}: columns {sorted(given ^ set(schema.names))} are missing or unknown")
+    if isinstance(rows, pa.Table):
+        checked = rows.select(schema.names).cast(schema)
+    else:
+        checked = pa.table({name: rows[name] for name in schema.names}, schema=schema)
+    if checked.num_rows == 0:
+        raise ValueError(f"table {table.name}: refusing to write no rows")
+    if faults := value_faults(table, checked):
+        raise ValueError(f"table {table.name}: {faults[0]}")
+    distinct = checked.group_by(list(table.keys)).aggregate([]).num_rows
+    if distinct != checked.num_rows:
+        raise ValueError(f"table {table.name}: {checked.num_rows - distinct} rows repeat a key {table.keys}")
+    return checked.sort_by([(key, "ascending") for key in table.order])
+
+
+def value_faults(table: Table, rows: pa.Table) -> list[str]:
+    """Columns with empty values where none may be, or with numbers that are not finite."""
+    faults = []
+    for column in table.all_columns:
+        values = rows[column.name]
+        if not column.nullable and values.null_count:
+            faults.append(f"column {column.name} has {values.null_count} empty values")
+        if (
+            pa.types.is_floating(values.type)
+            and not pc.all(pc.is_finite(values)).as_py()
+            and values.null_count < len(values)
+        ):
+            faults.append(f"column {column.name} has values that are not finite")
+    return faults
+
+
+def content_version(table: Table, columns: Mapping[str, Any]) -> str:
+    """SHA-256 of rows without their provenance: equal rows, in any order, have equal versions."""
+    names = [column.name for column in table.columns]
+    schema = pa.schema([table.schema.field(name) for name in names])
+    rows = pa.table({name: columns[name] for name in names}, schema=schema)
+    return rows_sha256(rows.sort_by([(key, "ascending") for key in table.keys]))
+
+
+def rows_sha256(rows: pa.Table) -> str:
+    """SHA-256 of names and values, in the order they have."""
+    digest = hashlib.sha256()
+    rows = rows.combine_chunks()
+    for name in rows.column_names:
+        digest.update(name.encode())
+        for value in rows[name].chunks:
+            if pa.types.is_string(value.type):
+                encoded = value.dictionary_encode()
+                digest.update(repr(encoded.dictionary.to_pylist()).encode())
+                value = encoded.indices
+            elif pa.types.is_boolean(value.type):
+                value = value.cast(pa.int8())
+            if value.null_count:
+                digest.update(repr(value.is_null().to_pylist()).encode())
+            digest.update(value.fill_null(0).to_numpy(zero_copy_only=False).tobytes())
+    return digest.hexdigest()
