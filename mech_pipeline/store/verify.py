@@ -178,8 +178,8 @@ class _Verifier:
                 self.damage("missing", file.name, f"{_where(file)} is gone", "data", table.name, file)
             elif self.listing[file.name].bytes != file.bytes:
                 bad.add(file.name)
-                problem = f"{self.listing[file.name].bytes} bytes, {file.bytes} were written; {_where(file)}"
-                self.damage("corrupt", file.name, problem, "data", table.name, file)
+                size = f"{self.listing[file.name].bytes} bytes, {file.bytes} were written; {_where(file)}"
+                self.damage("corrupt", file.name, size, "data", table.name, file)
         prefix = f"{delta.folder(table.name)}/_delta_log/"
         older = [n for n in recorded if n not in live and not n.startswith(prefix) and n in self.listing]
         names = [name for name in live if name not in bad] + older
@@ -187,7 +187,7 @@ class _Verifier:
             time.sleep(_RECORD_SECONDS)  # a running writer records a moment after it commits
             recorded = checksums.read_records(self.files, table.name).files
         for name, wrong in self._contents(names, recorded):
-            problem: str | None = wrong
+            problem = wrong
             data = live.get(name)
             if problem is None and data is not None and not self.quick:
                 problem = self._rows(table, data)
