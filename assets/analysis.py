@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from mech_pipeline.assets.events import PartitionEvents, progress
+from mech_pipeline.assets.events import PartitionEvents, progress, stored_in
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
 from mech_pipeline.assets.training import checkpoint
 from mech_pipeline.pipeline import analysis as stage
@@ -59,11 +59,11 @@ def checkpoint_analysis(context: dg.AssetExecutionContext, store: StoreResource)
         nonlocal done
         for name in tables:
             stored = stored_versions(opened.store, name, run)
-            numbers = _numbers(opened.store, name, run)
+            numbers, place = _numbers(opened.store, name, run), stored_in(opened.store, name)
             for step in finished:
                 version = partition_version(stored, step)
                 assert version is not None, "a step is reported after its rows are stored"
-                events[name].report(partition(run, step), version, {"step": step, **numbers.get(step, {})})
+                events[name].report(partition(run, step), version, {"step": step, **numbers.get(step, {}), **place})
         done += len(finished)
         report(done)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from mech_pipeline.assets.events import PartitionEvents, emitter, progress
+from mech_pipeline.assets.events import PartitionEvents, emitter, progress, stored_in
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
 from mech_pipeline.assets.training import checkpoint
 from mech_pipeline.pipeline import influence as influence_stage
@@ -41,11 +41,11 @@ def ledger(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[
 
     def on_steps(finished: list[int]) -> None:
         stored = stored_versions(opened.store, "ledger", run)
-        balances = _balances(opened, run)
+        balances, place = _balances(opened, run), stored_in(opened.store, "ledger")
         for step in finished:
             version = partition_version(stored, step)
             assert version is not None, "a step is reported after its rows are stored"
-            events.report(partition(run, step), version, {"step": step, **balances[step]})
+            events.report(partition(run, step), version, {"step": step, **balances[step], **place})
 
     def on_balance(rows: list[dict[str, Any]]) -> None:
         for row in rows:
@@ -148,7 +148,8 @@ def influence_sweep(context: dg.AssetExecutionContext, store: StoreResource) -> 
         for name in tables:
             version = partition_version(stored_versions(opened.store, name, run), step)
             assert version is not None, "the sweep has stored its rows"
-            events[name].report(partition(run, step), version, {"step": step, **_measures(opened, run, step, name)})
+            measures = {"step": step, **_measures(opened, run, step, name), **stored_in(opened.store, name)}
+            events[name].report(partition(run, step), version, measures)
     return
     yield
 

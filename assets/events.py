@@ -20,6 +20,8 @@ from dagster._core.definitions.data_version import (
 )
 
 from mech_pipeline.progress import Progress
+from mech_pipeline.store import delta
+from mech_pipeline.store.store import Store
 
 Context = dg.AssetExecutionContext
 _sinks: list[Callable[[str], None]] = []
@@ -45,6 +47,15 @@ def emitter(context: Context) -> Callable[[str], None]:
 def progress(context: Context, label: str, total: int, unit: str) -> Progress:
     """A progress reporter for an asset body."""
     return Progress(emitter(context), label, total, unit)
+
+
+def stored_in(store: Store, table: str) -> dict[str, str]:
+    """Where an asset's rows are, and the version to read again with `mech sql --version`."""
+    return {
+        "dagster/table_name": table,
+        "dagster/uri": store.files.url(delta.folder(table)),
+        "delta version": f"{table}={delta.latest_version(store.files, table)}",
+    }
 
 
 class PartitionEvents:

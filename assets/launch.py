@@ -31,7 +31,7 @@ from mech_pipeline.store.store import Store
 
 # What leads to the longest stage (influence) first, so that it is not left alone at the end.
 _FIRST = ("spec", "influence", "formation", "analysis", "training", "ledger")
-_AFTER = ("training", "analysis", "formation")
+_AFTER = ("training", "analysis", "formation", "compaction")
 
 
 @dataclass
@@ -134,6 +134,7 @@ class Launch:
         others = [spec for spec in self._specs.values() if spec not in attributed]
         candidates = [(stage, spec) for stage in _FIRST for spec in attributed]
         candidates += [("spec", spec) for spec in others] + [(stage, spec) for stage in _AFTER for spec in others]
+        candidates += [("compaction", spec) for spec in attributed]
         for stage, spec in candidates:
             if stage == "spec" and any(busy == "spec" for _, busy in taken):
                 continue  # runs share tokens: the first makes them, the others find them

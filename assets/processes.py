@@ -6,7 +6,7 @@ import sys
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
-_PRELOAD = ["mech_pipeline.definitions"]
+_PRELOAD = ["mech_pipeline.definitions", "mech_pipeline.assets.silent_exit"]
 
 
 def worker_context() -> BaseContext:

@@ -1,4 +1,4 @@
-"""Group `experiments`: the report; group `store`: the generated DuckDB file."""
+"""Group `experiments`: the report."""
 
 import base64
 
@@ -7,10 +7,8 @@ import dagster as dg
 from mech_pipeline.assets.formation import formation
 from mech_pipeline.assets.partitions import experiments as experiment_partitions
 from mech_pipeline.assets.spec import ExperimentFile
-from mech_pipeline.home import local_folder
 from mech_pipeline.pipeline import report as stage
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
-from mech_pipeline.store.warehouse import write_warehouse
 
 
 @dg.asset(
@@ -44,10 +42,3 @@ def _label(name: str) -> str:
 
 def _inline(png: bytes) -> str:
     return f"![figure](data:image/png;base64,{base64.b64encode(png).decode()})"
-
-
-@dg.asset(group_name="store", kinds={"duckdb"}, deps=[formation], code_version="1")
-def warehouse(store: StoreResource) -> dg.MaterializeResult:
-    """`warehouse.duckdb`: views only, over the newest snapshot; opens in the DuckDB command line. A second."""
-    root = store.open().root
-    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(write_warehouse(root, local_folder(root)))})

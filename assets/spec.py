@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from mech_pipeline.assets.events import emitter
+from mech_pipeline.assets.events import emitter, stored_in
 from mech_pipeline.assets.partitions import runs
 from mech_pipeline.pipeline import tokens as token_stage
 from mech_pipeline.pipeline import training as training_stage
@@ -36,6 +36,7 @@ def run_spec(
             "arm": spec.arm,
             "seed": spec.seed,
             "checkpoints": len(spec.checkpoint_steps()),
+            **stored_in(opened, "runs"),
         },
         data_version=dg.DataVersion(version),
     )
@@ -55,6 +56,6 @@ def tokens(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     made = token_stage.prepare_tokens(opened, spec, documents, emitter(context))
     stored = stored_versions(opened, "tokens", spec.run)
     return dg.MaterializeResult(
-        metadata={"artifacts made": made, "documents": len(documents)},
+        metadata={"artifacts made": made, "documents": len(documents), **stored_in(opened, "tokens")},
         data_version=dg.DataVersion(combined_version(stored.values())),
     )

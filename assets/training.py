@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from mech_pipeline.assets.events import PartitionEvents, emitter
+from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
 from mech_pipeline.assets.partitions import BATCH, by_run, partition, run_step, runs, split_keys
 from mech_pipeline.assets.spec import run_spec, tokens
 from mech_pipeline.pipeline import training as training_stage
@@ -59,7 +59,7 @@ def training_run(context: dg.AssetExecutionContext, store: StoreResource) -> dg.
     events = checkpoint_events(context, spec.run, list(spec.checkpoint_steps()))
 
     def on_checkpoint(saved: Saved) -> None:
-        metadata = {"step": saved.step, "fingerprint": saved.input_fingerprint}
+        metadata = {"step": saved.step, "fingerprint": saved.input_fingerprint, **stored_in(opened, "checkpoints")}
         loss = {} if saved.loss is None else {"loss (nats)": saved.loss}
         events.report(partition(spec.run, saved.step), saved.data_version, metadata | loss)
 
@@ -76,6 +76,11 @@ def training_run(context: dg.AssetExecutionContext, store: StoreResource) -> dg.
             events.report(partition(spec.run, step), run.checkpoint_version(step), {"step": step})
     kept = [run.checkpoints[step] for step in spec.checkpoint_steps()]
     return dg.MaterializeResult(
-        metadata={"checkpoints made": made, "checkpoints": len(kept), "updates": spec.training.steps},
+        metadata={
+            "checkpoints made": made,
+            "checkpoints": len(kept),
+            "updates": spec.training.steps,
+            **stored_in(opened, "checkpoints"),
+        },
         data_version=dg.DataVersion(combined_version(kept)),
     )

@@ -98,8 +98,8 @@ def _perform(executor, task: Task) -> None:  # type: ignore[no-untyped-def]
         executor.run_assets(["tokens"], task.run)
     elif task.stage == "training":
         executor.run_assets(["training_run"], task.run)
-    elif task.stage == "formation":
-        executor.run_assets(["formation"], task.run)
+    elif task.stage in ("formation", "compaction"):
+        executor.run_assets([task.stage], task.run)
     else:
         assets = {
             "analysis": ["mechanism_values", "head_scores", "gradients"],

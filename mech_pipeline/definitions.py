@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from mech_pipeline.assets import analysis, attribution, formation, report, spec, training
+from mech_pipeline.assets import store as store_assets
 from mech_pipeline.home import project_home, store_root
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
 
@@ -23,7 +24,8 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
             attribution.influence_sweep,
             formation.formation,
             report.experiment_report,
-            report.warehouse,
+            store_assets.compaction,
+            store_assets.warehouse,
         ],
         asset_checks=attribution.ledger_checks,
         resources={

@@ -66,7 +66,7 @@ def sql(
     files = existing_store()
     frame = run_query(files.root, query, at=parse_time(at) if at else None, versions=_versions(version or []))
     if format is Format.table and output is None:
-        Console().print(export.as_table(frame))
+        _wide().print(export.as_table(frame))
         return
     content = export.as_bytes(frame, "csv" if format is Format.table else format.value)
     if output is not None:
@@ -112,7 +112,9 @@ def history(
     """
     from mech_pipeline.store.history import table_history
 
-    shown = RichTable("version", "committed", "operation", "rows", "code", "git", "Dagster run", "content", "readable")
+    shown = RichTable(
+        "version", "committed (UTC)", "operation", "rows", "code", "git", "Dagster run", "content", "readable"
+    )
     for row in table_history(existing_store(), table, limit):
         shown.add_row(
             str(row.version),
@@ -120,12 +122,12 @@ def history(
             row.operation,
             "" if row.rows is None else str(row.rows),
             row.code_version,
-            row.git_commit[:10],
+            row.git_commit[:8],
             row.dagster_run[:8],
-            row.content[:12],
+            row.content[:8],
             "yes" if row.readable else "no",
         )
-    Console().print(shown)
+    _wide().print(shown)
 
 
 def verify(
@@ -203,6 +205,12 @@ def warehouse(
 
     root = existing_store().root
     print(write_warehouse(root, folder or local_folder(root)))
+
+
+def _wide() -> Console:
+    """Without a terminal, lines are not cut at 80 characters."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 def _emit(line: str) -> None:

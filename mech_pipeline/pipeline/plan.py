@@ -8,6 +8,7 @@ from mech_pipeline.pipeline import analysis, formation, influence, ledger, token
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.currency import one_look, outdated, stored_versions
+from mech_pipeline.store.maintain import crowded_tables
 from mech_pipeline.store.store import Store
 
 
@@ -33,7 +34,10 @@ def _ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, 
     }
     if not ready["analysis"]:
         ready |= _after_analysis(run)
-    return {stage: count for stage, count in ready.items() if count}
+    ready = {stage: count for stage, count in ready.items() if count}
+    if not ready and (crowded := crowded_tables(store, spec.run)):
+        return {"compaction": len(crowded)}
+    return ready
 
 
 def _after_analysis(run: OpenRun) -> dict[str, int]:

@@ -122,17 +122,22 @@ def view_sql(files: Files, table: Table, found: TableVersion | None) -> str:
     if found is None or not found.files:
         typed = ", ".join(f'null::{_DUCKDB[c.type]} as "{c.name}"' for c in table.all_columns)
         return f"select {typed} where false"
-    missing = check_columns(table, found.schema)
+    check_columns(table, found.schema)
+    groups: dict[frozenset[str], list[DataFile]] = {}
+    for file in sorted(found.files, key=lambda file: (file.partition.get("run", ""), file.name)):
+        lacking = frozenset(c.name for c in table.all_columns if c.nullable and file.lacks(c.name))
+        groups.setdefault(lacking, []).append(file)
+    return " union all ".join(_select(files, table, group, lacking) for lacking, group in groups.items())
+
+
+def _select(files: Files, table: Table, group: list[DataFile], lacking: frozenset[str]) -> str:
+    """Of files with the same columns; a column that was added after they were written is empty in them."""
     columns = ", ".join(
-        f'null::{_DUCKDB[c.type]} as "{c.name}"' if c.name in missing else f'"{c.name}"' for c in table.all_columns
+        f'null::{_DUCKDB[c.type]} as "{c.name}"' if c.name in lacking else f'"{c.name}"' for c in table.all_columns
     )
-    listed = ", ".join(quoted(files.url(file.name)) for file in sorted(found.files, key=_by_run_and_name))
+    listed = ", ".join(quoted(files.url(file.name)) for file in group)
     hive = ", hive_partitioning=true, hive_types={run: VARCHAR}" if table.per_run else ""
     return f"select {columns} from read_parquet([{listed}]{hive})"
-
-
-def _by_run_and_name(file: DataFile) -> tuple[str, str]:
-    return file.partition.get("run", ""), file.name
 
 
 def _snapshot_sql(cut: Snapshot) -> str:

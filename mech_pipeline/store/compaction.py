@@ -52,7 +52,7 @@ def compact(store: Store, name: str, run: str | None) -> int:
     found = delta.table_version(store.files, name, delta.latest_version(store.files, name))
     delta.check_columns(table, found.schema)
     before = files_of(found, run)
-    with TemporaryDirectory(prefix="mech-compact-") as folder:
+    with TemporaryDirectory(prefix=".compact-", dir=store.files.scratch) as folder:
         local = Path(folder, "rows.parquet")
         part = TableVersion(found.version, found.committed, tuple(before), found.schema)
         with open_views(store.files, Snapshot({name: part})) as connection:
@@ -190,13 +190,16 @@ def _statistics(table: Table, path: Path) -> str:
     footer = pq.read_metadata(path)
     low: dict[str, float] = {}
     high: dict[str, float] = {}
+    empty: dict[str, int] = {}
     for group in range(footer.num_row_groups):
         for index in range(footer.num_columns):
             column = footer.row_group(group).column(index)
             name, found = column.path_in_schema, column.statistics
             kind = next(c.type for c in table.all_columns if c.name == name)
+            if found is not None and found.has_null_count:
+                empty[name] = empty.get(name, 0) + found.null_count
             if found is None or not found.has_min_max or kind in ("string", "bool"):
                 continue
             low[name] = min(low.get(name, found.min), found.min)
             high[name] = max(high.get(name, found.max), found.max)
-    return json.dumps({"numRecords": footer.num_rows, "minValues": low, "maxValues": high, "nullCount": {}})
+    return json.dumps({"numRecords": footer.num_rows, "minValues": low, "maxValues": high, "nullCount": empty})

@@ -28,7 +28,7 @@ class DataFile:
     Attributes:
         name: under the store's root.
         partition: values of the partition columns.
-        stats: Delta's statistics (numRecords, minValues, maxValues), as far as the log has them.
+        stats: Delta's statistics (numRecords, minValues, maxValues, nullCount), as far as the log has them.
     """
 
     name: str
@@ -36,6 +36,11 @@ class DataFile:
     rows: int
     partition: dict[str, str]
     stats: dict[str, Any]
+
+    def lacks(self, column: str) -> bool:
+        """Whether the file was written before the column was added: its statistics do not know it."""
+        counts = {name: count for name, count in self.stats.get("nullCount", {}).items() if count is not None}
+        return bool(counts) and column not in counts and column not in self.partition
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ def _live_file(table: str, action: dict[str, Any]) -> DataFile:
         "numRecords": action["num_records"],
         "minValues": {k.removeprefix("min."): v for k, v in action.items() if k.startswith("min.")},
         "maxValues": {k.removeprefix("max."): v for k, v in action.items() if k.startswith("max.")},
+        "nullCount": {k.removeprefix("null_count."): v for k, v in action.items() if k.startswith("null_count.")},
     }
     partition = {k.removeprefix("partition."): v for k, v in action.items() if k.startswith("partition.")}
     rows = action["num_records"] if action["num_records"] is not None else -1

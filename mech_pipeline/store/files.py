@@ -33,10 +33,12 @@ class Files(ABC):
     Attributes:
         root: absolute folder, or `s3://bucket/prefix`, without a slash at the end.
         delta_options: what `deltalake` needs to reach the same place.
+        scratch: folder for unfinished local files; none: wherever the system keeps them.
     """
 
     root: str
     delta_options: dict[str, str] | None = None
+    scratch: str | None = None
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and other.root == self.root
@@ -109,6 +111,8 @@ def open_files(root: Path | str) -> Files:
     """
     text = str(root)
     if text.startswith("s3://"):
+        if not text.removeprefix("s3://").strip("/"):
+            raise MechError(f"store root {text} names no bucket", "write s3://bucket/prefix")
         from mech_pipeline.store.s3_files import open_s3
 
         return open_s3(text)
@@ -128,7 +132,7 @@ _SENTENCES: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "free space and run the same command again",
     ),
     (
-        ("NoSuchBucket", "bucket does not exist", "Bucket not found"),
+        ("NoSuchBucket", "bucket does not exist", "Bucket not found", "Invalid bucket name"),
         "store {root}: there is no such bucket",
         "create it, or correct MECH_STORE",
     ),
@@ -174,6 +178,8 @@ def storage_sentence(root: str, error: BaseException) -> MechError | None:
     for marks, problem, next_step in _SENTENCES:
         if any(mark in text for mark in marks):
             return MechError(problem.format(root=root), next_step)
+    if getattr(error, "errno", None) in (errno.ENOTDIR, errno.EEXIST):
+        return MechError(f"store {root} is not a folder", "set MECH_STORE to one")
     denied = getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.EPERM)
     if denied or "Permission denied" in text or "Read-only file system" in text:
         return MechError(f"store {root} cannot be written", "check its permissions, or set MECH_STORE")

@@ -21,7 +21,7 @@ class LocalFiles(Files):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
-        self.root = str(self.folder)
+        self.root = self.scratch = str(self.folder)
 
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()

@@ -14,6 +14,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.store import checksums, delta
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.compaction import compact, files_of
+from mech_pipeline.store.delta import DataFile
 from mech_pipeline.store.files import readable_storage_errors
 from mech_pipeline.store.references import is_temporary, named_blobs
 from mech_pipeline.store.store import Store
@@ -21,7 +22,9 @@ from mech_pipeline.store.tables import TABLES
 
 SHORTEST = timedelta(hours=1)
 _COMPACT_FROM = 2
-"""Files of one run in one table from which compaction is worth a commit."""
+"""Files of one run in one table from which compaction is worth a commit when it is asked for."""
+_CROWDED = 12
+"""Files of one run in one table from which the pipeline compacts by itself."""
 
 
 def maintain_store(
@@ -81,6 +84,16 @@ def compact_runs(
                     continue
             lines.append(f"compacted {what}")
     return lines
+
+
+def crowded_tables(store: Store, run: str) -> list[str]:
+    """Tables in which a run has so many files that queries get slow."""
+    return [name for name in TABLES if len(_run_files(store, name, run)) >= _CROWDED]
+
+
+def _run_files(store: Store, name: str, run: str | None) -> list[DataFile]:
+    version = delta.latest_version(store.files, name)
+    return files_of(delta.table_version(store.files, name, version), run) if version >= 0 else []
 
 
 def _tidy_table(store: Store, name: str, retention: timedelta, dry_run: bool) -> list[str]:

@@ -13,7 +13,9 @@ from mech_pipeline.store import delta
 from mech_pipeline.store.files import Files
 from mech_pipeline.store.tables import TABLES
 
-_TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]+$|/_delta_log/.*(\.tmp|\.json#\d+)$|^\.warehouse-\d+-[0-9a-f]+\.duckdb")
+_TEMPORARY = re.compile(
+    r"\.tmp-\d+-[0-9a-f]+$|/_delta_log/.*(\.tmp|\.json#\d+)$|^\.warehouse-\d+-[0-9a-f]+\.duckdb|^\.compact-"
+)
 
 
 def named_blobs(files: Files, listing: Iterable[str]) -> set[str]:
