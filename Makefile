@@ -3,20 +3,25 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BROWSE := .venv-browse
+OLDEST_DUCKDB := 1.5.5
 
-.PHONY: help demo test ui lint clean
+.PHONY: help demo test ui lint browse clean
 help:
 	@echo "make demo   train, analyse and report experiments/induction.yaml (about 5 minutes on 2 cores)"
 	@echo "make test   linter, types and all tests"
 	@echo "make ui     Dagster's web UI on http://127.0.0.1:3000, on the same data"
-	@echo "make clean  remove .venv and caches; the store and Dagster's history stay"
+	@echo "make browse DuckDB's command line, harlequin and marimo, to look into the store (docs/sql.md)"
+	@echo "make clean  remove the virtual environments and caches; the store and Dagster's history stay"
 
 # PyTorch first and alone: its pin must decide the build before anything else asks for "some torch".
+# The oldest DuckDB that is promised lies aside, for the tests: pyproject.toml and tests/test_duckdb_versions.py name it too.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(VENV)/duckdb-$(OLDEST_DUCKDB) duckdb==$(OLDEST_DUCKDB)
 	@touch $@
 
 demo: $(STAMP)
@@ -34,5 +39,14 @@ lint: $(STAMP)
 ui: $(STAMP)
 	env --default-signal=INT $(BIN)/dagster dev --module-name mech_pipeline.definitions --host 127.0.0.1 --port 3000
 
+# Apart from .venv, because harlequin pins other versions of shared packages; what it does not bring comes from .venv.
+browse: $(BROWSE)/.installed
+$(BROWSE)/.installed: $(STAMP)
+	$(BIN)/python -m venv --clear $(BROWSE)
+	$(BROWSE)/bin/python -c 'import sys, sysconfig; open(sysconfig.get_path("purelib") + "/main.pth", "w").write(f"import site; site.addsitedir({sys.argv[1]!r})\n")' "$$($(CURDIR)/$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(BROWSE)/bin/python -m pip install --quiet --disable-pip-version-check duckdb-cli==1.5.6 harlequin==2.17.0 marimo==0.25.2
+	@touch $@
+	@echo "source $(BROWSE)/bin/activate, then: duckdb -readonly store/warehouse.duckdb"
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(BROWSE) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -5,9 +5,11 @@ globbed, because it also holds files that are no longer live. The connection is 
 those files and no others, write no file, load no extension, and its settings are locked.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import gettempdir
 
 import duckdb
 import polars as pl
@@ -61,9 +63,15 @@ def connect(
     return open_views(files, cut, external=external)
 
 
-def open_views(files: Files, cut: Snapshot, *, external: bool = False) -> duckdb.DuckDBPyConnection:
-    """A connection over a cut; see `connect`."""
-    connection = duckdb.connect()
+def open_views(
+    files: Files, cut: Snapshot, *, external: bool = False, spill: str | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A connection over a cut; see `connect`.
+
+    Args:
+        spill: folder for what does not fit in memory; none: a folder of the system's, made when it is needed.
+    """
+    connection = duckdb.connect(config={"temp_directory": spill or f"{gettempdir()}/mech-duckdb-{os.getpid()}"})
     try:
         sizes = {files.url(f.name): f.bytes for found in cut.tables.values() if found for f in found.files}
         with readable_storage_errors(files.root):

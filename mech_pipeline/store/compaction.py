@@ -28,6 +28,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.store import delta
 from mech_pipeline.store.catalog import open_views
 from mech_pipeline.store.delta import DataFile, TableVersion
+from mech_pipeline.store.files import readable_storage_errors
 from mech_pipeline.store.snapshot import Snapshot
 from mech_pipeline.store.store import DICTIONARY_BYTES, PAGE_BYTES, ROW_GROUP, Store
 from mech_pipeline.store.tables import TABLES, Table
@@ -55,7 +56,10 @@ def compact(store: Store, name: str, run: str | None) -> int:
     with TemporaryDirectory(prefix=".compact-", dir=store.files.scratch) as folder:
         local = Path(folder, "rows.parquet")
         part = TableVersion(found.version, found.committed, tuple(before), found.schema)
-        with open_views(store.files, Snapshot({name: part})) as connection:
+        with (
+            readable_storage_errors(store.root),
+            open_views(store.files, Snapshot({name: part}), spill=folder) as connection,
+        ):
             rows = _write(connection, table, local)
         if rows != sum(file.rows for file in before):
             raise MechError(
@@ -105,7 +109,7 @@ def _publish(store: Store, name: str, run: str | None, before: list[DataFile], a
             time.sleep(_PAUSE_SECONDS * (1 + attempt % 3))
             continue
         newest = delta.open_table(store.files, name)
-        store.record(name, newest, mark)
+        store.record(name, newest, mark, now.version)
         return
     where = f"run {run}" if run is not None else "the whole table"
     raise MechError(f"table {name}, {where}, is being written; it stays as it is", "run `mech maintain` again later")

@@ -8,6 +8,7 @@ and a reader on a version that was replaced, lose nothing.
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from datetime import timedelta
 
 from mech_pipeline.errors import MechError
@@ -44,12 +45,13 @@ def maintain_store(
             f"a retention of {retention} would take files from under running writers and readers",
             f"choose at least {SHORTEST}",
         )
-    lines = compact_runs(store, finished_runs(store), dry_run=dry_run, emit=emit)
-    for name in TABLES:
-        if delta.latest_version(store.files, name) >= 0:
-            emit(f"maintain {name}: log, vacuum, checksums")
-            lines += _tidy_table(store, name, retention, dry_run)
-    lines += remove_unnamed(store, retention, dry_run=dry_run)
+    with nullcontext() if dry_run else store.lock("maintain", "maintain the store"):
+        lines = compact_runs(store, finished_runs(store), dry_run=dry_run, emit=emit)
+        for name in TABLES:
+            if delta.latest_version(store.files, name) >= 0:
+                emit(f"maintain {name}: log, vacuum, checksums")
+                lines += _tidy_table(store, name, retention, dry_run)
+        lines += remove_unnamed(store, retention, dry_run=dry_run)
     return lines or ["nothing to do"]
 
 

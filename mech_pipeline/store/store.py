@@ -152,6 +152,7 @@ class Store:
         with readable_storage_errors(self.root):
             for attempt in range(_ATTEMPTS):
                 opened = self._open(table)
+                before = opened.version()
                 try:
                     act(opened, properties)
                     break
@@ -159,7 +160,7 @@ class Store:
                     if attempt + 1 == _ATTEMPTS:
                         raise
                     time.sleep(random.random() * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
-            self.record(table.name, opened, mark)
+            self.record(table.name, opened, mark, before)
         made = Commit(table.name, opened.version(), 0 if rows is None else rows.num_rows, content)
         self.committed[table.name] = made
         return made
@@ -179,16 +180,19 @@ class Store:
             recorded["mech.operation"] = operation
         return CommitProperties(custom_metadata=recorded, max_commit_retries=retries)
 
-    def record(self, table: str, opened: DeltaTable, mark: str) -> None:
-        """Flushes a commit to disk and keeps the checksums of its log and its files."""
-        version = opened.version()
-        while True:  # other writers may have committed after us
+    def record(self, table: str, opened: DeltaTable, mark: str, before: int) -> None:
+        """Flushes a commit to disk and keeps the checksums of its log and its files.
+
+        Args:
+            mark: what the commit calls itself; other writers may have committed after it.
+            before: the version on which it was made.
+        """
+        for version in range(opened.version(), before, -1):
             actions = delta.commit_log(self.files, table, version)
             if delta.commit_info(actions).get("mech.commit") == mark:
                 break
-            version -= 1
-            if version < 0:
-                return  # nothing was to be done, so nothing was committed
+        else:
+            return  # nothing was to be done, so nothing was committed
         self._record_version(table, version, actions)
         if version and version % _LOG_CHECKPOINT_EVERY == 0:
             self.checkpoint_log(table, opened)

@@ -1,0 +1,68 @@
+"""The store's benchmark runs, at toy size, and what it counts is right; times are not looked at."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOY = {
+    "rows": 60_000,
+    "run-rows": 30_000,
+    "ledger-rows": 32_000,
+    "writers": 2,
+    "replacements": 10,
+    "kills": 2,
+    "runs": 2,
+    "steps": 10,
+    "commits": 4,
+    "flips": 20,
+    "bulk-megabytes": 1,
+    "log-length": 8,
+    "latency-commits": 4,
+    "repetitions": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    options = [word for name, size in TOY.items() for word in (f"--{name}", str(size))]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/store.py", *options, "--folder", str(folder), "--json", str(folder / "out.json")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode in (0, 1), done.stderr  # 1: a target is missed, which toy sizes and busy machines may do
+    assert [path.name for path in folder.iterdir()] == ["out.json"]
+    return json.loads((folder / "out.json").read_text())["results"]
+
+
+def test_every_part_measures_something(results):
+    measured = {result["part"].split(",")[0].split()[0] for result in results}
+    assert measured == {"writers", "kills", "influence", "ledger", "point", "connect", "flips", "latency"}
+    assert all(result["measured"] >= 0 for result in results)
+
+
+def test_what_must_be_nothing_is_nothing(results):
+    counted = {result["what"]: result["measured"] for result in results if result["target"] == 0}
+    assert len(counted) >= 10
+    assert {what: count for what, count in counted.items() if count} == {}
+
+
+def test_what_must_happen_happened(results):
+    found = {result["what"]: result["measured"] for result in results}
+    for what in ("snapshots read", "cells read", "commits acknowledged"):
+        assert found[what] > 0, what
+
+
+def test_an_unknown_part_is_refused():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/store.py", "speed"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "there is no part 'speed'" in done.stderr
