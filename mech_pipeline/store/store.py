@@ -31,7 +31,7 @@ from mech_pipeline.store.tables import TABLES, Table
 _ATTEMPTS = 30
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds
 ROW_GROUP, PAGE_BYTES, DICTIONARY_BYTES = 1 << 20, 8 << 20, 16 << 20
-_LOG_CHECKPOINT_EVERY = 100  # commits; opening a table reads the log since then
+_LOG_CHECKPOINT_EVERY = 25  # commits; opening a table reads the log since then
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from mech_pipeline.errors import MechError
 from mech_pipeline.progress import Progress
 from mech_pipeline.store import checksums, delta
-from mech_pipeline.store.blobs import Blob
+from mech_pipeline.store.blobs import Blob, named_sha256
 from mech_pipeline.store.catalog import open_views
 from mech_pipeline.store.checksums import Checksum
 from mech_pipeline.store.delta import DataFile, TableVersion
@@ -131,6 +131,10 @@ class _Verifier:
             if newest is not None and not bad_log:
                 self.damage("corrupt", delta.folder(table.name), newest.problem, "log", table.name)
             self.known.update(n for n in self.listing if n.startswith(f"{delta.folder(table.name)}/"))
+            names = [n for n in records.files if n in self.listing and "/_delta_log/" not in n]
+            for name, problem in self._contents(names, records.files):
+                if problem:
+                    self.damage("corrupt", name, f"{problem}; the table cannot be opened", "older", table.name)
             return None
         good = self._data_files(table, newest, records.files)
         return TableVersion(newest.version, newest.committed, tuple(good), newest.schema)
@@ -253,6 +257,15 @@ class _Verifier:
             for uri, wrong in self._contents(there, sums):
                 if wrong:
                     self.damage("corrupt", uri, wrong, "blob", name)
+
+        self._unnamed_blobs()
+
+    def _unnamed_blobs(self) -> None:
+        """Blobs whose rows are lost (their data file or table is damaged) or old: against the SHA-256 in their names."""
+        heads = {n: named_sha256(n) for n in self.listing if n.startswith("blobs/") and n not in self.known}
+        for name, head in heads.items():
+            if head and not self.quick and not checksums.checksum(self.files.read(name)).sha256.startswith(head):
+                self.damage("corrupt", name, f"its SHA-256 does not begin with {head}", "blob")
 
     def _generated(self) -> None:
         """The newest report pages are copies of blobs; `warehouse.duckdb` has a record of its own."""
