@@ -9,6 +9,8 @@ Parquet files carry no usable checksum of their own: DuckDB and polars notice no
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mech_pipeline.store.files import Files
@@ -52,14 +54,7 @@ def record(files: Files, table: str, version: int, sums: Mapping[str, Checksum],
 def read_records(files: Files, table: str) -> Records:
     """All records of a table."""
     found = Records()
-    for short in files.names(_folder(table)):
-        name = f"{_folder(table)}/{short}"
-        if ".tmp-" in short:
-            continue
-        try:
-            content = files.read(name)
-        except FileNotFoundError:
-            continue  # folded by a maintenance that runs now; the folded record sorts after it
+    for name, content in _read_all(files, table).items():
         found.names.append(name)
         body, _, digest = content.rstrip(b"\n").rpartition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest or content != body + b"\n" + digest + b"\n":
@@ -67,6 +62,14 @@ def read_records(files: Files, table: str) -> Records:
             continue
         found.files.update({name: Checksum(*pair) for name, pair in json.loads(body).items()})
     return found
+
+
+def _read_all(files: Files, table: str) -> dict[str, bytes]:
+    with ThreadPoolExecutor(files.parallel) as pool:
+        while True:
+            names = [f"{_folder(table)}/{short}" for short in files.names(_folder(table)) if ".tmp-" not in short]
+            with suppress(FileNotFoundError):  # a maintenance that runs now has folded it into a new record
+                return dict(zip(names, pool.map(files.read, names), strict=True))
 
 
 def fold(files: Files, table: str, version: int, keep: Iterable[str]) -> int:

@@ -21,6 +21,9 @@ from mech_pipeline.store.tables import Table
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
+_newest_seen: dict[tuple[Files, str], int] = {}  # on S3 a listing costs a request for every thousand names
+
+
 @dataclass(frozen=True)
 class DataFile:
     """One Parquet file of a table.
@@ -66,7 +69,16 @@ def log_name(table: str, version: int) -> str:
 
 def latest_version(files: Files, table: str) -> int:
     """The newest version of a table; -1 if it was never written."""
-    names = files.names(f"{folder(table)}/_delta_log")
+    known = _newest_seen.get((files, table), 0)
+    found = _newest(files, table, after=f"{known - 1:020d}.z" if known else "")
+    if found < known:  # the store was made anew
+        found = _newest(files, table)
+    _newest_seen[files, table] = found
+    return found
+
+
+def _newest(files: Files, table: str, after: str = "") -> int:
+    names = files.names(f"{folder(table)}/_delta_log", after)
     return max((int(name[:20]) for name in names if _is_commit(name) or _is_checkpoint(name)), default=-1)
 
 

@@ -34,9 +34,11 @@ class Files(ABC):
         root: absolute folder, or `s3://bucket/prefix`, without a slash at the end.
         delta_options: what `deltalake` needs to reach the same place.
         scratch: folder for unfinished local files; none: wherever the system keeps them.
+        parallel: how many files are best read at the same time.
     """
 
     root: str
+    parallel: int = 2
     delta_options: dict[str, str] | None = None
     scratch: str | None = None
 
@@ -75,8 +77,12 @@ class Files(ABC):
         """All files under a folder, however deep, in order of name."""
 
     @abstractmethod
-    def names(self, folder: str) -> list[str]:
-        """Names of the files directly in a folder, without it, in order; empty if there is no such folder."""
+    def names(self, folder: str, after: str = "") -> list[str]:
+        """Names of the files directly in a folder, without it, in order; empty if there is no such folder.
+
+        Args:
+            after: leave out this name and all that sort before it.
+        """
 
     @abstractmethod
     def remove(self, names: Sequence[str]) -> None:

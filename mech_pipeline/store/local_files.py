@@ -60,10 +60,10 @@ class LocalFiles(Files):
                     found = path.stat()
                     yield Entry(path.relative_to(self.folder).as_posix(), found.st_size, found.st_mtime)
 
-    def names(self, folder: str) -> list[str]:
+    def names(self, folder: str, after: str = "") -> list[str]:
         try:
             with os.scandir(self.folder / folder) as found:
-                return sorted(entry.name for entry in found if entry.is_file())
+                return sorted(entry.name for entry in found if entry.name > after and entry.is_file())
         except FileNotFoundError:
             return []
 

@@ -4,23 +4,18 @@ were lost are registered again, and what must be computed again is named. Nothin
 What is taken out is then missing for the pipeline: `mech run` finds it not current and makes it again, nothing else.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
-
 from mech_pipeline.store import checksums, delta
-from mech_pipeline.store.blobs import named_sha256
 from mech_pipeline.store.catalog import connect, quoted
-from mech_pipeline.store.files import Entry, Files
+from mech_pipeline.store.files import Files
+from mech_pipeline.store.findings import Finding, Verification
 from mech_pipeline.store.layout import check_mark, mark
-from mech_pipeline.store.registration import read_registration
-from mech_pipeline.store.rows import content_version
+from mech_pipeline.store.registration import register_again
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES, Table
-from mech_pipeline.store.verify import Finding, Verification
 from mech_pipeline.store.warehouse import write_warehouse
 
 ASSETS = {
@@ -166,9 +161,10 @@ class _Repairer:
 
     def _blobs(self, findings: list[Finding]) -> None:
         for finding in findings:
-            table = TABLES[finding.table]
-            if delta.latest_version(self.files, table.name) < 0:
+            if not finding.table or delta.latest_version(self.files, finding.table) < 0:
+                self._quarantine(finding.name)  # its row is lost, or of an older version
                 continue
+            table = TABLES[finding.table]
             keys = [key for key in table.keys if key not in ("component",)]
             with connect(self.store.root, [table.name]) as connection:
                 sql = f"select distinct {', '.join(keys)} from {table.name} where uri = ?"
@@ -182,54 +178,9 @@ class _Repairer:
         }
 
     def _register(self) -> None:
-        """Index rows of whole blobs, for cells that have lost theirs; the newest blob of a cell counts."""
         for name in sorted(self.shrunk):
-            if not TABLES[name].has_blobs:
-                continue
-            present, named = self._cells(TABLES[name])
-            blobs = sorted(self.files.entries(f"blobs/{name}"), key=lambda entry: -entry.modified)
-            count = 0
-            for entry in blobs:
-                if entry.name not in named and (rows := self._rows_of(entry, TABLES[name])) is not None:
-                    count += self._insert(TABLES[name], rows, present)
-            if count:
+            if TABLES[name].has_blobs and (count := register_again(self.store, TABLES[name])):
                 self.done.lines.append(f"registered {count} whole files of {name} again: these need not be made again")
-
-    def _cells(self, table: Table) -> tuple[set[tuple[object, ...]], set[str]]:
-        keys = ", ".join(table.keys)
-        with connect(self.store.root, [table.name]) as connection:
-            rows = connection.execute(f"select uri, {keys} from {table.name}").fetchall()
-        return {row[1:] for row in rows}, {row[0] for row in rows}
-
-    def _rows_of(self, entry: Entry, table: Table) -> pa.Table | None:
-        content = self.files.read(entry.name)
-        sha256 = hashlib.sha256(content).hexdigest()
-        described = read_registration(content)
-        if described is None or described[0] != table.name or not sha256.startswith(named_sha256(entry.name) or "-"):
-            return None
-        columns = described[1]
-        count = len(columns["run"])
-        columns |= {"uri": [entry.name] * count, "bytes": [entry.bytes] * count, "sha256": [sha256] * count}
-        if "data_version" not in columns:
-            columns["data_version"] = [""] * count
-            for item in dict.fromkeys(columns[str(table.item)]):
-                places = [i for i, value in enumerate(columns[str(table.item)]) if value == item]
-                part = {c.name: [columns[c.name][i] for i in places] for c in table.columns}
-                version = content_version(table, part)
-                for place in places:
-                    columns["data_version"][place] = version
-        return pa.table({field.name: columns[field.name] for field in table.schema}, schema=table.schema)
-
-    def _insert(self, table: Table, rows: pa.Table, present: set[tuple[object, ...]]) -> int:
-        cells = list(zip(*(rows[key].to_pylist() for key in table.keys), strict=True))
-        if present & set(cells):
-            return 0
-        replace = {
-            key: sorted(set(rows[key].to_pylist())) for key in ("run", "step", *([table.item] if table.item else []))
-        }
-        self.store.write(table.name, rows, replace=replace)
-        present.update(cells)
-        return 1
 
     # records and generated files
 

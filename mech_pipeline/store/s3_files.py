@@ -40,10 +40,13 @@ def _environment() -> tuple[tuple[str, str], ...]:
 
 def _client_settings() -> dict[str, Any]:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    config: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "retries": {"max_attempts": _ATTEMPTS}}
+    if endpoint:
+        config["s3"] = {"addressing_style": "path"}  # most servers but Amazon's have no name for each bucket
     return {
         "endpoint_url": endpoint,
         "use_listings_cache": False,  # another process may have written since
-        "config_kwargs": {"connect_timeout": _CONNECT_SECONDS, "retries": {"max_attempts": _ATTEMPTS}},
+        "config_kwargs": config,
     }
 
 
@@ -79,6 +82,8 @@ class S3Files(Files):
     Raises:
         MechError: the address names no bucket.
     """
+
+    parallel = 8
 
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/")
@@ -142,13 +147,17 @@ class S3Files(Files):
         for name in sorted(found):
             yield self._entry(found[name])
 
-    def names(self, folder: str) -> list[str]:
+    def names(self, folder: str, after: str = "") -> list[str]:
+        bucket, _, prefix = self.url(folder).removeprefix("s3://").partition("/")
+        query = {"Bucket": bucket, "Prefix": f"{prefix}/", "Delimiter": "/", "StartAfter": f"{prefix}/{after}"}
+        found: list[str] = []
         with readable_storage_errors(self.root):
-            try:
-                found = self._fs.ls(self.url(folder), detail=True, refresh=True)
-            except FileNotFoundError:
-                return []
-        return sorted(entry["name"].rsplit("/", 1)[1] for entry in found if entry["type"] == "file")
+            while True:
+                page = self._fs.call_s3("list_objects_v2", **query)
+                found += [entry["Key"].rsplit("/", 1)[1] for entry in page.get("Contents", ())]
+                if not page.get("IsTruncated"):
+                    return sorted(found)
+                query["ContinuationToken"] = page["NextContinuationToken"]
 
     def remove(self, names: Sequence[str]) -> None:
         if not names:

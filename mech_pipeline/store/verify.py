@@ -1,21 +1,10 @@
 """Every file of the store against what was written: sizes, SHA-256, rows against descriptions, index rows against blobs.
 
-What is read: every data file, log file and blob, once. What a finding means:
-
-corrupt     the content is not what was written, or does not fit its table's description
-missing     something names a file that is not there
-unrecorded  a data file without checksum (its writer was killed between commit and record); its content reads well
+What is read: every data file, log file and blob, once. What a finding means: `findings`.
 """
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.progress import Progress
@@ -23,45 +12,16 @@ from mech_pipeline.store import checksums, delta
 from mech_pipeline.store.blobs import Blob, named_sha256
 from mech_pipeline.store.catalog import open_views
 from mech_pipeline.store.checksums import Checksum
+from mech_pipeline.store.contents import GONE, Check, check_contents, log_faults, row_faults
 from mech_pipeline.store.delta import DataFile, TableVersion
-from mech_pipeline.store.files import Entry, Files
+from mech_pipeline.store.files import Files
+from mech_pipeline.store.findings import Finding, Verification, rows_of
 from mech_pipeline.store.layout import check_mark
 from mech_pipeline.store.references import is_temporary, named_blobs
-from mech_pipeline.store.rows import value_faults
 from mech_pipeline.store.snapshot import Snapshot
 from mech_pipeline.store.tables import TABLES, Table
 
-_THREADS = 2
 _RECORD_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One fault.
-
-    Attributes:
-        kind: corrupt, missing or unrecorded.
-        name: the file, or the table, under the root.
-        role: data, log, checksum, blob, keys, report, warehouse or mark.
-        file: the data file concerned, with its partition and statistics.
-    """
-
-    kind: str
-    name: str
-    problem: str
-    role: str
-    table: str = ""
-    file: DataFile | None = None
-
-
-@dataclass
-class Verification:
-    """What was found."""
-
-    damage: list[Finding] = field(default_factory=list)
-    orphans: list[Entry] = field(default_factory=list)
-    checked: int = 0
-    bytes: int = 0
 
 
 def verify_store(files: Files, *, quick: bool = False, emit: Callable[[str], None] = lambda line: None) -> Verification:
@@ -84,7 +44,6 @@ class _Verifier:
         self.known: set[str] = {"store.json", "store.layout", "warehouse.duckdb"}
         total = max(1, round(sum(entry.bytes for entry in self.listing.values()) / 1e6))
         self._progress = Progress(emit, f"verify {files.root}", total, "MB")
-        self._began = time.monotonic()
 
     def run(self) -> Verification:
         if problem := check_mark(self.files):
@@ -151,77 +110,46 @@ class _Verifier:
         wanted = [
             name for name in present if name in recorded or name.endswith((".json", ".parquet", "_last_checkpoint"))
         ]
-        for name, wrong in self._contents(wanted, recorded):
-            problem = wrong
-            if problem is None and name not in recorded and not self.quick:
-                problem = self._parse_log(name)
+        parses = {name for name in wanted if name not in recorded}  # its writer was killed just after the commit
+        for name, problem in self._contents(
+            wanted, recorded, lambda name, content: log_faults(name, content) if name in parses else None
+        ):
             if problem:
                 self.damage("corrupt", name, problem, "log", table.name)
         return len(self.found.damage) > before
-
-    def _parse_log(self, name: str) -> str | None:
-        """A log file without checksum (its writer was killed just after the commit) must at least parse."""
-        try:
-            content = self.files.read(name)
-            if name.endswith(".parquet"):
-                pq.read_table(pa.BufferReader(content))
-            else:
-                [json.loads(line) for line in content.splitlines() if line]
-        except (ValueError, OSError, pa.ArrowException) as error:
-            return f"cannot be read: {error}"
-        return None
 
     def _data_files(self, table: Table, newest: TableVersion, recorded: dict[str, Checksum]) -> list[DataFile]:
         live = {file.name: file for file in newest.files}
         self.known.update(live)
         self.known.update(name for name in recorded if name in self.listing)
-        bad: set[str] = set()
-        for file in newest.files:
-            if file.name not in self.listing:
-                bad.add(file.name)
-                self.damage("missing", file.name, f"{_where(file)} is gone", "data", table.name, file)
-            elif self.listing[file.name].bytes != file.bytes:
-                bad.add(file.name)
-                size = f"{self.listing[file.name].bytes} bytes, {file.bytes} were written; {_where(file)}"
-                self.damage("corrupt", file.name, size, "data", table.name, file)
-        prefix = f"{delta.folder(table.name)}/_delta_log/"
-        older = [n for n in recorded if n not in live and not n.startswith(prefix) and n in self.listing]
-        names = [name for name in live if name not in bad] + older
+        bad = {file.name for file in newest.files if not self._has_its_size(table, file)}
+        names = [name for name in live if name not in bad]
         if not self.quick and not set(names) <= set(recorded):
             time.sleep(_RECORD_SECONDS)  # a running writer records a moment after it commits
             recorded = checksums.read_records(self.files, table.name).files
-        for name, wrong in self._contents(names, recorded):
-            problem = wrong
-            data = live.get(name)
-            if problem is None and data is not None and not self.quick:
-                problem = self._rows(table, data)
-            if problem and data is not None:
+        for name, problem in self._contents(names, recorded, lambda n, content: row_faults(table, live[n], content)):
+            file = live[name]
+            if problem:
                 bad.add(name)
-                self.damage("corrupt", name, f"{problem}; {_where(data)}", "data", table.name, data)
-            elif problem:
+                self.damage("corrupt", name, f"{problem}; {rows_of(file)}", "data", table.name, file)
+            elif name not in recorded and not self.quick:
+                problem = f"reads well, has no checksum; {rows_of(file)}"
+                self.damage("unrecorded", name, problem, "data", table.name, file)
+        prefix = f"{delta.folder(table.name)}/_delta_log/"
+        older = [n for n in recorded if n not in live and not n.startswith(prefix) and n in self.listing]
+        for name, problem in self._contents(older, recorded):
+            if problem and problem != GONE:
                 self.damage("corrupt", name, f"{problem}; of an older version", "older", table.name)
-            elif data is not None and name not in recorded and not self.quick:
-                self.damage(
-                    "unrecorded", name, f"reads well, has no checksum; {_where(data)}", "data", table.name, data
-                )
         return [file for file in newest.files if file.name not in bad]
 
-    def _rows(self, table: Table, file: DataFile) -> str | None:
-        """Rows of one file against the table's description."""
-        try:
-            reader = pq.ParquetFile(pa.BufferReader(self.files.read(file.name)))
-            names = [name for name in reader.schema_arrow.names if name in table.schema.names]
-            for group in range(reader.num_row_groups):
-                rows = reader.read_row_group(group, columns=names)
-                for column in table.schema:
-                    if column.name in file.partition or (column.name not in names and column.nullable):
-                        empty = file.partition.get(column.name)
-                        rows = rows.append_column(column, pa.array([empty] * len(rows), column.type))
-                if faults := value_faults(table, rows.select(table.schema.names).cast(table.schema)):
-                    return faults[0]
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            return f"cannot be read: {' '.join(str(error).split())[:200]}"
-        return None
+    def _has_its_size(self, table: Table, file: DataFile) -> bool:
+        there = self.listing.get(file.name)
+        if there is None:
+            self.damage("missing", file.name, f"{rows_of(file)} is gone", "data", table.name, file)
+        elif there.bytes != file.bytes:
+            size = f"{there.bytes} bytes, {file.bytes} were written; {rows_of(file)}"
+            self.damage("corrupt", file.name, size, "data", table.name, file)
+        return there is not None and there.bytes == file.bytes
 
     def _unique_keys(self, whole: dict[str, TableVersion | None]) -> None:
         if self.quick:
@@ -257,15 +185,20 @@ class _Verifier:
             for uri, wrong in self._contents(there, sums):
                 if wrong:
                     self.damage("corrupt", uri, wrong, "blob", name)
-
         self._unnamed_blobs()
 
     def _unnamed_blobs(self) -> None:
         """Blobs whose rows are lost (their data file or table is damaged) or old: against the SHA-256 in their names."""
-        heads = {n: named_sha256(n) for n in self.listing if n.startswith("blobs/") and n not in self.known}
-        for name, head in heads.items():
-            if head and not self.quick and not checksums.checksum(self.files.read(name)).sha256.startswith(head):
-                self.damage("corrupt", name, f"its SHA-256 does not begin with {head}", "blob")
+        unnamed = [n for n in self.listing if n.startswith("blobs/") and n not in self.known and named_sha256(n)]
+
+        def differs(name: str, content: bytes) -> str | None:
+            head = str(named_sha256(name))
+            found = checksums.checksum(content).sha256
+            return None if found.startswith(head) else f"its SHA-256 does not begin with {head}"
+
+        for name, problem in self._contents(unnamed, {}, differs):
+            if problem and problem != GONE:
+                self.damage("corrupt", name, problem, "blob")
 
     def _generated(self) -> None:
         """The newest report pages are copies of blobs; `warehouse.duckdb` has a record of its own."""
@@ -290,34 +223,15 @@ class _Verifier:
             if name not in self.known and name not in older and not name.startswith(("locks/", "quarantine/")):
                 self.found.orphans.append(entry)
 
-    def _contents(self, names: list[str], sums: dict[str, Checksum]) -> Iterator[tuple[str, str | None]]:
-        """(name, what is wrong with its content or none) of many files; reading and hashing overlap."""
+    def _contents(
+        self, names: Sequence[str], sums: Mapping[str, Checksum], also: Check | None = None
+    ) -> Iterator[tuple[str, str | None]]:
+        """`check_contents` with progress; nothing is read if only sizes are asked for."""
         if self.quick:
             yield from ((name, None) for name in names)
             return
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for name, problem in zip(names, pool.map(lambda n: self._content(n, sums.get(n)), names), strict=True):
-                self.found.checked += 1
-                self.found.bytes += self.listing[name].bytes
-                self._progress(min(round(self.found.bytes / 1e6), self._progress.total))
-                yield name, problem
-
-    def _content(self, name: str, expected: Checksum | None) -> str | None:
-        try:
-            content = self.files.read(name)
-        except OSError as error:
-            return f"cannot be read: {error}"
-        if expected is None:
-            return None
-        if len(content) != expected.bytes:
-            return f"{len(content)} bytes, {expected.bytes} were written"
-        found = hashlib.sha256(content).hexdigest()
-        return None if found == expected.sha256 else f"SHA-256 is {found[:12]}…, {expected.sha256[:12]}… was written"
-
-
-def _where(file: DataFile) -> str:
-    """The rows of a file in words, from Delta's statistics."""
-    low, high = (file.stats.get(which, {}).get("step") for which in ("minValues", "maxValues"))
-    run = f" of run {file.partition['run']}" if "run" in file.partition else ""
-    steps = "" if low is None else f", steps {low} to {high}" if low != high else f", step {low}"
-    return f"{file.rows} rows{run}{steps}"
+        for name, problem in check_contents(self.files, names, sums, also):
+            self.found.checked += 1
+            self.found.bytes += self.listing[name].bytes
+            self._progress(min(round(self.found.bytes / 1e6), self._progress.total))
+            yield name, problem
