@@ -19,8 +19,8 @@ class StoreResource(dg.ConfigurableResource):
 
     def open(self) -> Store:
         """The store at that root; its commits name the Dagster run that this resource serves."""
-        context = self.get_resource_context()
-        return Store(self.root, dagster_run=context.run_id or "")
+        run = self.get_resource_context().run
+        return Store(self.root, dagster_run=run.run_id if run else "")
 
     def run_spec(self, run: str) -> RunSpec:
         """The resolved spec of a run, as `run_spec` wrote it.

@@ -22,7 +22,7 @@ def graph(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     write_text(home)
     file = write_experiment(home / "experiments" / "tiny.yaml", corpus={"files": str(home / "text" / "*.txt")})
-    definitions = build_definitions(home / "store", home / "experiments")
+    definitions = build_definitions(str(home / "store"), home / "experiments")
     (home / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:
         specs = load_experiment(file).runs()

@@ -158,6 +158,11 @@ _SENTENCES: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "store {root}: the S3 server does not answer",
         "check AWS_ENDPOINT_URL and the network",
     ),
+    (
+        ("SlowDown", "ServiceUnavailable", "Service Unavailable", "InternalError", "Internal Server Error"),
+        "store {root}: the S3 server fails or is overloaded; what was stored before is whole",
+        "wait, and run the same command again",
+    ),
 )  # fmt: skip
 
 

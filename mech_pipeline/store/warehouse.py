@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 
+from mech_pipeline.home import local_folder
 from mech_pipeline.store import checksums
 from mech_pipeline.store.catalog import quoted, view_sql
 from mech_pipeline.store.files import Files, open_files, readable_storage_errors
@@ -20,13 +21,13 @@ FILE = "warehouse.duckdb"
 
 
 def write_warehouse(root: Path | str, folder: Path | str | None = None) -> Path:
-    """Writes the file into a local folder (by default the root, which must be local then), and returns its path.
+    """Writes the file into a local folder (by default where people's files of this store lie), and returns its path.
 
     Over S3 its views name `s3://` files: whoever opens it needs DuckDB's `httpfs` extension and credentials.
     """
     files = open_files(root)
     check_readable(files)
-    target = Path(files.root if folder is None else folder).absolute() / FILE
+    target = Path(local_folder(files.root) if folder is None else folder).absolute() / FILE
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".warehouse-{os.getpid()}-{uuid.uuid4().hex[:6]}.duckdb")
     connection = duckdb.connect()
