@@ -96,8 +96,7 @@ def status(
 @app.command()
 def report(experiment: Annotated[str, typer.Argument(help="experiment name, for example induction")]) -> None:
     """Print where the newest report of an experiment is (from S3, a local copy is made)."""
-    from mech_pipeline.home import local_folder
-    from mech_pipeline.pipeline.report import report_name
+    from mech_pipeline.home import local_folder, report_name
     from mech_pipeline.store.export import save
 
     files, name = existing_store(), report_name(experiment)

@@ -29,6 +29,11 @@ def store_root() -> str:
     return str(Path(named).absolute() if named else project_home() / "store")
 
 
+def report_name(experiment: str) -> str:
+    """Where people find the newest report of an experiment, under the store's root."""
+    return f"reports/{experiment}.html"
+
+
 def local_folder(root: str) -> Path:
     """Where files that people open (reports, warehouse.duckdb) lie on this machine: in a local store, or `.mech/`."""
     return project_home() / ".mech" if "://" in root else Path(root)

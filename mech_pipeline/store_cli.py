@@ -44,7 +44,9 @@ def existing_store() -> "Files":
 
 def sql(
     query: Annotated[str, typer.Argument(help="one SELECT; `mech tables` lists tables and columns")],
-    format: Annotated[Format, typer.Option(help="how to print the result")] = Format.table,
+    format: Annotated[
+        Format | None, typer.Option(help="how to print the result; default: as the file's name ends, or a table")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="write to this file instead (needed for parquet in a terminal)")
     ] = None,
@@ -58,6 +60,8 @@ def sql(
     """Query the store. Read-only; every query sees all tables as they were at one moment.
 
     The view `snapshot` tells which version of each table that is. `mech history TABLE` lists versions.
+
+    Example: mech sql "select run, step, value from mechanism_values order by value desc limit 5" --output top.csv
     """
     from mech_pipeline.store import export
     from mech_pipeline.store.catalog import parse_time
@@ -65,16 +69,25 @@ def sql(
 
     files = existing_store()
     frame = run_query(files.root, query, at=parse_time(at) if at else None, versions=_versions(version or []))
-    if format is Format.table and output is None:
+    kind = format or _by_name(output)
+    if kind is Format.table and output is None:
         _wide().print(export.as_table(frame))
         return
-    content = export.as_bytes(frame, "csv" if format is Format.table else format.value)
+    content = export.as_bytes(frame, "csv" if kind is Format.table else kind.value)
     if output is not None:
         export.save(output, content)
-    elif format is Format.parquet and sys.stdout.isatty():
+    elif kind is Format.parquet and sys.stdout.isatty():
         raise MechError("Parquet is not for a terminal", "add --output FILE.parquet")
     else:
         sys.stdout.buffer.write(content)
+
+
+def _by_name(output: Path | None) -> Format:
+    """The format that a file's name asks for; CSV if it asks for none."""
+    if output is None:
+        return Format.table
+    ending = output.suffix.removeprefix(".").lower()
+    return Format(ending) if ending in ("json", "parquet") else Format.csv
 
 
 def _versions(texts: list[str]) -> dict[str, int]:
@@ -86,12 +99,13 @@ def _versions(texts: list[str]) -> dict[str, int]:
 
 def tables(name: Annotated[str | None, typer.Argument(help="one table; default: all")] = None) -> None:
     """List tables, or the columns of one, with units and meanings."""
-    from mech_pipeline.store.tables import TABLES
+    from mech_pipeline.store.tables import SNAPSHOT, SNAPSHOT_COLUMNS, SNAPSHOT_MEANING, TABLES
 
     if name is None:
         shown = RichTable("table", "a row is", "columns")
         for table in TABLES.values():
             shown.add_row(table.name, table.meaning, ", ".join(column.name for column in table.columns))
+        shown.add_row(SNAPSHOT, SNAPSHOT_MEANING, SNAPSHOT_COLUMNS)
     elif name in TABLES:
         shown = RichTable("column", "type", "unit", "meaning", title=TABLES[name].meaning)
         for column in TABLES[name].all_columns:
@@ -112,13 +126,11 @@ def history(
     """
     from mech_pipeline.store.history import table_history
 
-    shown = RichTable(
-        "version", "committed (UTC)", "operation", "rows", "code", "git", "Dagster run", "content", "readable"
-    )
+    shown = RichTable("version", "committed", "operation", "rows", "code", "git", "Dagster run", "content", "readable")
     for row in table_history(existing_store(), table, limit):
         shown.add_row(
             str(row.version),
-            f"{row.committed:%Y-%m-%d %H:%M:%S}",
+            f"{row.committed:%Y-%m-%dT%H:%M:%SZ}",
             row.operation,
             "" if row.rows is None else str(row.rows),
             row.code_version,

@@ -1,8 +1,7 @@
 """Tiny models and trainers on which truths can be computed the slow way."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,11 +9,10 @@ import torch
 from mech_pipeline.attribution.components import Components, components_of
 from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.spec.stages import Model, Optimizer, Training
-from mech_pipeline.store.store import Store
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.model import build_model
-from tests.s3_server import S3Server, s3_server
+from tests.stores import local_store, s3_root, server, store  # noqa: F401, fixtures of all tests
 
 VOCABULARY, CONTEXT = 13, 12
 torch.set_num_threads(1)
@@ -35,33 +33,6 @@ OPTIMIZERS = {
         kind="sgd", learning_rate=0.1, warmup_steps=2, momentum=0.8, weight_decay=0.05, clip_norm=0.5
     ),
 }
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """One S3 server for all tests."""
-    with s3_server(tmp_path_factory.mktemp("s3")) as running:
-        yield running
-
-
-@pytest.fixture
-def s3_root(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A place in a bucket of its own; the environment leads to the server."""
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return f"{server.new_bucket()}/some/where"
-
-
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """An empty store: the same tests run on a folder and on S3."""
-    return Store(tmp_path / "store" if request.param == "local" else request.getfixturevalue("s3_root"))
-
-
-@pytest.fixture
-def local_store(tmp_path: Path) -> Store:
-    """An empty store in a folder."""
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

@@ -102,6 +102,8 @@ def test_sql_in_every_format(project, tmp_path):
     assert mech(home, "sql", sql, "--format", "csv").stdout.splitlines()[1] == "tiny.control.s0,0"
     mech(home, "sql", sql, "--format", "parquet", "--output", str(tmp_path / "x.parquet"))
     assert pl.read_parquet(tmp_path / "x.parquet")["step"].to_list() == [0, 3]
+    mech(home, "sql", sql, "--output", str(tmp_path / "y.json"))
+    assert [row["step"] for row in json.loads((tmp_path / "y.json").read_text())] == [0, 3]
 
 
 def test_tables_status_and_report_commands(project):
@@ -162,8 +164,9 @@ def test_without_a_store_or_project_the_next_step_is_named(tmp_path):
 
 
 def test_every_command_explains_itself():
-    for command in ([], ["run"], ["status"], ["sql"], ["tables"], ["report"]):
-        found = subprocess.run([*MECH, *command, "--help"], capture_output=True, text=True, check=True)
+    store = ("sql", "tables", "history", "verify", "maintain", "migrate", "warehouse")
+    for command in ("", "run", "status", "report", *store):
+        found = subprocess.run([*MECH, *command.split(), "--help"], capture_output=True, text=True, check=True)
         assert "Usage" in found.stdout
 
 

@@ -21,7 +21,7 @@ from tests.docs_commands import ROOT, blocks
 from tests.test_store import write
 
 OLDEST = "1.5.5"
-STORE_TESTS = ["tests/test_store.py", "tests/test_maintain.py"]
+STORE_TESTS = ["tests/test_store.py", "tests/test_maintain.py", "tests/test_read_only.py"]
 FOLDER = Path(sys.prefix) / f"duckdb-{OLDEST}"
 
 
@@ -79,7 +79,7 @@ def test_the_oldest_is_the_one_that_is_promised_and_the_newest_is_another():
 @pytest.mark.slow
 def test_the_tests_of_the_store_pass_with_the_oldest():
     """Without conftest.py and the checks of shapes: they load PyTorch and have nothing to do with DuckDB."""
-    options = ["-q", "--noconftest", "--override-ini=addopts=", "-p", "no:cacheprovider"]
+    options = ["-q", "--noconftest", "-p", "tests.stores", "--override-ini=addopts=", "-p", "no:cacheprovider"]
     code = f"import pytest\nsys.exit(pytest.main({[*STORE_TESTS, *options]}))"
     assert "[100%]" in with_oldest(code)
 

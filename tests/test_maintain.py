@@ -272,7 +272,9 @@ def test_results_can_be_read_as_they_were(store):
     assert query(store.root, "select count(*) from runs", at=then).rows() == [(0,)]
     with pytest.raises(MechError, match="there is no table 'nothing'"):
         query(store.root, sql, versions={"nothing": 1})
-    with pytest.raises(MechError, match="version 77, cannot be read"):
+    with pytest.raises(MechError, match=r"held nothing at 2020-01-01T00:00:00Z → `mech history runs`"):
+        query(store.root, sql, at=datetime(2020, 1, 1, tzinfo=UTC))
+    with pytest.raises(MechError, match="table mechanism_values has no version 77: there are 0 to 2"):
         query(store.root, sql, versions={"mechanism_values": 77})
 
 

@@ -52,7 +52,6 @@ WRITES = [
     "load '{free}'",
     "set enable_external_access = true",
     "reset lock_configuration",
-    "pragma database_list",
     "checkpoint",
     "",
 ]

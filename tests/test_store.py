@@ -120,6 +120,8 @@ def test_sql_that_does_more_than_read_is_refused(store, sql, tmp_path, monkeypat
 def test_wrong_sql_says_what_to_do(store):
     with pytest.raises(MechError, match="mech tables"):
         query(store.root, "select nothing from nowhere")
+    with pytest.raises(MechError, match='double quotes, for example "offset"'):
+        query(store.root, "select offset from examples")
 
 
 def test_warehouse_opens_as_a_plain_duckdb_file_from_anywhere(store, monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.home import report_name
 from mech_pipeline.pipeline.run import provenance_columns
 from mech_pipeline.reports.experiment_report import build_report
 from mech_pipeline.spec.experiment import Experiment
@@ -51,11 +52,6 @@ def is_current(store: Store, experiment: Experiment) -> bool:
         and rows[0][0] == wanted(store, experiment)
         and store.files.info(report_name(experiment.experiment)) is not None
     )
-
-
-def report_name(experiment: str) -> str:
-    """Where people find the newest report of an experiment, under the store's root."""
-    return f"reports/{experiment}.html"
 
 
 def make_report(store: Store, experiment: Experiment) -> StoredReport:

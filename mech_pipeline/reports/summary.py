@@ -8,6 +8,7 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
+from mech_pipeline.home import report_name
 from mech_pipeline.reports.attribution_queries import attributed, responsible_documents, target_step, tiled_share_of_top
 from mech_pipeline.reports.ledger_queries import balance
 from mech_pipeline.reports.queries import results_per_run
@@ -32,7 +33,8 @@ def summary(root: str, experiment: Experiment, local: Path) -> str:
             _influence(console, connection, run, mechanism)
     name = experiment.experiment
     first = experiment.formation[0].signal
-    console.print(f"\nreport     {root}/reports/{name}.html", soft_wrap=True)
+    place = f"{root}/{report_name(name)}" if local == Path(root) else f"mech report {name}"
+    console.print(f"\nreport     {place}", soft_wrap=True)
     console.print(f"DuckDB     {local / FILE}", soft_wrap=True)
     console.print("UI         make ui")
     console.print(

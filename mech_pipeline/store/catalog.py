@@ -19,9 +19,8 @@ from mech_pipeline.store.delta import DataFile, TableVersion, check_columns
 from mech_pipeline.store.files import Files, open_files, readable_storage_errors, storage_sentence
 from mech_pipeline.store.layout import check_readable
 from mech_pipeline.store.snapshot import Snapshot, take_snapshot
-from mech_pipeline.store.tables import TABLES, Table
+from mech_pipeline.store.tables import SNAPSHOT, TABLES, Table
 
-_SNAPSHOT = "snapshot"
 _DUCKDB = {
     "string": "VARCHAR",
     "int32": "INTEGER",
@@ -60,6 +59,10 @@ def connect(
         cut = take_snapshot(files, TABLES if tables is None else tables, at=at, versions=versions)
         if at is not None or versions:
             _check_files(files, cut)
+        if at is not None and not any(cut.tables.values()):
+            raise MechError(
+                f"the store held nothing at {at:%Y-%m-%dT%H:%M:%SZ}", "`mech history runs` tells since when"
+            )
     return open_views(files, cut, external=external)
 
 
@@ -78,7 +81,7 @@ def open_views(
             files.make_readable(connection, sizes)
             for name, found in cut.tables.items():
                 connection.execute(f'create view "{name}" as {view_sql(files, TABLES[name], found)}')
-            connection.execute(f"create view {_SNAPSHOT} as {_snapshot_sql(cut)}")
+            connection.execute(f"create view {SNAPSHOT} as {snapshot_sql(cut)}")
         if not external:
             connection.execute(f"set allowed_paths = [{', '.join(quoted(url) for url in sizes)}]")
             connection.execute("set enable_external_access = false")
@@ -108,7 +111,13 @@ def query(
         except duckdb.Error as error:
             if (sentence := storage_sentence(str(root), error)) is not None:
                 raise sentence from error
-            raise MechError(" ".join(str(error).split()), "`mech tables` lists tables and columns") from error
+            raise MechError(" ".join(str(error).split()), _hint(error)) from error
+
+
+def _hint(error: duckdb.Error) -> str:
+    if isinstance(error, duckdb.ParserException):
+        return 'a column with the name of an SQL keyword goes in double quotes, for example "offset"'
+    return "`mech tables` lists tables and columns"
 
 
 def _check_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -148,10 +157,11 @@ def _select(files: Files, table: Table, group: list[DataFile], lacking: frozense
     return f"select {columns} from read_parquet([{listed}]{hive})"
 
 
-def _snapshot_sql(cut: Snapshot) -> str:
+def snapshot_sql(cut: Snapshot) -> str:
+    """The SELECT behind the view `snapshot`: which version of each table is seen."""
     rows = [
-        f"({quoted(name)}, {found.version}, to_timestamp({found.committed / 1000}), {sum(f.rows for f in found.files)}, "
-        f"{len(found.files)}, {sum(f.bytes for f in found.files)})"
+        f"({quoted(name)}, {found.version}::bigint, to_timestamp({found.committed / 1000}), "
+        f"{sum(f.rows for f in found.files)}::bigint, {len(found.files)}::bigint, {sum(f.bytes for f in found.files)}::bigint)"
         for name, found in cut.tables.items()
         if found is not None
     ]

@@ -4,7 +4,7 @@ To write the file again after a change:
 python -c "from mech_pipeline.store.documentation import tables_markdown; print(tables_markdown(), end='')" > docs/tables.md
 """
 
-from mech_pipeline.store.tables import TABLES, Column, Table
+from mech_pipeline.store.tables import SNAPSHOT, SNAPSHOT_COLUMNS, SNAPSHOT_MEANING, TABLES, Column, Table
 
 _INTRODUCTION = """\
 # Tables
@@ -21,7 +21,8 @@ def tables_markdown() -> str:
     """All tables in the order of `TABLES`: what a row is, its keys, and every column with type, unit and meaning."""
     index = "\n".join(f"- [{name}](#{name}): {_text(table.meaning)}" for name, table in TABLES.items())
     sections = "\n".join(_section(table) for table in TABLES.values())
-    return f"{_INTRODUCTION}\n{index}\n\n{sections}"
+    view = f"The view `{SNAPSHOT}` has {SNAPSHOT_MEANING}. Its columns: {SNAPSHOT_COLUMNS}.\n"
+    return f"{_INTRODUCTION}\n{index}\n\n{view}\n{sections}"
 
 
 def _section(table: Table) -> str:

@@ -17,7 +17,9 @@ def as_table(frame: pl.DataFrame) -> Table:
     caption = f"{frame.height} rows"
     if frame.height > _SHOWN_ROWS:
         caption = f"{_SHOWN_ROWS} of {frame.height} rows: --format csv shows all"
-    table = Table(*frame.columns, caption=caption)
+    table = Table(caption=caption)
+    for name, kind in frame.schema.items():
+        table.add_column(name, justify="right" if kind.is_numeric() else "left", no_wrap=kind.is_numeric())
     for row in frame.head(_SHOWN_ROWS).iter_rows():
         table.add_row(*(_cell(value) for value in row))
     return table

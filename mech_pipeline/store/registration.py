@@ -48,8 +48,8 @@ def register_again(store: Store, table: Table) -> int:
     """
     keys = ", ".join(table.keys)
     with connect(store.root, [table.name]) as connection:
-        rows = connection.execute(f"select uri, {keys} from {table.name}").fetchall()
-    named, present = {row[0] for row in rows}, {row[1:] for row in rows}
+        stored = connection.execute(f"select uri, {keys} from {table.name}").fetchall()
+    named, present = {row[0] for row in stored}, {row[1:] for row in stored}
     count = 0
     for entry in sorted(store.files.entries(f"blobs/{table.name}"), key=lambda entry: -entry.modified):
         if entry.name in named or (rows := _rows_of(store.files, entry, table)) is None:

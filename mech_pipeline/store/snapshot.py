@@ -51,9 +51,24 @@ def take_snapshot(
             newest = _newest(files, wanted, pool)
         else:
             newest = dict(zip(wanted, pool.map(lambda name: _version_at(files, name, at), wanted), strict=True))
-        newest |= {name: version for name, version in (versions or {}).items() if name in newest}
+        for name, version in (versions or {}).items():
+            if name in newest:
+                _check_version(files, name, version, newest[name])
+                newest[name] = version
         opened = pool.map(lambda name: _open(files, name, newest[name]), wanted)
         return Snapshot(dict(zip(wanted, opened, strict=True)))
+
+
+def _check_version(files: Files, name: str, version: int, newest: int) -> None:
+    if newest < 0:
+        raise MechError(f"table {name} was never written", "`mech run` an experiment first")
+    there = delta.versions(files, name)
+    if version > newest or (there and version < there[0]):
+        oldest = there[0] if there else newest
+        raise MechError(
+            f"table {name} has no version {version}: there are {oldest} to {newest}",
+            f"`mech history {name}` lists them",
+        )
 
 
 def _newest(files: Files, names: list[str], pool: ThreadPoolExecutor) -> dict[str, int]:

@@ -341,3 +341,8 @@ TABLES: dict[str, Table] = {
         ),
     )
 }
+
+SNAPSHOT = "snapshot"
+"""A view beside the tables, made when a connection is opened."""
+SNAPSHOT_MEANING = "one row per table: the version of it that this connection sees"
+SNAPSHOT_COLUMNS = "table, version, committed (time), rows, files, bytes"

@@ -11,11 +11,11 @@ import duckdb
 
 from mech_pipeline.home import local_folder
 from mech_pipeline.store import checksums
-from mech_pipeline.store.catalog import quoted, view_sql
+from mech_pipeline.store.catalog import quoted, snapshot_sql, view_sql
 from mech_pipeline.store.files import Files, open_files, readable_storage_errors
 from mech_pipeline.store.layout import check_readable
 from mech_pipeline.store.snapshot import take_snapshot
-from mech_pipeline.store.tables import TABLES, Table
+from mech_pipeline.store.tables import SNAPSHOT, SNAPSHOT_COLUMNS, SNAPSHOT_MEANING, TABLES, Table
 
 FILE = "warehouse.duckdb"
 
@@ -53,6 +53,8 @@ def _fill(connection: duckdb.DuckDBPyConnection, files: Files, path: Path) -> No
     for name, found in cut.tables.items():
         connection.execute(f'create view warehouse."{name}" as {view_sql(files, TABLES[name], found)}')
         _comment(connection, TABLES[name], -1 if found is None else found.version)
+    connection.execute(f"create view warehouse.{SNAPSHOT} as {snapshot_sql(cut)}")
+    connection.execute(f"comment on view warehouse.{SNAPSHOT} is {quoted(f'{SNAPSHOT_MEANING}: {SNAPSHOT_COLUMNS}')}")
     connection.execute("detach warehouse")
 
 
