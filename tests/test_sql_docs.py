@@ -18,7 +18,7 @@ import pytest
 import s3fs
 
 from mech_pipeline.store.catalog import query
-from mech_pipeline.store.tables import TABLES
+from mech_pipeline.store.tables import SNAPSHOT, TABLES
 from tests.docs_commands import ROOT, blocks, commands, for_tiny, inline_commands
 from tests.tiny import write_experiment, write_text
 
@@ -257,7 +257,7 @@ def test_harlequin_opens_the_warehouse_lists_the_views_and_cannot_write(project)
     )
     assert found.returncode == 0, found.stdout + found.stderr
     seen = json.loads(next(line for line in found.stdout.splitlines() if line.startswith("{")))
-    assert {label.split()[0] for label in seen["views"]} == set(TABLES)
+    assert {label.split()[0] for label in seen["views"]} == {*TABLES, SNAPSHOT}
     assert [row[0] for row in seen["rows"]] == ["tiny.baseline.s0"] * 2 + ["tiny.control.s0"] * 2
     assert "read-only" in seen["error"]
 
