@@ -130,7 +130,9 @@ def test_every_command_in_the_readme_works(project):
             subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
         else:
             assert words[0] == ".venv/bin/mech", f"no test runs {command}"
-            assert mech(home, *words[1:]).stdout
+            found = mech(home, *words[1:], check=False)  # verify and maintain tell their progress on stderr
+            assert found.returncode == 0, found.stderr
+            assert found.stdout
 
 
 @pytest.mark.parametrize(
