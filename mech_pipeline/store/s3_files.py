@@ -55,9 +55,13 @@ class _ReadOnlyS3(s3fs.S3FileSystem):
 
     cachable = False
 
-    def __init__(self, *args: Any, sizes: dict[str, int], **settings: Any) -> None:
+    def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._sizes = {self._strip_protocol(url): size for url, size in sizes.items()}
+        self._sizes: dict[str, int] = {}
+
+    def know(self, sizes: dict[str, int]) -> None:
+        """Takes note of the sizes of files that will be read."""
+        self._sizes |= {self._strip_protocol(url): size for url, size in sizes.items()}
 
     async def _info(
         self, path: str, bucket: Any = None, key: Any = None, refresh: bool = False, version_id: Any = None
@@ -91,6 +95,7 @@ class S3Files(Files):
             raise MechError(f"store root {root} names no bucket", "write s3://bucket/prefix")
         settings = _client_settings()
         self._fs = s3fs.S3FileSystem(**settings, skip_instance_cache=True)
+        self._reader = _ReadOnlyS3(**settings)  # one for all connections: making a client takes 0.2 s
         endpoint = settings["endpoint_url"]
         self.delta_options = {
             "max_retries": str(_ATTEMPTS),
@@ -173,7 +178,8 @@ class S3Files(Files):
         return lease(self, f"locks/{name}", doing)
 
     def make_readable(self, connection: duckdb.DuckDBPyConnection, sizes: dict[str, int]) -> None:
-        connection.register_filesystem(_ReadOnlyS3(sizes=sizes, **_client_settings()))
+        self._reader.know(sizes)
+        connection.register_filesystem(self._reader)
 
     def _entry(self, found: dict[str, Any]) -> Entry:
         name = found["name"].removeprefix(self.root.removeprefix("s3://") + "/")
