@@ -1,9 +1,13 @@
 """One direction of imports: research code never sees Dagster, nor the folders that do."""
 
 import ast
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 COMPOSITION_ROOTS = {"definitions.py", "cli.py"}
@@ -36,3 +40,20 @@ def test_research_code_imports_neither_assets_nor_resources():
 def test_resources_do_not_import_assets():
     for path in (ROOT / "resources").glob("*.py"):
         assert "mech_pipeline.assets" not in path.read_text()
+
+
+@pytest.mark.parametrize("command", ["sql 'select 1'", "tables", "report tiny", "history runs", "verify --quick"])
+def test_asking_loads_neither_pytorch_nor_dagster(command, tmp_path):
+    """They take seconds to load."""
+    code = (
+        "import sys\nfrom mech_pipeline.cli import main\nfrom mech_pipeline.store.store import Store\n"
+        "Store(sys.argv.pop(1))\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
+        "assert not {'torch', 'dagster', 'pandas'} & set(sys.modules)"
+    )
+    environment = {**os.environ, "MECH_HOME": str(tmp_path), "MECH_STORE": str(tmp_path / "store")}
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "store"), *shlex.split(command)],
+        check=True,
+        capture_output=True,
+        env=environment,
+    )
