@@ -51,8 +51,8 @@ def value_faults(table: Table, rows: pa.Table) -> list[str]:
 
 
 def content_version(table: Table, columns: Mapping[str, Any]) -> str:
-    """SHA-256 of rows without their provenance: equal rows, in any order, have equal versions."""
-    names = [column.name for column in table.columns]
+    """SHA-256 of rows without provenance and the chance names of blobs: equal content, in any order, has equal versions."""
+    names = [column.name for column in table.columns if column.name != "uri"]
     schema = pa.schema([table.schema.field(name) for name in names])
     rows = pa.table({name: columns[name] for name in names}, schema=schema)
     return rows_sha256(rows.sort_by([(key, "ascending") for key in table.keys]))

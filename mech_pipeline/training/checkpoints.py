@@ -31,13 +31,16 @@ def state_sha256(state: State) -> str:
 
 
 def pack_state(state: State, flat: FlatModel, metadata: Mapping[str, str] | None = None) -> bytes:
-    """A state as the content of one safetensors file, with text that describes it."""
+    """A state as the content of one safetensors file, with text that describes it.
+
+    Equal states make equal files if the metadata have one entry: safetensors writes several in random order.
+    """
     tensors = {
         f"{part}.{name}": tensor.contiguous()
         for part, field in _PARTS.items()
         for name, tensor in flat.named(getattr(state, field)).items()
     }
-    return save(tensors, metadata={"step": str(state.step), **(metadata or {})})
+    return save(tensors, metadata=dict(metadata or {"step": str(state.step)}))
 
 
 def unpack_state(content: bytes, step: int, flat: FlatModel, what: str) -> State:
