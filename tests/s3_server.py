@@ -19,7 +19,7 @@ _ONLY_S3_ON_LOOPBACK = {
     "BIND_HOST": "127.0.0.1",
     "SERVICES": "s3",
     "S3_PERSIST": "0",
-    "IOT_MTLS_ENABLED": "0",  # else it listens on 0.0.0.0:8883
+    "IOT_MTLS_ENABLED": "0",  # else it also listens on all interfaces, port 8883
     "SFTP_ENABLED": "0",
     "DOCKER_HOST": "",
 }
