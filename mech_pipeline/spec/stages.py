@@ -3,7 +3,7 @@
 What each stage depends on is what its model holds; `run.py` turns that into fingerprints.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,14 @@ class Stage(BaseModel):
     """Frozen and closed: a misspelt key is an error, not a silent default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def added(default: Any, description: str, **limits: Any) -> Any:
+    """A field that came after runs had been trained: at its default it is left out of fingerprints, so nothing retrains.
+
+    The default must mean what was done before the field existed, and must never change.
+    """
+    return Field(default, description=description, exclude_if=lambda value: value == default, **limits)
 
 
 class Corpus(Stage):
