@@ -8,7 +8,8 @@ import torch
 
 from mech_pipeline.attribution.components import Components, components_of
 from mech_pipeline.mechanisms.probe import Probe, Sequences
-from mech_pipeline.spec.stages import Model, Optimizer, Training
+from mech_pipeline.spec.model import Model
+from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.model import build_model

@@ -19,8 +19,8 @@ from mech_pipeline.data.examples import (
 from mech_pipeline.data.order import examples_at_step
 from mech_pipeline.data.tokenizer import tokenise, train_tokenizer
 from mech_pipeline.errors import MechError
+from mech_pipeline.spec.data import Corpus
 from mech_pipeline.spec.seeds import numpy_generator
-from mech_pipeline.spec.stages import Corpus
 
 DOCUMENTS = [
     Document("made", f"d{i}", "".join(f"def f{j}(x):\n    return x + {i * j} # ümläut {j}\n" for j in range(20 + i)))

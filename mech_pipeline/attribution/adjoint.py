@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mech_pipeline.spec.stages import Optimizer
+from mech_pipeline.spec.training import Optimizer
 from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.optimizer import Vector, coefficients, scaling

@@ -27,7 +27,7 @@ from torch import Tensor
 from mech_pipeline.attribution.components import Components
 from mech_pipeline.attribution.contraction import Capture, Contraction, Factors
 from mech_pipeline.attribution.quadrature import GradientAt, ValueAt, path_averages
-from mech_pipeline.spec.stages import Optimizer
+from mech_pipeline.spec.training import Optimizer
 from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.optimizer import State, Vector, coefficients, scaling
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.stages import Corpus
+from mech_pipeline.spec.data import Corpus
 
 _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 

@@ -3,9 +3,9 @@
 from mech_pipeline.errors import MechError
 from mech_pipeline.formation.events import formation_step
 from mech_pipeline.pipeline.run import provenance_columns
+from mech_pipeline.spec.analysis import Event
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.spec.stages import Event
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import Cell, combined_version, outdated, stored_versions
 from mech_pipeline.store.rows import content_version

@@ -21,7 +21,7 @@ from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.run import OpenRun, provenance_columns
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.spec.stages import Optimizer
+from mech_pipeline.spec.training import Optimizer
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import TABLES

@@ -25,8 +25,8 @@ from mech_pipeline.reports.attribution_sections import (
 )
 from mech_pipeline.reports.provenance import sql_examples, version_texts
 from mech_pipeline.reports.wording import UNKNOWN, number, plus_minus, signal_name, signal_unit
+from mech_pipeline.spec.analysis import Event
 from mech_pipeline.spec.experiment import Experiment
-from mech_pipeline.spec.stages import Event
 
 
 @dataclass(frozen=True)

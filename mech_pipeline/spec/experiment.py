@@ -13,21 +13,12 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.spec.analysis import Attribution, Event, Influence
+from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
+from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.run import RunSpec, check_run_id, run_id
-from mech_pipeline.spec.stages import (
-    Attribution,
-    Checkpoints,
-    Corpus,
-    Data,
-    Event,
-    Influence,
-    Model,
-    Optimizer,
-    Probe,
-    Stage,
-    Tokenizer,
-    Training,
-)
+from mech_pipeline.spec.stage import Stage
+from mech_pipeline.spec.training import Checkpoints, Optimizer, Training
 
 OVERRIDABLE = ("corpus", "tokenizer", "data", "model", "optimizer", "training", "checkpoints")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

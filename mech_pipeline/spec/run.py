@@ -8,20 +8,12 @@ leaves tokens, training and analysis untouched.
 import re
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.spec.analysis import Event, Influence
+from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.spec.stages import (
-    Checkpoints,
-    Corpus,
-    Data,
-    Event,
-    Influence,
-    Model,
-    Optimizer,
-    Probe,
-    Stage,
-    Tokenizer,
-    Training,
-)
+from mech_pipeline.spec.model import Model
+from mech_pipeline.spec.stage import Stage
+from mech_pipeline.spec.training import Checkpoints, Optimizer, Training
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mech_pipeline.data.order import examples_at_step
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.stages import Optimizer, Training
+from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.optimizer import State, Vector, clip_factor, coefficients, update

@@ -12,8 +12,8 @@ from transformer_lens.model_bridge.bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 from transformer_lens.model_bridge.sources.native import NativeModel, initialize_native_model
 
+from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.seeds import derive_seed
-from mech_pipeline.spec.stages import Model
 from mech_pipeline.training.kernels import use_training_kernels
 
 _ARCHITECTURE = "TransformerLensNative"

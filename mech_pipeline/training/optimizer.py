@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mech_pipeline.spec.stages import Optimizer
+from mech_pipeline.spec.training import Optimizer
 
 Vector = Float[Tensor, " parameter"]
 
