@@ -30,6 +30,17 @@ OPTIMIZERS = {
         learning_rate=2e-2, warmup_steps=3, weight_decay=0.1, clip_norm=0.3, beta2=0.95, eps_root=1e-4
     ),
     "adamw, never clipped": Optimizer(learning_rate=1e-2, warmup_steps=2, clip_norm=None, eps_root=1e-5),
+    "adam, coupled decay, cosine": Optimizer(
+        kind="adam",
+        learning_rate=2e-2,
+        warmup_steps=2,
+        schedule="cosine",
+        horizon=16,
+        final_share=0.1,
+        weight_decay=0.1,
+        clip_norm=0.3,
+        eps_root=1e-4,
+    ),
     "sgd with momentum": Optimizer(
         kind="sgd", learning_rate=0.1, warmup_steps=2, momentum=0.8, weight_decay=0.05, clip_norm=0.5
     ),

@@ -61,9 +61,9 @@ def test_every_window_and_the_run_balance(make_trainer, tiny_probe, architecture
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_what_examples_do_later_equals_the_momentum_carried_in(make_trainer, tiny_probe, optimizer):
+def test_what_examples_and_coupled_decay_do_later_equals_the_momentum_carried_in(make_trainer, tiny_probe, optimizer):
     accounts, _ = ledger(make_trainer(optimizer=OPTIMIZERS[optimizer]), tiny_probe, [3, 7, 8, 14])
-    later = sum(float(a.examples_later.sum()) for a in accounts)
+    later = sum(float(a.examples_later.sum() + a.weight_decay_later.sum()) for a in accounts)
     momentum = sum(float(a.momentum.sum()) for a in accounts)
     assert abs(momentum) > 1e-6
     assert later == pytest.approx(momentum, rel=1e-10)

@@ -43,7 +43,7 @@ MINIMAL = {
         ({"data": {"plain": 0.9}}, r"plain \(0.9\) and tiled \(0.75\) are shares and must sum to 1"),
         ({"data": {"context": 16}}, "tile_tokens goes up to 32"),
         ({"model": {"d_model": 10, "heads": 4}}, r"d_model \(10\) is not a multiple of heads \(4\)"),
-        ({"optimizer": {"kind": "adm"}}, r"optimizer.kind = 'adm': Input should be 'adamw' or 'sgd'"),
+        ({"optimizer": {"kind": "adm"}}, r"optimizer.kind = 'adm': Input should be 'adamw', 'adam', 'sgd' or 'muon'"),
         ({"optimizer": {"learning_rate": -1}}, r"optimizer.learning_rate = -1: .*greater than 0"),
         ({"experiment": "a|b"}, r"experiment = 'a\|b'"),
         ({"arms": {"a|b": {}}}, r"run id 'x.a\|b.s0' has characters"),

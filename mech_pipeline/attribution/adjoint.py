@@ -4,10 +4,10 @@ With λ_θ, λ_m, λ_v the adjoints of the state after update t (notation of `tr
 
     μ_m = λ_m − (η / r₁) D λ_θ
     μ_v = λ_v + (η m' / r₁) D² / (2 r₂ √(v̂ + ε_root)) λ_θ         (0 where the root is 0)
-    û   = κ μ_m + 2 (1 − β₂) ĝ μ_v                                (adjoint of the clipped gradient)
+    û   = κ μ_m + 2 (1 − β₂) ĝ μ_v                                (adjoint of ĝ, what enters the moments)
     u   = c (û − g ⟨g, û⟩ / ‖g‖²) if clipped, else û              (adjoint of the batch gradient: one rank-1 term)
     ∂M/∂w_i = ⟨∇ℓ_i, u⟩ / B
-    λ_θ ← (1 − η λ) λ_θ + H u        λ_m ← β μ_m        λ_v ← β₂ μ_v
+    λ_θ ← (1 − η λ_d) λ_θ + λ_c û + H u        λ_m ← β μ_m        λ_v ← β₂ μ_v
 
 H is the Hessian of the batch loss. Scores and H u come out of one double backward with the example weights as leaves.
 Source: MAGIC (Ilyas & Engstrom 2025) and replayed metagradients (Engstrom et al. 2025); the closed form needs
@@ -21,9 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mech_pipeline.spec.training import Optimizer
+from mech_pipeline.training.flat import flatten
 from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.model import example_losses
-from mech_pipeline.training.optimizer import Vector, coefficients, scaling
+from mech_pipeline.training.optimizer import Vector, coefficients, entering, scaling
 
 
 @dataclass(frozen=True)
@@ -51,47 +52,52 @@ def reverse_update(trainer: Trainer, made: Update, adjoint: Adjoint) -> tuple[Fl
     """
     spec = trainer.optimizer
     c = coefficients(spec, made.before.step)
-    u, mu_m, mu_v = _adjoint_of_gradient(spec, made, adjoint)
-    scores, hessian_u = _double_backward(trainer, made, u)
-    theta = (1 - c.learning_rate * spec.weight_decay) * adjoint.theta + hessian_u
-    beta2 = spec.beta2 if spec.kind == "adamw" else 1.0
+    entered, mu_m, mu_v = _adjoint_of_entering(spec, made, adjoint)
+    scores, hessian_u = _double_backward(trainer, made, _adjoint_of_gradient(made, entered))
+    theta = (1 - c.learning_rate * c.decay) * adjoint.theta + hessian_u
+    if c.coupled_decay:
+        theta = theta + c.coupled_decay * entered
+    beta2 = 1.0 if spec.kind == "sgd" else spec.beta2
     return scores, Adjoint(theta, c.beta * mu_m, beta2 * mu_v)
 
 
-def _adjoint_of_gradient(spec: Optimizer, made: Update, adjoint: Adjoint) -> tuple[Vector, Vector, Vector]:
-    """u, μ_m, μ_v."""
+def _adjoint_of_entering(spec: Optimizer, made: Update, adjoint: Adjoint) -> tuple[Vector, Vector, Vector]:
+    """û, μ_m, μ_v."""
     c = coefficients(spec, made.before.step)
     d = scaling(spec, made.after.v, made.before.step)
     mu_m = adjoint.m - (c.learning_rate / c.r1) * d * adjoint.theta
-    mu_v = adjoint.v
-    clipped = made.clip * made.gradient
-    u = c.kappa * mu_m
-    if spec.kind == "adamw":
-        root = torch.sqrt(made.after.v / c.r2 + spec.eps_root)
-        slope = torch.where(root > 0, d.square() / (2 * c.r2 * root), torch.zeros_like(root))
-        mu_v = adjoint.v + (c.learning_rate / c.r1) * made.after.m * slope * adjoint.theta
-        u = u + 2 * (1 - spec.beta2) * clipped * mu_v
-    if made.clip < 1:
-        g = made.gradient
-        u = made.clip * (u - g * (g @ u) / (g @ g))
-    return u, mu_m, mu_v
+    if spec.kind == "sgd":
+        return c.kappa * mu_m, mu_m, adjoint.v
+    root = torch.sqrt(made.after.v / c.r2 + spec.eps_root)
+    slope = torch.where(root > 0, d.square() / (2 * c.r2 * root), torch.zeros_like(root))
+    mu_v = adjoint.v + (c.learning_rate / c.r1) * made.after.m * slope * adjoint.theta
+    moved = entering(spec, made.before, made.gradient, made.clip)
+    return c.kappa * mu_m + 2 * (1 - spec.beta2) * moved * mu_v, mu_m, mu_v
+
+
+def _adjoint_of_gradient(made: Update, entered: Vector) -> Vector:
+    """u: back through the clip."""
+    if made.clip == 1:
+        return entered
+    g = made.gradient
+    return made.clip * (entered - g * (g @ entered) / (g @ g))
 
 
 def _double_backward(trainer: Trainer, made: Update, u: Vector) -> tuple[Float[Tensor, " example"], Vector]:
-    """(⟨∇ℓ_i, u⟩ / B for every i, H u) at the state before the update."""
+    """(⟨∇ℓ_i, u⟩ / B for every i, H u) at the state before the update, one micro-batch at a time."""
     flat = trainer.flat
     flat.load(made.before.theta)
-    base = torch.ones(len(made.examples), dtype=u.dtype) if trainer.weights is None else trainer.weights[made.examples]
-    weights = base.clone().requires_grad_()
-    loss = (weights * example_losses(flat.model, trainer.pool[made.examples])).mean()
-    gradients = torch.autograd.grad(loss, flat.parameters, create_graph=True)
-    directions = flat.named(u).values()
-    inner = torch.stack([(g * d).sum() for g, d in zip(gradients, directions, strict=True)]).sum()
-    # A parameter that enters linearly everywhere (or not at all) has no second derivative.
-    by_weight, *by_parameter = torch.autograd.grad(inner, [weights, *flat.parameters], allow_unused=True)
-    return by_weight, torch.cat(
-        [
-            (torch.zeros_like(p) if g is None else g).reshape(-1)
-            for g, p in zip(by_parameter, flat.parameters, strict=True)
-        ]
-    )
+    directions = list(flat.named(u).values())
+    scores, products = [], torch.zeros_like(u)
+    for part in trainer.micro_batches(made.examples):
+        base = torch.ones(len(part), dtype=u.dtype, device=u.device)
+        weights = (base if trainer.weights is None else trainer.weights[part]).clone().requires_grad_()
+        losses = example_losses(flat.model, trainer.tokens(part))
+        loss = (weights * losses).mean() / trainer.training.micro_batches
+        gradients = torch.autograd.grad(loss, flat.parameters, create_graph=True)
+        inner = torch.stack([(g * d).sum() for g, d in zip(gradients, directions, strict=True)]).sum()
+        # A parameter that enters linearly everywhere (or not at all) has no second derivative.
+        by_weight, *by_parameter = torch.autograd.grad(inner, [weights, *flat.parameters], allow_unused=True)
+        scores.append(by_weight)
+        products += flatten(tuple(by_parameter), flat.parameters)
+    return torch.cat(scores), products

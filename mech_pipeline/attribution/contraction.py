@@ -47,8 +47,7 @@ class Capture:
         for name, module in self._modules.items():
             if not isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm | NativeRMSNorm):
                 raise TypeError(f"per-example gradients of {name} ({type(module).__name__}) are not implemented")
-        self._inputs: Factors = {}
-        self._captured: Factors = {}
+        self._captured: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> "Capture":
@@ -62,15 +61,20 @@ class Capture:
             hook.remove()
 
     def factors(self) -> Factors:
-        """The factors of the last backward; each call hands them over and starts anew."""
+        """The factors since the last call, backward after backward along the examples."""
         captured, self._captured = self._captured, {}
-        return captured
+        return {
+            name: parts[0] if len(parts) == 1 else (torch.cat([v for v, _ in parts]), torch.cat([g for _, g in parts]))
+            for name, parts in captured.items()
+        }
 
     def _record(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def forward_hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             value = inputs[0].detach()
             if output.requires_grad:
-                output.register_hook(lambda gradient: self._captured.__setitem__(name, (value, gradient.detach())))
+                output.register_hook(
+                    lambda gradient: self._captured.setdefault(name, []).append((value, gradient.detach()))
+                )
 
         return forward_hook
 

@@ -5,7 +5,7 @@ Over the updates of one window (from one checkpoint to the next), with the optim
     M(θ_{t+1}) − M(θ_t) = ⟨ḡ_t, θ_{t+1} − θ_t⟩,     ḡ_t = ∫₀¹ ∇M(θ_t + u(θ_{t+1} − θ_t)) du     (Simpson, see quadrature.py)
     a'_t = β a'_{t+1} + (η_t / r₁) D_t ⊙ ḡ_t        (backwards; a' = 0 at the window's end)
     example i at update s:      −(c_s κ / B) ⟨∇ℓ_i(θ_s), a'_s⟩
-    weight decay at update t:   −η_t λ ⟨ḡ_t, θ_t⟩
+    weight decay at update t:   −η_t λ_d ⟨ḡ_t, θ_t⟩ − κ λ_c ⟨θ_t, a'_t⟩       (decoupled, coupled)
     momentum carried in:        −β ⟨m_first, a'_first⟩
 
 The three sum to the window's change of M. What a gradient does after the window, through momentum, is its
@@ -41,6 +41,7 @@ class Account:
         examples: contribution inside the window per update, example and component.
         examples_later: contribution of the same gradients after the window.
         weight_decay: per update and component.
+        weight_decay_later: of coupled decay, what it does through momentum after the window; else 0.
         momentum: carried in, per component.
         carry: a' at the window's start, over this and all later windows: what the window before needs.
         gross: Σ_t |⟨ḡ_t, θ_{t+1} − θ_t⟩|.
@@ -52,6 +53,7 @@ class Account:
     examples: Float[Tensor, "update example component"]
     examples_later: Float[Tensor, "update example component"]
     weight_decay: Float[Tensor, "update component"]
+    weight_decay_later: Float[Tensor, "update component"]
     momentum: Float[Tensor, " component"]
     carry: Vector
     gross: float
@@ -92,7 +94,7 @@ def window_account(
     path_gradients = path_averages(gradient_at, updates, value_at)
     within = torch.zeros_like(updates[0].before.theta)
     later = within.clone() if carry is None else carry.clone()
-    examples, examples_later, decay = [], [], []
+    examples, examples_later, decay, decay_later = [], [], [], []
     example_error = update_error = gross = 0.0
     for made, factor, path_gradient in reversed(list(zip(updates, factors, path_gradients, strict=True))):
         c = coefficients(spec, made.before.step)
@@ -103,7 +105,10 @@ def window_account(
         parts = -c.kappa * made.clip * contraction(factor, torch.stack([within, later]))
         examples.append(parts[0])
         examples_later.append(parts[1])
-        decay.append(-c.learning_rate * spec.weight_decay * components.sums(path_gradient * made.before.theta))
+        theta, coupled = made.before.theta, -c.kappa * c.coupled_decay
+        decoupled = -c.learning_rate * c.decay * components.sums(path_gradient * theta)
+        decay.append(decoupled + coupled * components.sums(within * theta))
+        decay_later.append(coupled * components.sums(later * theta))
         example_error = max(example_error, _example_error(made, parts[0], within, c.kappa * made.clip))
         update_error = max(update_error, _update_error(spec, made))
         gross += abs(float(path_gradient.double() @ (made.after.theta.double() - made.before.theta.double())))
@@ -113,6 +118,7 @@ def window_account(
         examples=torch.stack(examples[::-1]),
         examples_later=torch.stack(examples_later[::-1]),
         weight_decay=torch.stack(decay[::-1]),
+        weight_decay_later=torch.stack(decay_later[::-1]),
         momentum=-first.beta * components.sums(updates[0].before.m * within),
         carry=within + later,
         gross=gross,
@@ -131,10 +137,12 @@ def _example_error(made: Update, parts: Tensor, adjoint: Vector, factor: float) 
 def _update_error(spec: Optimizer, made: Update) -> float:
     """‖applied − rebuilt from clip, momentum and decay‖ / ‖applied‖, one rounding of each stored weight subtracted."""
     c = coefficients(spec, made.before.step)
-    momentum = c.beta * made.before.m.double() + c.kappa * made.clip * made.gradient.double()
+    theta = made.before.theta.double()
+    moved = made.clip * made.gradient.double() + c.coupled_decay * theta
+    momentum = c.beta * made.before.m.double() + c.kappa * moved
     scale = scaling(spec, made.after.v.double(), made.before.step)
-    rebuilt = -c.learning_rate * (scale * momentum / c.r1 + spec.weight_decay * made.before.theta.double())
-    applied = made.after.theta.double() - made.before.theta.double()
+    rebuilt = -c.learning_rate * (scale * momentum / c.r1 + c.decay * theta)
+    applied = made.after.theta.double() - theta
     rounding = torch.finfo(made.after.theta.dtype).eps * made.after.theta.double().abs()
     excess = ((applied - rebuilt).abs() - rounding).clamp_min(0)
     norm = float(torch.linalg.vector_norm(applied))

@@ -71,7 +71,7 @@ class LedgerImbalance(MechError):
 
 def memory_updates(spec: Optimizer) -> int:
     """Updates after which a gradient's share in the momentum is below 1e-8."""
-    beta = spec.beta1 if spec.kind == "adamw" else spec.momentum
+    beta = spec.momentum if spec.kind == "sgd" else spec.beta1
     return math.ceil(math.log(_FORGOTTEN) / math.log(beta)) if beta > 0 else 0
 
 
@@ -276,7 +276,15 @@ def account_columns(account: Account, components: tuple[str, ...], example_ids: 
                 ]
             )
         ),
-        "value_later": pa.array(np.concatenate([account.examples_later.flatten().numpy(), np.zeros(others)])),
+        "value_later": pa.array(
+            np.concatenate(
+                [
+                    account.examples_later.flatten().numpy(),
+                    account.weight_decay_later.flatten().numpy(),
+                    np.zeros(parts),
+                ]
+            )
+        ),
     }
     if any(len(set(row)) < batch for row in pool_rows.tolist()):
         rows = _summed(rows)

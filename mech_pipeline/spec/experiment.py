@@ -127,7 +127,7 @@ class Experiment(Stage):
         for name in OVERRIDABLE:
             changes = getattr(self.arms[arm], name)
             stages[name] = getattr(self, name).model_dump() | changes
-        return RunSpec(
+        spec = RunSpec(
             run=check_run_id(run_id(self.experiment, arm, seed)),
             experiment=self.experiment,
             arm=arm,
@@ -141,6 +141,7 @@ class Experiment(Stage):
             influence=self.influence.model_copy(update={} if self.influence.covers(arm, seed) else {"mechanisms": ()}),
             **stages,
         )
+        return spec.model_copy(update={"optimizer": spec.optimizer.until(spec.training.steps)})
 
 
 def load_experiment(path: Path) -> Experiment:

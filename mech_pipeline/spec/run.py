@@ -7,13 +7,15 @@ leaves tokens, training and analysis untouched.
 
 import re
 
+from pydantic import model_validator
+
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.analysis import Event, Influence
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.stage import Stage
-from mech_pipeline.spec.training import Checkpoints, Optimizer, Training
+from mech_pipeline.spec.training import Checkpoints, Optimizer, Training, caveats
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -55,6 +57,22 @@ class RunSpec(Stage):
     ledger: tuple[str, ...]
     influence: Influence
 
+    @model_validator(mode="after")
+    def _fits(self) -> "RunSpec":
+        self.optimizer.check_horizon(self.optimizer.horizon or self.training.steps)
+        for what, wanted, refused in (
+            ("ledger", self.ledger, self.training.precision == "bf16" or not self.optimizer.linear),
+            ("influence", self.influence.mechanisms, not self.optimizer.linear),
+        ):
+            if wanted and refused:
+                reasons = "; ".join(self.caveats())
+                raise ValueError(f"{what} of run {self.run}: {reasons}; take its arm out of `{what}.arms`")
+        return self
+
+    def caveats(self) -> tuple[str, ...]:
+        """What makes attribution of this run unreliable or impossible, one sentence each."""
+        return caveats(self.optimizer, self.training)
+
     def tokens_slice(self) -> str:
         """What tokens and examples depend on, the corpus' content aside."""
         return fingerprint(self.corpus, self.tokenizer, self.data)
@@ -62,10 +80,10 @@ class RunSpec(Stage):
     def training_slice(self) -> str:
         """What every checkpoint depends on, the tokens' content aside.
 
-        Neither the number of steps nor the checkpoint plan is part of it: a longer run has the same first states.
+        Neither the number of steps nor the checkpoint plan is part of it: a longer run has the same first states
+        (unless its learning rate is scheduled towards its end, and then the optimizer names the horizon).
         """
-        training = self.training.model_dump(exclude={"steps"})
-        return fingerprint(self.model, self.optimizer, training, self.seed)
+        return fingerprint(self.model, self.optimizer, self.training.identity(), self.seed)
 
     def fingerprint(self, corpus_sha256: str) -> str:
         """The run's identity."""

@@ -1,23 +1,33 @@
 """Training and replay are the same loop: state t, batch t, gradient, update, state t + 1.
 
-Bits depend on device, thread count and library versions, so all three are recorded with a run.
+Bits depend on device, thread count, micro-batches and library versions, so all are recorded with a run. They do not
+depend on the number of processes (`ranks.py`).
 """
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from mech_pipeline.data.order import examples_at_step
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.flat import FlatModel
+from mech_pipeline.training.memory import named_out_of_memory
 from mech_pipeline.training.model import example_losses
-from mech_pipeline.training.optimizer import State, Vector, clip_factor, coefficients, update
+from mech_pipeline.training.muon import muon_update
+from mech_pipeline.training.optimizer import State, Vector, clip_factor, update
+from mech_pipeline.training.ranks import Alone, Ranks, tree_sum_of
+from mech_pipeline.training.schedule import learning_rate
+
+DIVERGED_NATS = 1e3
+"""A mean loss beyond this is divergence; a uniform guess over a million tokens costs 14 nats."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class Trainer:
     Attributes:
         pool: token ids of all examples, [example, token].
         weights: weight of each pool example in its batch loss; none means 1. Only metasmoothness and tests set it.
+        ranks: who shares the micro-batches.
     """
 
     flat: FlatModel
@@ -55,33 +66,66 @@ class Trainer:
     seed: int
     run: str = "run"
     weights: Float[Tensor, " example"] | None = None
+    ranks: Ranks = field(default_factory=Alone)
 
     def batch(self, step: int) -> Int[Tensor, " example"]:
         """Pool indices of update `step`."""
         return torch.from_numpy(examples_at_step(self.seed, step, pool_size=len(self.pool), batch=self.training.batch))
 
+    def micro_batches(self, examples: Int[Tensor, " example"]) -> list[Int[Tensor, " example"]]:
+        """A batch in the parts that get one backward each."""
+        return list(examples.chunk(self.training.micro_batches))
+
+    def tokens(self, examples: Int[Tensor, " example"]) -> Int[Tensor, "example token"]:
+        """The examples' token ids, where the model is."""
+        return self.pool[examples].to(self.flat.vector.device, non_blocking=True)
+
     def step(self, state: State) -> Update:
         """One update.
 
         Raises:
-            MechError: loss or gradient is not finite.
+            MechError: the loss or gradient is not finite, the loss is beyond all reason, or memory is not enough.
         """
         examples = self.batch(state.step)
-        self.flat.load(state.theta)
-        losses = example_losses(self.flat.model, self.pool[examples])
-        if self.weights is not None:
-            losses = losses * self.weights[examples]
-        loss = losses.mean()
-        gradient = self.flat.gradient(loss)
+        gradient, loss = self.gradient(state.theta, examples)
         norm = float(torch.linalg.vector_norm(gradient))
-        if not math.isfinite(norm) or not math.isfinite(loss.item()):
+        if not math.isfinite(norm) or not loss < DIVERGED_NATS:
             raise MechError(
-                f"{self.run} diverged at update {state.step}: loss {loss.item()}, gradient norm {norm}",
-                "earlier checkpoints are kept; lower optimizer.learning_rate or clip_norm",
+                f"{self.run} diverged at update {state.step}: loss {loss:.6g}, gradient norm {norm:.6g}",
+                "earlier checkpoints are kept; lower optimizer.learning_rate or clip_norm, or lengthen the warm-up",
             )
-        rate = coefficients(self.optimizer, state.step).learning_rate
-        after = update(self.optimizer, state, gradient)
-        return Update(state, after, gradient, examples, loss.item(), norm, clip_factor(self.optimizer, gradient), rate)
+        clip = clip_factor(self.optimizer, norm)
+        if self.optimizer.kind == "muon":
+            after = muon_update(self.optimizer, state, gradient, clip, self.flat.slots)
+        else:
+            after = update(self.optimizer, state, gradient, clip)
+        rate = learning_rate(self.optimizer, state.step)
+        return Update(state, after, gradient, examples, loss, norm, clip, rate)
+
+    def gradient(self, theta: Vector, examples: Int[Tensor, " example"]) -> tuple[Vector, float]:
+        """Gradient of the batch loss at θ, and the loss, shared by all ranks."""
+        self.flat.load(theta)
+        parts = self.micro_batches(examples)
+        losses: list[Tensor] = []
+
+        def part_gradient(index: int) -> Tensor:
+            part = parts[index]
+            loss = self.losses(part).mean() / len(parts)
+            losses.append(loss.detach())
+            return self.flat.gradient(loss)
+
+        each = len(parts) // self.ranks.count
+        begin = self.ranks.rank * each
+        with named_out_of_memory(self.run, len(parts[0]), self._fits):
+            gradient = tree_sum_of(part_gradient, begin, begin + each)
+        mine = tree_sum_of(lambda index: losses[index], 0, each)
+        return self.ranks.tree_sum(gradient), float(self.ranks.tree_sum(mine[None]))
+
+    def losses(self, examples: Int[Tensor, " example"]) -> Float[Tensor, " example"]:
+        """Weighted loss of each example at the current parameters, in nats."""
+        with self._precision():
+            losses = example_losses(self._forward, self.tokens(examples))
+        return losses if self.weights is None else losses * self.weights[examples]
 
     def updates(self, state: State, until: int) -> Iterator[Update]:
         """All updates from `state` until `until` updates have been made in all."""
@@ -89,6 +133,23 @@ class Trainer:
             made = self.step(state)
             yield made
             state = made.after
+
+    @cached_property
+    def _forward(self) -> nn.Module:
+        return cast(nn.Module, torch.compile(self.flat.model)) if self.training.compile else self.flat.model
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.training.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.flat.vector.device.type, dtype=torch.bfloat16)
+
+    def _fits(self, examples: int) -> bool:
+        """Whether a forward and backward of that many examples finds memory."""
+        try:
+            self.flat.gradient(self.losses(torch.arange(examples) % len(self.pool)).mean())
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError):
+            return False
+        return True
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """Optimizer updates as pure functions of a state, in the one form that the ledger and the adjoint rest on:
 
-    ĝ = c g            c = min(1, C / ‖g‖)                                    (clip)
+    ĝ = c g + λ_c θ    c = min(1, C / ‖g‖)                                    (clip; coupled decay)
     m' = β m + κ ĝ     v' = β₂ v + (1 − β₂) ĝ²
-    θ' = θ − η_t [ D ⊙ m'/r₁ + λ θ ]
+    θ' = θ − η_t [ D ⊙ m'/r₁ + λ_d θ ]
 
-AdamW:  β = β₁, κ = 1 − β₁, r₁ = 1 − β₁^(t+1), r₂ = 1 − β₂^(t+1), D = 1 / (√(v'/r₂ + ε_root) + ε)
-SGD:    β = momentum, κ = 1, r₁ = 1, D = 1, v unused.
+AdamW:  β = β₁, κ = 1 − β₁, r₁ = 1 − β₁^(t+1), r₂ = 1 − β₂^(t+1), D = 1 / (√(v'/r₂ + ε_root) + ε), λ_d = λ, λ_c = 0
+Adam:   the same with λ_d = 0, λ_c = λ
+SGD:    β = momentum, κ = 1, r₁ = 1, D = 1, v unused, λ_d = λ, λ_c = 0
 
-Sources: Loshchilov & Hutter 2019 (decoupled decay), Kingma & Ba 2015; ε inside the root keeps training metasmooth
-(Engstrom et al. 2025), at no cost in loss at 1e-8.
+Muon is not of this form (`muon.py`). Sources: Loshchilov & Hutter 2019 (decoupled decay), Kingma & Ba 2015; ε inside
+the root keeps training metasmooth (Engstrom et al. 2025), at no cost in loss at 1e-8.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mech_pipeline.spec.training import Optimizer
+from mech_pipeline.training.schedule import learning_rate
 
 Vector = Float[Tensor, " parameter"]
 
@@ -39,29 +41,38 @@ class State:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """The numbers of update t: β, κ, r₁, r₂, η."""
+    """The numbers of update t: β, κ, r₁, r₂, η, decoupled and coupled decay."""
 
     beta: float
     kappa: float
     r1: float
     r2: float
     learning_rate: float
+    decay: float
+    coupled_decay: float
 
 
 def coefficients(spec: Optimizer, step: int) -> Coefficients:
-    """The numbers of update `step`: linear warm-up, then constant learning rate."""
-    warm = min(1.0, (step + 1) / spec.warmup_steps) if spec.warmup_steps else 1.0
-    rate = spec.learning_rate * warm
+    """The numbers of update `step`."""
+    rate = learning_rate(spec, step)
     if spec.kind == "sgd":
-        return Coefficients(spec.momentum, 1.0, 1.0, 1.0, rate)
-    return Coefficients(spec.beta1, 1 - spec.beta1, 1 - spec.beta1 ** (step + 1), 1 - spec.beta2 ** (step + 1), rate)
+        return Coefficients(spec.momentum, 1.0, 1.0, 1.0, rate, spec.weight_decay, 0.0)
+    coupled = spec.kind == "adam"
+    return Coefficients(
+        beta=spec.beta1,
+        kappa=1 - spec.beta1,
+        r1=1 - spec.beta1 ** (step + 1),
+        r2=1 - spec.beta2 ** (step + 1),
+        learning_rate=rate,
+        decay=0.0 if coupled else spec.weight_decay,
+        coupled_decay=spec.weight_decay if coupled else 0.0,
+    )
 
 
-def clip_factor(spec: Optimizer, gradient: Vector) -> float:
+def clip_factor(spec: Optimizer, norm: float) -> float:
     """c = min(1, clip_norm / ‖g‖)."""
     if spec.clip_norm is None:
         return 1.0
-    norm = float(torch.linalg.vector_norm(gradient))
     return min(1.0, spec.clip_norm / norm) if norm > 0 else 1.0
 
 
@@ -73,11 +84,17 @@ def scaling(spec: Optimizer, v_next: Vector, step: int) -> Vector:
     return 1 / (torch.sqrt(v_next / r2 + spec.eps_root) + spec.eps)
 
 
-def update(spec: Optimizer, state: State, gradient: Vector) -> State:
-    """One update from the gradient of the batch loss, before clipping."""
+def entering(spec: Optimizer, state: State, gradient: Vector, clip: float) -> Vector:
+    """ĝ: what enters the moments."""
+    decay = coefficients(spec, state.step).coupled_decay
+    return clip * gradient + decay * state.theta if decay else gradient * clip
+
+
+def update(spec: Optimizer, state: State, gradient: Vector, clip: float) -> State:
+    """One update from the gradient of the batch loss, before clipping by the factor `clip`."""
     c = coefficients(spec, state.step)
-    clipped = gradient * clip_factor(spec, gradient)
-    m = c.beta * state.m + c.kappa * clipped
-    v = state.v if spec.kind == "sgd" else spec.beta2 * state.v + (1 - spec.beta2) * clipped.square()
-    direction = scaling(spec, v, state.step) * m / c.r1 + spec.weight_decay * state.theta
+    moved = entering(spec, state, gradient, clip)
+    m = c.beta * state.m + c.kappa * moved
+    v = state.v if spec.kind == "sgd" else spec.beta2 * state.v + (1 - spec.beta2) * moved.square()
+    direction = scaling(spec, v, state.step) * m / c.r1 + c.decay * state.theta
     return State(state.step + 1, state.theta - c.learning_rate * direction, m, v)
