@@ -23,7 +23,7 @@ from mech_pipeline.training.memory import named_out_of_memory
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.muon import muon_update
 from mech_pipeline.training.optimizer import State, Vector, clip_factor, update
-from mech_pipeline.training.ranks import Alone, Ranks, tree_sum_of
+from mech_pipeline.training.ranks import Ranks, tree_sum_of
 from mech_pipeline.training.schedule import learning_rate
 
 DIVERGED_NATS = 1e3
@@ -66,13 +66,13 @@ class Trainer:
     seed: int
     run: str = "run"
     weights: Float[Tensor, " example"] | None = None
-    ranks: Ranks = field(default_factory=Alone)
+    ranks: Ranks = field(default_factory=Ranks)
 
     def batch(self, step: int) -> Int[Tensor, " example"]:
         """Pool indices of update `step`."""
         return torch.from_numpy(examples_at_step(self.seed, step, pool_size=len(self.pool), batch=self.training.batch))
 
-    def micro_batches(self, examples: Int[Tensor, " example"]) -> list[Int[Tensor, " example"]]:
+    def micro_batches(self, examples: Int[Tensor, " example"]) -> list[Int[Tensor, " part"]]:
         """A batch in the parts that get one backward each."""
         return list(examples.chunk(self.training.micro_batches))
 

@@ -10,7 +10,6 @@ from all others, adds in tree order and hands the sums out again: the same traff
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -20,47 +19,27 @@ from torch import Tensor
 Vector = Float[Tensor, " value"]
 
 
-class Ranks(Protocol):
-    """One process of those that train a run."""
-
-    @property
-    def rank(self) -> int:
-        """Which one; 0 keeps the checkpoints."""
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-
-    def tree_sum(self, vector: Vector) -> Vector:
-        """Sum over all processes, the same bits on each."""
-
-
 @dataclass(frozen=True)
-class Alone:
-    """The only process."""
+class Ranks:
+    """One process of those that train a run; by default the only one.
+
+    Attributes:
+        rank: which one; 0 keeps the checkpoints.
+        count: how many there are.
+    """
 
     rank: int = 0
     count: int = 1
 
-    def tree_sum(self, vector: Vector) -> Vector:
-        """The vector itself."""
-        return vector
-
-
-@dataclass(frozen=True)
-class ProcessGroup:
-    """A rank of the default `torch.distributed` group."""
-
-    rank: int
-    count: int
-
     @classmethod
-    def joined(cls) -> "ProcessGroup":
-        """This process's place in the group that was initialised before."""
+    def joined(cls) -> "Ranks":
+        """This process's place in the `torch.distributed` group that was initialised before."""
         return cls(dist.get_rank(), dist.get_world_size())
 
     def tree_sum(self, vector: Vector) -> Vector:
-        """Reduce-scatter by hand, added in tree order, then all-gather."""
+        """Sum over all processes, the same bits on each: reduce-scatter by hand, added in tree order, then all-gather."""
+        if self.count == 1:
+            return vector
         share = -(-len(vector) // self.count)
         sent = vector.new_zeros(self.count * share)
         sent[: len(vector)] = vector
