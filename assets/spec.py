@@ -6,6 +6,7 @@ from mech_pipeline.assets.events import emitter, stored_in
 from mech_pipeline.assets.partitions import runs
 from mech_pipeline.pipeline import tokens as token_stage
 from mech_pipeline.pipeline import training as training_stage
+from mech_pipeline.pipeline.run_row import run_row_fingerprint, write_run_row
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
 from mech_pipeline.store.currency import combined_version, stored_versions
 
@@ -25,9 +26,9 @@ def run_spec(
     opened = store.open()
     _, sha256 = documents_of(spec)
     stored = stored_versions(opened, "runs", spec.run).get((-1, ""))
-    if stored is None or stored.input_fingerprint != training_stage.run_row_fingerprint(spec, sha256):
+    if stored is None or stored.input_fingerprint != run_row_fingerprint(spec, sha256):
         status = "planned" if training_stage.missing_checkpoints(opened, spec) else "complete"
-        version = training_stage.write_run_row(opened, spec, sha256, status)
+        version = write_run_row(opened, spec, sha256, status)
     else:
         version = stored.data_version
     return dg.MaterializeResult(

@@ -8,8 +8,10 @@ from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
 from mech_pipeline.assets.partitions import BATCH, by_run, partition, run_step, runs, split_keys
 from mech_pipeline.assets.spec import run_spec, tokens
 from mech_pipeline.pipeline import training as training_stage
+from mech_pipeline.pipeline.batches import write_batches
+from mech_pipeline.pipeline.publisher import Saved
 from mech_pipeline.pipeline.run import TRAINING_VERSION, OpenRun
-from mech_pipeline.pipeline.training import Saved
+from mech_pipeline.pipeline.run_row import mark_status
 from mech_pipeline.resources.store import StoreResource, documents_of
 from mech_pipeline.store.currency import combined_version
 
@@ -64,10 +66,10 @@ def training_run(context: dg.AssetExecutionContext, store: StoreResource) -> dg.
         events.report(partition(spec.run, saved.step), saved.data_version, metadata | loss)
 
     if training_stage.missing_checkpoints(opened, spec):
-        training_stage.mark_status(opened, spec, sha256, "training")
+        mark_status(opened, spec, sha256, "training")
     made = training_stage.train(opened, spec, on_checkpoint, emitter(context))
-    training_stage.write_batches(opened, spec)
-    training_stage.mark_status(opened, spec, sha256, "complete")
+    write_batches(opened, spec)
+    mark_status(opened, spec, sha256, "complete")
     run = OpenRun(opened, spec)
     # A process killed between the store's commit and Dagster's event left a checkpoint that the UI does not know.
     known = context.instance.get_materialized_partitions(dg.AssetKey("checkpoint"))

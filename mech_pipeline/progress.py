@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 Report = Callable[[int], None]
+Note = Callable[[float], str]
+"""What else is worth saying, given the rate in units per second; asked only when a line is due."""
 
 
 def ignore_progress(done: int) -> None:
@@ -36,20 +38,30 @@ class Progress:
     _began: float = field(default_factory=time.monotonic)
     _last: float = 0.0
 
-    def __call__(self, done: int) -> None:
+    def __call__(self, done: int, note: Note | None = None) -> None:
         now = time.monotonic()
         if done < self.total and now - self._last < self.interval_seconds:
             return
         self._last = now
-        self.emit(self.line(done, now - self._began))
+        self.emit(self.line(done, now - self._began, note))
 
-    def line(self, done: int, elapsed_seconds: float) -> str:
-        """One line, for example `train s0: 400/1600 updates, 41.0/s, 29 s left`."""
+    def line(self, done: int, elapsed_seconds: float, note: Note | None = None) -> str:
+        """One line, for example `train s0: 400/1600 updates, 41.0/s, loss 3.127 nats, 29 s left`."""
         rate = (done - self.start) / elapsed_seconds if elapsed_seconds > 0 else 0.0
         left = f"{format_seconds((self.total - done) / rate)} left" if rate > 0 else "time left unknown"
         if done >= self.total:
             left = f"took {format_seconds(elapsed_seconds)}"
-        return f"{self.label}: {done}/{self.total} {self.unit}, {rate:.1f}/s, {left}"
+        said = f"{note(rate)}, " if note else ""
+        return f"{self.label}: {done}/{self.total} {self.unit}, {rate:.1f}/s, {said}{left}"
+
+
+def format_count(number: float) -> str:
+    """950, 84k, 1.3M."""
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= size:
+            scaled = number / (1e3 if suffix == "k" else size)
+            return f"{scaled:.1f}{suffix}" if scaled < 10 else f"{scaled:.0f}{suffix}"
+    return f"{number:.0f}"
 
 
 def format_seconds(seconds: float) -> str:

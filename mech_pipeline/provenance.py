@@ -38,6 +38,10 @@ def git_commit() -> str:
     return commit + ("+" if dirty else "")
 
 
-def device(threads: int) -> str:
+def device(kind: str, threads: int) -> str:
     """What decides the bits of a run besides its spec."""
+    if kind == "cuda":
+        import torch
+
+        return f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cuda (not on this machine)"
     return f"cpu ({platform.machine()}), {threads} thread{'s' if threads > 1 else ''}"

@@ -15,7 +15,9 @@ from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.pipeline import analysis, formation, influence, ledger, plan, tokens, training
+from mech_pipeline.pipeline.batches import write_batches
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.run_row import write_run_row
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.catalog import query
 from mech_pipeline.store.currency import stored_versions
@@ -34,14 +36,14 @@ def spec_of(index=0, **change):
 def prepare(store, spec):
     documents = read_corpus(spec.corpus)
     tokens.prepare_tokens(store, spec, documents)
-    training.write_run_row(store, spec, corpus_sha256(documents), "planned")
+    write_run_row(store, spec, corpus_sha256(documents), "planned")
 
 
 def fill(store, spec):
     """Everything up to formation."""
     prepare(store, spec)
     training.train(store, spec)
-    training.write_batches(store, spec)
+    write_batches(store, spec)
     analysis.analyse(OpenRun(store, spec), analysis.OUTPUTS, spec.checkpoint_steps())
     formation.compute_formation(store, spec)
 
@@ -68,28 +70,29 @@ from mech_pipeline.pipeline import training
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.store import Store
 from tests.tiny import TINY
-spec = parse_experiment(TINY | {"training": {"steps": 60, "batch": 8}}).runs()[0]
+spec = parse_experiment(TINY | {"training": {"steps": 900, "batch": 8}, "checkpoints": {"every": 20}}).runs()[0]
 training.train(Store("store"), spec, lambda saved: print(saved.step, flush=True))
 """
 
 
 def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder, request):
-    spec = spec_of(training={"steps": 60, "batch": 8})
+    spec = spec_of(training={"steps": 900, "batch": 8}, checkpoints={"every": 20})
     prepare(store, spec)
     environment = {"PYTHONPATH": str(request.config.rootpath), "PATH": ""}
-    kills = 0
+    kills, acknowledged = 0, set()
     for attempt in range(4):
         process = subprocess.Popen(
             [sys.executable, "-c", _TRAIN], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
         )
         assert process.stdout is not None
-        for _ in range(2):
-            process.stdout.readline()
-        time.sleep(0.013 * attempt)
+        acknowledged.add(int(process.stdout.readline()))
+        time.sleep(0.07 * attempt)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        acknowledged |= {int(line) for line in process.stdout if line.endswith("\n")}
         process.stdout.close()
         kills += process.returncode == -signal.SIGKILL
+        assert acknowledged <= set(checkpoint_hashes(store, spec.run))
     assert kills == 4
     assert training.train(store, spec) > 0, "something was left to do"
     whole = Store(folder / "uninterrupted")
@@ -98,7 +101,7 @@ def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder, request):
     assert checkpoint_hashes(store, spec.run) == checkpoint_hashes(whole, spec.run)
     metrics = "select step, metric, value from training_metrics order by all"
     assert query(store.root, metrics).rows() == query(whole.root, metrics).rows()
-    assert len(query(store.root, metrics).rows()) == 60 * 4
+    assert len(query(store.root, metrics).rows()) == 900 * 4
 
 
 def test_longer_runs_and_denser_plans_continue_from_what_is_kept(store):

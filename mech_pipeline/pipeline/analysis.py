@@ -19,8 +19,8 @@ from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.registration import registration
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import TABLES
+from mech_pipeline.training.device import computing
 from mech_pipeline.training.flat import FlatModel
-from mech_pipeline.training.loop import compute_threads
 from mech_pipeline.training.model import bridge, build_model, example_losses
 from mech_pipeline.training.optimizer import Vector
 
@@ -84,7 +84,7 @@ def analyse(
     if current:
         on_steps(current)
     work = [step for step in steps if by_step[step]]
-    with compute_threads(run.spec.training.threads):
+    with computing(run.spec.training):
         analyser = Analyser(run)
         for begin in range(0, len(work), _FLUSH_STEPS):
             chunk = work[begin : begin + _FLUSH_STEPS]

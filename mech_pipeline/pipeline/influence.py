@@ -16,7 +16,7 @@ from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import TABLES
-from mech_pipeline.training.loop import compute_threads
+from mech_pipeline.training.device import computing
 
 CODE_VERSION = "1"
 WHOLE_SWEEP = -1
@@ -61,7 +61,7 @@ def compute_influence(
     if step == 0:
         raise MechError(f"influence at step 0 of run {run.spec.run}: no example has been seen yet", "name a later step")
     todo = pending(run, step, mechanisms)
-    with compute_threads(run.spec.training.threads):
+    with computing(run.spec.training):
         for _, name in todo:
             _compute(run, step, name, wanted(run, step, (name,))[step, name], emit)
     return len(todo)

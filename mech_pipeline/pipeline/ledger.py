@@ -25,8 +25,8 @@ from mech_pipeline.spec.training import Optimizer
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import TABLES
+from mech_pipeline.training.device import computing
 from mech_pipeline.training.flat import FlatModel
-from mech_pipeline.training.loop import compute_threads
 from mech_pipeline.training.model import build_model
 from mech_pipeline.training.optimizer import State, Vector
 
@@ -121,7 +121,7 @@ def compute_ledger(
         on_steps(current)
     if not todo:
         return 0
-    with compute_threads(run.spec.training.threads):
+    with computing(run.spec.training):
         book = _Book(run, wanted(run, waiting), on_balance)
         reach = memory_updates(run.spec.optimizer)
         carries: dict[str, Vector] = {}

@@ -4,8 +4,9 @@ A stage is ready when everything it reads is current. Asking again after each st
 changed nothing leaves nothing to do after it.
 """
 
-from mech_pipeline.pipeline import analysis, formation, influence, ledger, tokens, training
+from mech_pipeline.pipeline import analysis, batches, formation, influence, ledger, tokens, training
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.run_row import run_row_fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.currency import one_look, outdated, stored_versions
 from mech_pipeline.store.maintain import crowded_tables
@@ -20,12 +21,12 @@ def ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, i
 
 def _ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, int]:
     row = stored_versions(store, "runs", spec.run).get((-1, ""))
-    stale_row = row is None or row.input_fingerprint != training.run_row_fingerprint(spec, corpus_sha256)
+    stale_row = row is None or row.input_fingerprint != run_row_fingerprint(spec, corpus_sha256)
     missing_tokens = outdated(stored_versions(store, "tokens", spec.run), tokens.wanted(spec, corpus_sha256))
     if stale_row or missing_tokens:
         return {"spec": int(stale_row) + len(missing_tokens)}
     missing = training.missing_checkpoints(store, spec)
-    if missing or not training.batches_are_current(store, spec):
+    if missing or not batches.batches_are_current(store, spec):
         return {"training": max(1, len(missing))}
     run, steps = OpenRun(store, spec), spec.checkpoint_steps()
     ready = {

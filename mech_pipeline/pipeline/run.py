@@ -14,10 +14,12 @@ from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import Version, stored_versions
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.checkpoints import state_sha256, unpack_state
+from mech_pipeline.training.device import training_device
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.model import build_model
 from mech_pipeline.training.optimizer import State
+from mech_pipeline.training.ranks import Ranks
 
 TRAINING_VERSION = "1"
 
@@ -68,10 +70,12 @@ class OpenRun:
         training: fingerprint of what every checkpoint is made from.
         artifacts: data version of each tokenised artifact.
         checkpoints: the current checkpoints, by rising step.
+        ranks: the processes that train it together; everything else is done by one.
     """
 
     store: Store
     spec: RunSpec
+    ranks: Ranks = field(default_factory=Ranks)
     training: str = field(init=False)
     artifacts: dict[str, str] = field(init=False)
     checkpoints: dict[int, Version] = field(init=False)
@@ -95,8 +99,9 @@ class OpenRun:
     def trainer(self) -> Trainer:
         """Model, optimizer and data order of the run."""
         spec, tokens = self.spec, self.tokens
-        flat = FlatModel(build_model(spec.model, tokens.vocabulary, tokens.pool.shape[1], spec.seed))
-        return Trainer(flat, spec.optimizer, spec.training, tokens.pool, spec.seed, spec.run)
+        model = build_model(spec.model, tokens.vocabulary, tokens.pool.shape[1], spec.seed)
+        flat = FlatModel(model.to(training_device(spec.training)))
+        return Trainer(flat, spec.optimizer, spec.training, tokens.pool, spec.seed, spec.run, ranks=self.ranks)
 
     @cached_property
     def components(self) -> Components:

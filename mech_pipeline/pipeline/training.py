@@ -1,48 +1,25 @@
 """Training: fills the planned checkpoints, resuming from the nearest one that is there.
 
-A fresh run, a resume after kill -9, a longer run and a denser plan are the same act: start at the last checkpoint
-before the first missing one, train until the last missing one. Replayed states that are already kept are compared
-with their hashes on the way.
+A fresh run, a resume after kill -9, a longer run, a denser plan and a zoom are the same act: start at the last
+checkpoint before the first missing one, train until the last missing one, and skip from one gap to the next where
+there are checkpoints in between. Replayed states that are already kept are compared with their hashes on the way.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-from mech_pipeline.pipeline.run import (
-    TRAINING_VERSION,
-    OpenRun,
-    checkpoint_fingerprint,
-    current_checkpoints,
-    provenance_columns,
-    training_fingerprint,
-)
-from mech_pipeline.progress import Progress, Report, ignore_progress
-from mech_pipeline.provenance import device, versions_json
-from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.publisher import OnCheckpoint, Publisher, metrics_of
+from mech_pipeline.pipeline.run import OpenRun, current_checkpoints
+from mech_pipeline.progress import Note, Progress, format_count
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.catalog import connect
-from mech_pipeline.store.currency import stored_versions
-from mech_pipeline.store.registration import registration
-from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.tables import TABLES
-from mech_pipeline.training.checkpoints import pack_state, state_sha256, vector_sha256
-from mech_pipeline.training.loop import Update, compute_threads
+from mech_pipeline.training.device import computing
+from mech_pipeline.training.loop import Diverged
 from mech_pipeline.training.optimizer import State
+from mech_pipeline.training.ranks import ALONE, Ranks
 
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint that has just been published."""
-
-    step: int
-    data_version: str
-    input_fingerprint: str
-    loss: float | None
-
-
-OnCheckpoint = Callable[[Saved], None]
+Emit = Callable[[str], None]
 
 
 def missing_checkpoints(store: Store, spec: RunSpec) -> list[int]:
@@ -66,169 +43,101 @@ def _measured_updates(store: Store, run: str) -> set[int]:
     return {row[0] for row in rows}
 
 
-def write_run_row(store: Store, spec: RunSpec, corpus_sha256: str, status: str) -> str:
-    """Writes the run's row in `runs`; returns its data version: what is trained, thresholds and the like aside.
-
-    Once there are checkpoints, device and versions stay those that made them.
-    """
-    version = fingerprint("run", spec.tokens_slice(), spec.training_slice(), corpus_sha256)
-    made_with = _made_with(store, spec) if current_checkpoints(store, spec) else None
-    used_device, used_versions = made_with or (device(spec.training.threads), versions_json())
-    rows = {
-        "run": [spec.run],
-        "experiment": [spec.experiment],
-        "arm": [spec.arm],
-        "seed": [spec.seed],
-        "fingerprint": [spec.fingerprint(corpus_sha256)],
-        "spec": [spec.model_dump_json()],
-        "status": [status],
-        "device": [used_device],
-        "versions": [used_versions],
-        **provenance_columns(1, run_row_fingerprint(spec, corpus_sha256), version),
-    }
-    store.write("runs", rows, replace={"run": [spec.run]}, code_version=TRAINING_VERSION)
-    return version
-
-
-def _made_with(store: Store, spec: RunSpec) -> tuple[str, str] | None:
-    with connect(store.root, ["runs"]) as connection:
-        rows = connection.execute("select device, versions from runs where run = ?", [spec.run]).fetchall()
-    return rows[0] if rows else None
-
-
-def run_row_fingerprint(spec: RunSpec, corpus_sha256: str) -> str:
-    """What a row of `runs` is made from."""
-    return fingerprint("run_spec", "1", spec.fingerprint(corpus_sha256))
-
-
-def mark_status(store: Store, spec: RunSpec, corpus_sha256: str, status: str) -> None:
-    """Updates the run's status if it differs."""
-    with connect(store.root, ["runs"]) as connection:
-        rows = connection.execute("select status from runs where run = ?", [spec.run]).fetchall()
-    if rows != [(status,)]:
-        write_run_row(store, spec, corpus_sha256, status)
-
-
 def train(
     store: Store,
     spec: RunSpec,
     on_checkpoint: OnCheckpoint = lambda saved: None,
-    emit: Callable[[str], None] = lambda line: None,
+    emit: Emit = lambda line: None,
+    ranks: Ranks = ALONE,
 ) -> int:
     """Trains what is missing of a run; returns the number of checkpoints written.
+
+    Args:
+        on_checkpoint, emit: called in the process that keeps the checkpoints, rank 0.
+        ranks: the processes that share the work, all of which call this.
 
     Raises:
         MechError: another process trains this run, training diverged, or a replayed state differs from the kept one.
     """
-    with store.lock(f"training-{spec.run}", f"train run {spec.run}"), compute_threads(spec.training.threads):
-        missing = missing_checkpoints(store, spec)
-        if not missing:
-            return 0
-        run = OpenRun(store, spec)
-        earlier = [step for step in run.checkpoints if step < missing[0]]
-        state = run.state(earlier[-1]) if earlier else State.initial(run.trainer.flat.vector)
-        if earlier:
-            emit(f"train {spec.run}: found checkpoint {state.step}, continuing to {missing[-1]}")
-        progress = Progress(emit, f"train {spec.run}", missing[-1], "updates", start=state.step)
-        return _fill(run, state, set(missing), on_checkpoint, progress)
+    with computing(spec.training):
+        if ranks.rank > 0:
+            return _follow(OpenRun(store, spec, ranks))
+        with store.lock(f"training-{spec.run}", f"train run {spec.run}"):
+            missing = missing_checkpoints(store, spec)
+            run = OpenRun(store, spec, ranks)
+            stretches = gaps(missing, list(run.checkpoints))
+            ranks.tell([number for start, steps in stretches for number in (start, steps[-1])])
+            if stretches:
+                _lead(run, stretches, on_checkpoint, emit)
+            return len(missing)
 
 
-def _fill(
-    run: OpenRun, state: State, missing: set[int], on_checkpoint: OnCheckpoint, report: Report = ignore_progress
-) -> int:
-    since_last: list[Update] = []
+def _follow(run: OpenRun) -> int:
+    """Computes this rank's micro-batches of what rank 0 says is to be trained."""
+    told = run.trainer.ranks.hear()
+    for start, last in zip(told[::2], told[1::2], strict=True):
+        for _ in run.trainer.updates(_start(run, start), last):
+            pass
+    return 0
+
+
+def _start(run: OpenRun, start: int) -> State:
+    return State.initial(run.trainer.flat.vector) if start < 0 else run.state(start)
+
+
+def gaps(missing: list[int], kept: list[int]) -> list[tuple[int, list[int]]]:
+    """(where to start, steps to fill) per stretch of training that fills what is missing.
+
+    −1: start from the initial state. A kept checkpoint between two gaps is jumped to, not trained to.
+
+    >>> gaps([3, 4, 9], kept=[0, 2, 5, 8])
+    [(2, [3, 4]), (8, [9])]
+    """
+    found: list[tuple[int, list[int]]] = []
+    for step in missing:
+        start = max((k for k in kept if k < step), default=-1)
+        if found and found[-1][1][-1] >= start:
+            found[-1][1].append(step)
+        else:
+            found.append((start, [step]))
+    return found
+
+
+def _lead(run: OpenRun, stretches: list[tuple[int, list[int]]], on_checkpoint: OnCheckpoint, emit: Emit) -> None:
+    updates = sum(steps[-1] - max(start, 0) for start, steps in stretches)
+    progress = Progress(emit, f"train {run.spec.run}", updates, "updates")
+    if stretches[0][0] >= 0:
+        first, last = stretches[0][0], stretches[-1][1][-1]
+        emit(f"train {run.spec.run}: found checkpoint {first}, continuing to {last}")
+    with Publisher(run, on_checkpoint) as publisher:
+        done = 0
+        for start, steps in stretches:
+            done = _stretch(run, _start(run, start), set(steps), publisher, progress, done)
+
+
+def _stretch(run: OpenRun, state: State, missing: set[int], publisher: Publisher, progress: Progress, done: int) -> int:
+    """Trains from a state until the last missing step; returns the number of updates done in all."""
+    tokens = run.spec.training.batch * (run.tokens.pool.shape[1] - 1)
+    metrics, good = [], state.step
     if state.step in missing:
-        on_checkpoint(_publish(run, state, since_last))
-    for made in run.trainer.updates(state, max(missing)):
-        since_last.append(made)
-        step = made.after.step
-        if step in run.checkpoints:
-            run.verify(made.after)
-        if step in missing:
-            on_checkpoint(_publish(run, made.after, since_last))
-        if step in missing or step in run.checkpoints:
-            since_last = []
-        report(step)
-    return len(missing)
+        publisher.offer(state, [])
+    try:
+        for made in run.trainer.updates(state, max(missing)):
+            metrics.append(metrics_of(made))
+            step, done = made.after.step, done + 1
+            if step in run.checkpoints:
+                run.verify(made.after)
+            if step in missing:
+                publisher.offer(made.after, metrics)
+            if step in missing or step in run.checkpoints:
+                metrics, good = [], step
+            progress(done, _note(made.loss, tokens))
+    except Diverged as error:
+        raise MechError(
+            f"{error.problem}; checkpoint {good} is the last good one and is kept", error.next_step
+        ) from error
+    return done
 
 
-def _publish(run: OpenRun, state: State, updates: list[Update]) -> Saved:
-    """Metrics, then the blob, then the row that makes the checkpoint exist: what is acknowledged is complete."""
-    run_id = run.spec.run
-    made_from = checkpoint_fingerprint(run.training, state.step)
-    if updates:
-        _write_metrics(run, updates, made_from)
-    version = state_sha256(state)
-    row: dict[str, list[Any]] = {
-        "run": [run_id],
-        "step": [state.step],
-        "weights_sha256": [vector_sha256(state.theta)],
-        "cursor": [state.step * run.spec.training.batch],
-        **provenance_columns(1, made_from, version),
-    }
-    content = pack_state(state, run.trainer.flat, registration("checkpoints", row))
-    blob = run.store.put_blob(f"checkpoints/run={run_id}/step={state.step:08d}", "state.safetensors", content)
-    run.store.write(
-        "checkpoints",
-        row | {"uri": [blob.uri], "bytes": [blob.bytes], "sha256": [blob.sha256]},
-        replace={"run": [run_id], "step": [state.step]},
-        code_version=TRAINING_VERSION,
-    )
-    return Saved(state.step, version, made_from, updates[-1].loss if updates else None)
-
-
-def _write_metrics(run: OpenRun, updates: list[Update], made_from: str) -> None:
-    columns: dict[str, list[object]] = {"run": [], "step": [], "metric": [], "value": []}
-    for made in updates:
-        for metric, value in (
-            ("loss_nats", made.loss),
-            ("gradient_norm", made.gradient_norm),
-            ("clip_factor", made.clip),
-            ("learning_rate", made.learning_rate),
-        ):
-            for name, entry in zip(columns, (run.spec.run, made.before.step, metric, value), strict=True):
-                columns[name].append(entry)
-    version = content_version(TABLES["training_metrics"], columns)
-    run.store.write(
-        "training_metrics",
-        columns | provenance_columns(len(columns["run"]), made_from, version),
-        replace={"run": [run.spec.run], "step": [made.before.step for made in updates]},
-        code_version=TRAINING_VERSION,
-    )
-
-
-def batches_are_current(store: Store, spec: RunSpec) -> bool:
-    """Whether the table `batches` holds this run's order; false while its tokens are not made."""
-    training = training_fingerprint(store, spec)
-    stored = stored_versions(store, "batches", spec.run).get((-1, ""))
-    return (
-        training is not None and stored is not None and stored.input_fingerprint == _batches_fingerprint(training, spec)
-    )
-
-
-def _batches_fingerprint(training: str, spec: RunSpec) -> str:
-    return fingerprint(training, "batches", spec.training.steps)
-
-
-def write_batches(store: Store, spec: RunSpec) -> None:
-    """The table of which examples each update saw; a pure function of seed and step, kept for SQL."""
-    if batches_are_current(store, spec):
-        return
-    run = OpenRun(store, spec)
-    made_from = _batches_fingerprint(run.training, spec)
-    steps = range(spec.training.steps)
-    ids = [name for step in steps for name in run.tokens.example_ids[run.trainer.batch(step).numpy()].tolist()]
-    batch = spec.training.batch
-    columns = {
-        "run": [spec.run] * len(ids),
-        "update_step": [step for step in steps for _ in range(batch)],
-        "position": list(range(batch)) * len(steps),
-        "example_id": ids,
-    }
-    version = content_version(TABLES["batches"], columns)
-    store.write(
-        "batches",
-        columns | provenance_columns(len(ids), made_from, version),
-        replace={"run": [spec.run]},
-        code_version=TRAINING_VERSION,
-    )
+def _note(loss: float, tokens: int) -> Note:
+    return lambda rate: f"loss {loss:.3f} nats, {format_count(rate * tokens)} tokens/s"

@@ -102,6 +102,12 @@ TABLES: dict[str, Table] = {
                 Column("status", "string", "planned, training or complete"),
                 Column("device", "string", "device and thread count that decide the run's bits"),
                 Column("versions", "string", "versions of Python and packages, and git commit, JSON"),
+                Column(
+                    "caveats",
+                    "string",
+                    "what makes attribution of this run unreliable or impossible; empty: nothing known beforehand",
+                    nullable=True,
+                ),
             ),
             keys=("run",),
         ),

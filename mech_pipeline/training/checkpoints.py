@@ -36,7 +36,7 @@ def pack_state(state: State, flat: FlatModel, metadata: Mapping[str, str] | None
     Equal states make equal files if the metadata have one entry: safetensors writes several in random order.
     """
     tensors = {
-        f"{part}.{name}": tensor.contiguous()
+        f"{part}.{name}": tensor.cpu().contiguous()
         for part, field in _PARTS.items()
         for name, tensor in flat.named(getattr(state, field)).items()
     }
@@ -62,5 +62,5 @@ def unpack_state(content: bytes, step: int, flat: FlatModel, what: str) -> State
                     "it was written by another spec; run the experiment that wrote it",
                 )
             pieces.append(tensor.reshape(-1))
-        vectors[field] = torch.cat(pieces)
+        vectors[field] = torch.cat(pieces).to(flat.vector.device)
     return State(step, vectors["theta"], vectors["m"], vectors["v"])

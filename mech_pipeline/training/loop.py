@@ -6,7 +6,7 @@ depend on the number of processes (`ranks.py`).
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import cast
@@ -28,6 +28,10 @@ from mech_pipeline.training.schedule import learning_rate
 
 DIVERGED_NATS = 1e3
 """A mean loss beyond this is divergence; a uniform guess over a million tokens costs 14 nats."""
+
+
+class Diverged(MechError):
+    """Training left what numbers can hold; what was kept before is good."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +88,16 @@ class Trainer:
         """One update.
 
         Raises:
-            MechError: the loss or gradient is not finite, the loss is beyond all reason, or memory is not enough.
+            Diverged: the loss or gradient is not finite, or the loss is beyond all reason.
+            MechError: memory is not enough.
         """
         examples = self.batch(state.step)
         gradient, loss = self.gradient(state.theta, examples)
         norm = float(torch.linalg.vector_norm(gradient))
         if not math.isfinite(norm) or not loss < DIVERGED_NATS:
-            raise MechError(
+            raise Diverged(
                 f"{self.run} diverged at update {state.step}: loss {loss:.6g}, gradient norm {norm:.6g}",
-                "earlier checkpoints are kept; lower optimizer.learning_rate or clip_norm, or lengthen the warm-up",
+                "lower optimizer.learning_rate or clip_norm, or lengthen the warm-up",
             )
         clip = clip_factor(self.optimizer, norm)
         if self.optimizer.kind == "muon":
@@ -150,14 +155,3 @@ class Trainer:
         except (torch.OutOfMemoryError, MemoryError, RuntimeError):
             return False
         return True
-
-
-@contextmanager
-def compute_threads(threads: int) -> Iterator[None]:
-    """Runs the block with exactly this many CPU threads: the thread count decides the order of sums, hence the bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

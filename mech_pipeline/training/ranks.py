@@ -9,7 +9,7 @@ from all others, adds in tree order and hands the sums out again: the same traff
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -26,15 +26,31 @@ class Ranks:
     Attributes:
         rank: which one; 0 keeps the checkpoints.
         count: how many there are.
+        device: where its tensors are.
     """
 
     rank: int = 0
     count: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
-    def joined(cls) -> "Ranks":
+    def joined(cls, device: torch.device) -> "Ranks":
         """This process's place in the `torch.distributed` group that was initialised before."""
-        return cls(dist.get_rank(), dist.get_world_size())
+        return cls(dist.get_rank(), dist.get_world_size(), device)
+
+    def tell(self, numbers: Sequence[int]) -> None:
+        """Sends whole numbers from rank 0 to all others, which `hear` them."""
+        if self.count > 1:
+            dist.broadcast(torch.tensor([len(numbers)], device=self.device), 0)
+            dist.broadcast(torch.tensor([*numbers, 0], device=self.device), 0)
+
+    def hear(self) -> list[int]:
+        """What rank 0 told."""
+        length = torch.zeros(1, dtype=torch.int64, device=self.device)
+        dist.broadcast(length, 0)
+        numbers = torch.zeros(int(length) + 1, dtype=torch.int64, device=self.device)
+        dist.broadcast(numbers, 0)
+        return [int(number) for number in numbers[:-1]]
 
     def tree_sum(self, vector: Vector) -> Vector:
         """Sum over all processes, the same bits on each: reduce-scatter by hand, added in tree order, then all-gather."""
@@ -49,6 +65,9 @@ class Ranks:
         gathered = torch.empty_like(sent)
         dist.all_gather_into_tensor(gathered, mine.contiguous())
         return gathered[: len(vector)]
+
+
+ALONE = Ranks()
 
 
 def tree_sum(parts: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,52 @@
+"""The run's row in the table `runs`: what it is, how far it is, and on what it was made."""
+
+from mech_pipeline.pipeline.run import TRAINING_VERSION, current_checkpoints, provenance_columns
+from mech_pipeline.provenance import device, versions_json
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.store import Store
+
+
+def write_run_row(store: Store, spec: RunSpec, corpus_sha256: str, status: str) -> str:
+    """Writes the run's row in `runs`; returns its data version: what is trained, thresholds and the like aside.
+
+    Once there are checkpoints, device and versions stay those that made them.
+    """
+    version = fingerprint("run", spec.tokens_slice(), spec.training_slice(), corpus_sha256)
+    made_with = _made_with(store, spec) if current_checkpoints(store, spec) else None
+    used_device, used_versions = made_with or (device(spec.training.device, spec.training.threads), versions_json())
+    rows = {
+        "run": [spec.run],
+        "experiment": [spec.experiment],
+        "arm": [spec.arm],
+        "seed": [spec.seed],
+        "fingerprint": [spec.fingerprint(corpus_sha256)],
+        "spec": [spec.model_dump_json()],
+        "status": [status],
+        "device": [used_device],
+        "versions": [used_versions],
+        "caveats": ["; ".join(spec.caveats())],
+        **provenance_columns(1, run_row_fingerprint(spec, corpus_sha256), version),
+    }
+    store.write("runs", rows, replace={"run": [spec.run]}, code_version=TRAINING_VERSION)
+    return version
+
+
+def _made_with(store: Store, spec: RunSpec) -> tuple[str, str] | None:
+    with connect(store.root, ["runs"]) as connection:
+        rows = connection.execute("select device, versions from runs where run = ?", [spec.run]).fetchall()
+    return rows[0] if rows else None
+
+
+def run_row_fingerprint(spec: RunSpec, corpus_sha256: str) -> str:
+    """What a row of `runs` is made from."""
+    return fingerprint("run_spec", "1", spec.fingerprint(corpus_sha256))
+
+
+def mark_status(store: Store, spec: RunSpec, corpus_sha256: str, status: str) -> None:
+    """Updates the run's status if it differs."""
+    with connect(store.root, ["runs"]) as connection:
+        rows = connection.execute("select status from runs where run = ?", [spec.run]).fetchall()
+    if rows != [(status,)]:
+        write_run_row(store, spec, corpus_sha256, status)
