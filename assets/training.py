@@ -7,6 +7,7 @@ import dagster as dg
 from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
 from mech_pipeline.assets.partitions import BATCH, by_run, partition, run_step, runs, split_keys
 from mech_pipeline.assets.spec import run_spec, tokens
+from mech_pipeline.assets.torchrun import train_in_processes
 from mech_pipeline.pipeline import training as training_stage
 from mech_pipeline.pipeline.batches import write_batches
 from mech_pipeline.pipeline.publisher import Saved
@@ -67,7 +68,10 @@ def training_run(context: dg.AssetExecutionContext, store: StoreResource) -> dg.
 
     if training_stage.missing_checkpoints(opened, spec):
         mark_status(opened, spec, sha256, "training")
-    made = training_stage.train(opened, spec, on_checkpoint, emitter(context))
+    if spec.training.processes > 1:
+        made = train_in_processes(context, opened, spec, on_checkpoint, emitter(context))
+    else:
+        made = training_stage.train(opened, spec, on_checkpoint, emitter(context))
     write_batches(opened, spec)
     mark_status(opened, spec, sha256, "complete")
     run = OpenRun(opened, spec)

@@ -6,9 +6,9 @@ import dagster as dg
 
 from mech_pipeline.data.corpora import Document, corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.run_row import stored_spec
 from mech_pipeline.spec.experiment import Experiment, load_experiment
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.store import Store
 
 
@@ -28,11 +28,7 @@ class StoreResource(dg.ConfigurableResource):
         Raises:
             MechError: the run was never registered.
         """
-        with connect(self.open().root, ["runs"]) as connection:
-            rows = connection.execute("select spec from runs where run = ?", [run]).fetchall()
-        if not rows:
-            raise MechError(f"run {run} is unknown to the store", "materialize `run_spec` for it first")
-        return RunSpec.model_validate_json(rows[0][0])
+        return stored_spec(self.open(), run)
 
 
 class ExperimentsResource(dg.ConfigurableResource):

@@ -1,6 +1,5 @@
 """Stages over a real store: resume and replay bit for bit, only what changed, and faults that are named."""
 
-import copy
 import signal
 import subprocess
 import sys
@@ -17,26 +16,13 @@ from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.pipeline import analysis, formation, influence, ledger, plan, tokens, training
 from mech_pipeline.pipeline.batches import write_batches
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.pipeline.run_row import write_run_row
-from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.catalog import query
-from mech_pipeline.store.currency import stored_versions
 from mech_pipeline.store.repair import repair_store
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.verify import verify_store
 from mech_pipeline.training.checkpoints import state_sha256
 from mech_pipeline.training.optimizer import State
-from tests.tiny import TINY, write_text
-
-
-def spec_of(index=0, **change):
-    return parse_experiment(copy.deepcopy(TINY) | change).runs()[index]
-
-
-def prepare(store, spec):
-    documents = read_corpus(spec.corpus)
-    tokens.prepare_tokens(store, spec, documents)
-    write_run_row(store, spec, corpus_sha256(documents), "planned")
+from tests.tiny import TINY, checkpoint_hashes, prepare, spec_of, write_text
 
 
 def fill(store, spec):
@@ -58,10 +44,6 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def store(folder):
     return Store(folder / "store")
-
-
-def checkpoint_hashes(store, run):
-    return {step: version.data_version for (step, _), version in stored_versions(store, "checkpoints", run).items()}
 
 
 _TRAIN = """

@@ -1,9 +1,18 @@
 """A whole experiment small enough to run in seconds: real code paths, made-up text."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from mech_pipeline.data.corpora import corpus_sha256, read_corpus
+from mech_pipeline.pipeline import tokens
+from mech_pipeline.pipeline.run_row import write_run_row
+from mech_pipeline.spec.experiment import parse_experiment
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.currency import stored_versions
+from mech_pipeline.store.store import Store
 
 TINY: dict[str, Any] = {
     "experiment": "tiny",
@@ -45,3 +54,20 @@ def write_experiment(path: Path, **change: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(TINY | change))
     return path
+
+
+def spec_of(index: int = 0, **change: Any) -> RunSpec:
+    """One run of the tiny experiment, with some top-level fields replaced."""
+    return parse_experiment(copy.deepcopy(TINY) | change).runs()[index]
+
+
+def prepare(store: Store, spec: RunSpec) -> None:
+    """Tokens and the run's row: what training needs."""
+    documents = read_corpus(spec.corpus)
+    tokens.prepare_tokens(store, spec, documents)
+    write_run_row(store, spec, corpus_sha256(documents), "planned")
+
+
+def checkpoint_hashes(store: Store, run: str) -> dict[int, str]:
+    """Hash of every kept state."""
+    return {step: version.data_version for (step, _), version in stored_versions(store, "checkpoints", run).items()}

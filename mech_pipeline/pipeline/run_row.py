@@ -1,5 +1,6 @@
 """The run's row in the table `runs`: what it is, how far it is, and on what it was made."""
 
+from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.run import TRAINING_VERSION, current_checkpoints, provenance_columns
 from mech_pipeline.provenance import device, versions_json
 from mech_pipeline.spec.fingerprint import fingerprint
@@ -50,3 +51,16 @@ def mark_status(store: Store, spec: RunSpec, corpus_sha256: str, status: str) ->
         rows = connection.execute("select status from runs where run = ?", [spec.run]).fetchall()
     if rows != [(status,)]:
         write_run_row(store, spec, corpus_sha256, status)
+
+
+def stored_spec(store: Store, run: str) -> RunSpec:
+    """The resolved spec of a run, as the store has it.
+
+    Raises:
+        MechError: the run was never registered.
+    """
+    with connect(store.root, ["runs"]) as connection:
+        rows = connection.execute("select spec from runs where run = ?", [run]).fetchall()
+    if not rows:
+        raise MechError(f"run {run} is unknown to the store", "`mech run` its experiment, or materialize `run_spec`")
+    return RunSpec.model_validate_json(rows[0][0])

@@ -63,7 +63,7 @@ class Ranks:
         dist.all_to_all_single(received, sent)
         mine = tree_sum(list(received.view(self.count, share)))
         gathered = torch.empty_like(sent)
-        dist.all_gather_into_tensor(gathered, mine.contiguous())
+        dist.all_gather_single(gathered, mine.contiguous())
         return gathered[: len(vector)]
 
 
