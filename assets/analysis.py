@@ -8,6 +8,7 @@ from mech_pipeline.assets.events import PartitionEvents, progress, stored_in
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
 from mech_pipeline.assets.training import checkpoint
 from mech_pipeline.pipeline import analysis as stage
+from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.catalog import connect
@@ -43,8 +44,8 @@ def checkpoint_analysis(context: dg.AssetExecutionContext, store: StoreResource)
     """Loads each checkpoint once and computes what is asked for and not current."""
     run, steps = split_keys(context.partition_keys)
     opened = OpenRun(store.open(), store.run_spec(run))
-    planned = set(opened.spec.checkpoint_steps())
-    steps = [step for step in steps if step in planned]
+    kept = set(kept_steps(opened.store, opened.spec))
+    steps = [step for step in steps if step in kept]
     tables = [name for name in stage.OUTPUTS if dg.AssetKey(name) in context.selected_asset_keys]
     tables = [name for name in tables if getattr(opened.spec, _REQUEST[name])]
     keys = [partition(run, step) for step in steps]

@@ -35,7 +35,7 @@ def ledger(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[
     if not opened.spec.ledger:
         context.log.info(f"the experiment asks for no ledger on run {run}")
         return
-    steps = [step for step in steps if step in opened.checkpoints and step > 0]
+    steps = [step for step in steps if step in opened.checkpoints and step in opened.planned and step > 0]
     keys = [partition(run, step) for step in steps]
     events = PartitionEvents(context, "ledger", ledger_stage.CODE_VERSION, {"checkpoint": lambda key: key}, keys)
 

@@ -37,13 +37,17 @@ def split_keys(keys: Iterable[str]) -> tuple[str, list[int]]:
 
 
 def register(instance: dg.DagsterInstance, specs: Iterable[RunSpec]) -> None:
-    """Adds the partitions of runs and of their whole planned step grid, before anything is trained."""
+    """Adds the partitions of runs and of all steps they may keep, before anything is trained."""
     specs = list(specs)
     instance.add_dynamic_partitions("runs", [check_run_id(spec.run) for spec in specs])
     instance.add_dynamic_partitions("experiments", sorted({spec.experiment for spec in specs}))
+    register_steps(instance, {step for spec in specs for step in spec.checkpoints.possible(spec.training.steps)})
+
+
+def register_steps(instance: dg.DagsterInstance, wanted: Iterable[int]) -> None:
+    """Adds the partitions of steps that are not there yet, in order."""
     present = list(instance.get_dynamic_partitions("steps"))
-    planned = {step_key(step) for spec in specs for step in spec.checkpoint_steps()}
-    ordered = sorted(set(present) | planned)
+    ordered = sorted({*present, *map(step_key, wanted)})
     if ordered == present:
         return
     if present and ordered[: len(present)] != present:

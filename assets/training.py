@@ -1,20 +1,24 @@
 """Group `training`: runs, and the checkpoints that appear while they train."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import dagster as dg
 
 from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
-from mech_pipeline.assets.partitions import BATCH, by_run, partition, run_step, runs, split_keys
+from mech_pipeline.assets.partitions import BATCH, by_run, partition, register_steps, run_step, runs, split_keys
 from mech_pipeline.assets.spec import run_spec, tokens
 from mech_pipeline.assets.torchrun import train_in_processes
 from mech_pipeline.pipeline import training as training_stage
 from mech_pipeline.pipeline.batches import write_batches
-from mech_pipeline.pipeline.publisher import Saved
-from mech_pipeline.pipeline.run import TRAINING_VERSION, OpenRun
+from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION
+from mech_pipeline.pipeline.grid import kept_steps, request_zoom
+from mech_pipeline.pipeline.publisher import OnCheckpoint, Saved
+from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import mark_status
 from mech_pipeline.resources.store import StoreResource, documents_of
+from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.currency import combined_version
+from mech_pipeline.store.store import Store
 
 
 @dg.asset(
@@ -32,7 +36,8 @@ def checkpoint(context: dg.AssetExecutionContext, store: StoreResource) -> Itera
     run, steps = split_keys(context.partition_keys)
     spec = store.run_spec(run)
     opened = OpenRun(store.open(), spec)
-    steps = [step for step in steps if step in set(spec.checkpoint_steps())]
+    kept = set(kept_steps(opened.store, spec))
+    steps = [step for step in steps if step in kept]
     events = checkpoint_events(context, run, steps)
     for step in steps:
         opened.state(step)
@@ -57,36 +62,78 @@ def checkpoint_events(context: dg.AssetExecutionContext, run: str, steps: list[i
 )
 def training_run(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """One training run: fills its planned checkpoints, resuming bit for bit. A minute for the demo."""
-    spec, opened = store.run_spec(context.partition_key), store.open()
+    return fill_checkpoints(context, store, context.partition_key)
+
+
+def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, run: str) -> dg.MaterializeResult:
+    """Trains what is missing of a run, reporting every checkpoint as it is published."""
+    spec, opened = store.run_spec(run), store.open()
     _, sha256 = documents_of(spec)
-    events = checkpoint_events(context, spec.run, list(spec.checkpoint_steps()))
+    steps = kept_steps(opened, spec)
+    events = checkpoint_events(context, run, list(steps))
 
     def on_checkpoint(saved: Saved) -> None:
         metadata = {"step": saved.step, "fingerprint": saved.input_fingerprint, **stored_in(opened, "checkpoints")}
         loss = {} if saved.loss is None else {"loss (nats)": saved.loss}
-        events.report(partition(spec.run, saved.step), saved.data_version, metadata | loss)
+        events.report(partition(run, saved.step), saved.data_version, metadata | loss)
 
     if training_stage.missing_checkpoints(opened, spec):
         mark_status(opened, spec, sha256, "training")
-    if spec.training.processes > 1:
-        made = train_in_processes(context, opened, spec, on_checkpoint, emitter(context))
-    else:
-        made = training_stage.train(opened, spec, on_checkpoint, emitter(context))
+    train = train_in_processes if spec.training.processes > 1 else _train_here
+    made = train(context, opened, spec, on_checkpoint, emitter(context))
     write_batches(opened, spec)
     mark_status(opened, spec, sha256, "complete")
-    run = OpenRun(opened, spec)
+    kept = OpenRun(opened, spec)
     # A process killed between the store's commit and Dagster's event left a checkpoint that the UI does not know.
     known = context.instance.get_materialized_partitions(dg.AssetKey("checkpoint"))
-    for step in spec.checkpoint_steps():
-        if partition(spec.run, step) not in known:
-            events.report(partition(spec.run, step), run.checkpoint_version(step), {"step": step})
-    kept = [run.checkpoints[step] for step in spec.checkpoint_steps()]
+    for step in steps:
+        if partition(run, step) not in known:
+            events.report(partition(run, step), kept.checkpoint_version(step), {"step": step})
     return dg.MaterializeResult(
         metadata={
             "checkpoints made": made,
-            "checkpoints": len(kept),
+            "checkpoints": len(steps),
             "updates": spec.training.steps,
             **stored_in(opened, "checkpoints"),
         },
-        data_version=dg.DataVersion(combined_version(kept)),
+        data_version=dg.DataVersion(combined_version(kept.checkpoints[step] for step in steps)),
     )
+
+
+def _train_here(
+    context: dg.AssetExecutionContext,
+    store: Store,
+    spec: RunSpec,
+    on_checkpoint: OnCheckpoint,
+    emit: Callable[[str], None],
+) -> int:
+    return training_stage.train(store, spec, on_checkpoint, emit)
+
+
+class Window(dg.Config):
+    """A stretch of a run to look into; without one, the windows that were asked for before are completed."""
+
+    first_step: int | None = None
+    last_step: int | None = None
+    every: int = 1
+
+
+@dg.asset(
+    group_name="training",
+    partitions_def=runs,
+    deps=[run_spec, tokens],
+    kinds={"pytorch"},
+    code_version=TRAINING_VERSION,
+    pool="gpu_train",
+)
+def zoom(context: dg.AssetExecutionContext, config: Window, store: StoreResource) -> dg.MaterializeResult:
+    """Every state of a window of a run, replayed from the nearest checkpoint, bit for bit; results do not change.
+
+    As long as training the window and the way to it, and 12 bytes per parameter and state.
+    """
+    run = context.partition_key
+    if config.first_step is not None and config.last_step is not None:
+        spec = store.run_spec(run)
+        steps = request_zoom(store.open(), spec, config.first_step, config.last_step, config.every)
+        register_steps(context.instance, steps)
+    return fill_checkpoints(context, store, run)

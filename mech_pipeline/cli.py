@@ -108,6 +108,45 @@ def report(experiment: Annotated[str, typer.Argument(help="experiment name, for 
     print(path)
 
 
+@app.command()
+def zoom(
+    run: Annotated[str, typer.Argument(help="run id, for example induction.baseline.s0")],
+    window: Annotated[str, typer.Argument(help="FROM:TO, steps of the run, for example 860:880")],
+    every: Annotated[int, typer.Option(help="updates between the states that are kept", min=1)] = 1,
+) -> None:
+    """Keep and analyse every state of a window of a trained run, replayed from the nearest checkpoint.
+
+    The replay is compared with the next checkpoint of the run and kept only if it is the same bit for bit. A zoom
+    changes no result: ledger, formation and report rest on the planned checkpoints.
+    """
+    from mech_pipeline.home import project_home
+    from mech_pipeline.pipeline.grid import request_zoom
+    from mech_pipeline.pipeline.run_row import stored_spec
+    from mech_pipeline.store.store import Store
+
+    store, home = Store(existing_store().root), project_home()
+    first, last = _window(window)
+    spec = stored_spec(store, run)
+    os.chdir(home)
+    steps = request_zoom(store, spec, first, last, every)
+    warnings.filterwarnings("ignore")
+    from mech_pipeline.assets.zoom import zoom as keep_and_analyse
+
+    with _progress_lines() as emit:
+        keep_and_analyse(home, store.root, spec, first, last, every, emit)
+    print(
+        f'{len(steps)} states of {run} kept; look at them with\n  mech sql "select step, mechanism, value from '
+        f"mechanism_values where run = '{run}' and step between {first} and {last} order by 2, 1\""
+    )
+
+
+def _window(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit()):
+        raise MechError(f"window {text!r} is not FROM:TO", "name two steps, for example 860:880")
+    return int(first), int(last)
+
+
 for command in (sql, tables, history, verify, maintain, migrate, warehouse):
     app.command()(command)
 

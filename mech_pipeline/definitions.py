@@ -19,6 +19,7 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
             spec.tokens,
             training.training_run,
             training.checkpoint,
+            training.zoom,
             analysis.checkpoint_analysis,
             attribution.ledger,
             attribution.influence_sweep,

@@ -5,7 +5,7 @@ lower bound (the last evaluation) is information for survival statistics. The st
 evaluations, so both are kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -28,11 +28,19 @@ class Formation:
         return self.step is None
 
 
-def formation_step(steps: Sequence[int], values: Sequence[float], threshold: float, sustain: int) -> Formation:
+def formation_step(
+    steps: Sequence[int], values: Sequence[float], threshold: float, sustain: int, between: Mapping[int, float] = {}
+) -> Formation:
     """First of `sustain` consecutive evaluations at or above the threshold.
+
+    Args:
+        between: values at steps in between, evaluated because the value moved there. They narrow the crossing down, but
+            do not count for `sustain`, which would mean less where evaluations are denser.
 
     >>> formation_step([0, 10, 20, 30, 40], [0.0, 2.0, 1.0, 2.0, 2.0], threshold=1.5, sustain=2)
     Formation(step=30, lower=20)
+    >>> formation_step([0, 10, 20], [0.0, 2.0, 2.0], threshold=1.5, sustain=2, between={3: 1.6, 6: 1.2, 8: 1.7})
+    Formation(step=8, lower=6)
     >>> formation_step([0, 10, 20], [0.0, 0.0, 2.0], threshold=1.5, sustain=2).censored
     True
 
@@ -46,5 +54,14 @@ def formation_step(steps: Sequence[int], values: Sequence[float], threshold: flo
         run = run + 1 if value >= threshold else 0
         if run == sustain:
             first = index - sustain + 1
-            return Formation(steps[first], steps[first - 1] if first else -1)
+            return _narrowed(steps[first], steps[first - 1] if first else -1, threshold, between)
     return Formation(None, steps[-1])
+
+
+def _narrowed(step: int, lower: int, threshold: float, between: Mapping[int, float]) -> Formation:
+    """The last crossing among the evaluations between `lower` and `step`."""
+    for inside in sorted((s for s in between if lower < s < step), reverse=True):
+        if between[inside] < threshold:
+            return Formation(step, inside)
+        step = inside
+    return Formation(step, lower)

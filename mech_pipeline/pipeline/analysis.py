@@ -13,7 +13,9 @@ from torch import Tensor
 from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
-from mech_pipeline.pipeline.run import OpenRun, provenance_columns
+from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline.grid import mechanism_fingerprint
+from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.registration import registration
@@ -44,11 +46,11 @@ def wanted(run: OpenRun, table: str, steps: Iterable[int]) -> dict[Cell, str]:
         state = run.checkpoint_version(step)
         if table == "mechanism_values":
             for name in spec.mechanisms:
-                cells[step, name] = fingerprint("mechanism", name, MECHANISMS[name].version, state, probe, spec.model)
+                cells[step, name] = mechanism_fingerprint(spec, name, state, probe)
         elif table == "head_scores":
             for name in spec.detectors:
                 cells[step, name] = fingerprint("detector", name, DETECTORS[name].version, state, probe, spec.model)
-        else:
+        elif step in run.planned:  # gradient tensors are large: not at every step of a zoom
             for name in spec.gradients:
                 version = MECHANISMS[name].version
                 cells[step, name] = fingerprint("gradient", GRADIENTS_VERSION, name, version, state, probe, spec.model)

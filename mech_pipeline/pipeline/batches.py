@@ -1,6 +1,7 @@
 """The table `batches`: which examples each update saw. A pure function of seed and step, kept for SQL."""
 
-from mech_pipeline.pipeline.run import TRAINING_VERSION, OpenRun, provenance_columns, training_fingerprint
+from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, provenance_columns, training_fingerprint
+from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.currency import stored_versions

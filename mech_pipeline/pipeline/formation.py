@@ -2,7 +2,8 @@
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.formation.events import formation_step
-from mech_pipeline.pipeline.run import provenance_columns
+from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline.grid import planned_steps
 from mech_pipeline.spec.analysis import Event
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
@@ -30,17 +31,18 @@ def wanted(store: Store, spec: RunSpec) -> dict[Cell, str]:
         MechError: a planned checkpoint has no value yet.
     """
     cells: dict[Cell, str] = {}
+    planned = planned_steps(store, spec)
     for event in spec.formation:
         table, item = _source(event)
         stored = stored_versions(store, table, spec.run)
-        missing = [step for step in spec.checkpoint_steps() if (step, item) not in stored]
+        missing = [step for step in planned if (step, item) not in stored]
         if missing:
             raise MechError(
                 f"formation of {event.signal} in run {spec.run}: {len(missing)} checkpoints have no value, first {missing[0]}",
                 f"materialize `{table}` for the run, or `mech run` its experiment",
             )
-        versions = combined_version(stored[step, item] for step in spec.checkpoint_steps())
-        cells[-1, event.signal] = fingerprint("formation", CODE_VERSION, event, versions, list(spec.checkpoint_steps()))
+        versions = combined_version(stored[step, item] for step in planned)
+        cells[-1, event.signal] = fingerprint("formation", CODE_VERSION, event, versions, list(planned))
     return cells
 
 
@@ -51,8 +53,10 @@ def compute_formation(store: Store, spec: RunSpec) -> int:
     for event in spec.formation:
         if event.signal not in todo:
             continue
-        steps, values = _values(store, spec, event)
-        found = formation_step(steps, values, event.threshold, event.sustain)
+        values = _values(store, spec, event)
+        grid = [step for step in spec.checkpoint_steps() if step in values]
+        between = {step: value for step, value in values.items() if step not in grid}
+        found = formation_step(grid, [values[step] for step in grid], event.threshold, event.sustain, between)
         columns = {
             "run": [spec.run],
             "mechanism": [event.signal],
@@ -85,13 +89,13 @@ def influence_step(store: Store, spec: RunSpec) -> int | None:
     return stored_formation(store, spec).get(spec.formation[0].signal)
 
 
-def _values(store: Store, spec: RunSpec, event: Event) -> tuple[list[int], list[float]]:
+def _values(store: Store, spec: RunSpec, event: Event) -> dict[int, float]:
     """Value at every planned checkpoint; of a detector, the best head's."""
     table, item = _source(event)
     column = TABLES[table].item
     with connect(store.root, [table]) as connection:
         rows = connection.execute(
-            f"select step, max(value) from {table} where run = ? and {column} = ? and list_contains(?, step) group by 1 order by 1",
-            [spec.run, item, list(spec.checkpoint_steps())],
+            f"select step, max(value) from {table} where run = ? and {column} = ? and list_contains(?, step) group by 1",
+            [spec.run, item, list(planned_steps(store, spec))],
         ).fetchall()
-    return [row[0] for row in rows], [row[1] for row in rows]
+    return dict(rows)

@@ -10,7 +10,8 @@ from mech_pipeline.attribution.influence import UpdateInfluence, influence_sweep
 from mech_pipeline.attribution.reliability import METASMOOTH_LIMIT, adjoint_growth, metasmoothness
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
-from mech_pipeline.pipeline.run import OpenRun, provenance_columns
+from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
@@ -119,7 +120,7 @@ def _metasmoothness(run: OpenRun, step: int, emit: Callable[[str], None]) -> flo
     chosen = run.spec.influence
     if chosen.metasmoothness_steps == 0:
         return None
-    start = max(s for s in run.checkpoints if s <= max(0, step - chosen.metasmoothness_steps))
+    start = max(s for s in run.planned if s <= max(0, step - chosen.metasmoothness_steps) and s in run.checkpoints)
     progress = Progress(
         emit, f"metasmoothness {run.spec.run}, updates {start}–{step}, twice", 2 * (step - start), "updates"
     )

@@ -18,7 +18,8 @@ from mech_pipeline.attribution.ledger import Account, replay_with_factors, windo
 from mech_pipeline.attribution.quadrature import ABSOLUTE_ERROR
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
-from mech_pipeline.pipeline.run import OpenRun, provenance_columns
+from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.training import Optimizer
@@ -79,12 +80,13 @@ def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
     """Fingerprints of ledger cells (window end, mechanism). Step 0 has no updates before it, hence no account."""
     windows = {end: begin for begin, end in run.windows(max(run.checkpoints, default=0))}
     reach = memory_updates(run.spec.optimizer)
+    planned = [step for step in run.planned if step in run.checkpoints]
     cells: dict[Cell, str] = {}
     for end in steps:
         if end == 0:
             continue
         run.checkpoint_version(end)
-        states = [run.checkpoints[s].data_version for s in run.checkpoints if windows[end] <= s <= end + reach]
+        states = [run.checkpoints[s].data_version for s in planned if windows[end] <= s <= end + reach]
         for name in run.spec.ledger:
             version = [CODE_VERSION, name, MECHANISMS[name].version]
             cells[end, name] = fingerprint("ledger", version, states, run.artifacts["probe"], run.training)

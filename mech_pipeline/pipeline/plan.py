@@ -5,6 +5,7 @@ changed nothing leaves nothing to do after it.
 """
 
 from mech_pipeline.pipeline import analysis, batches, formation, influence, ledger, tokens, training
+from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import run_row_fingerprint
 from mech_pipeline.spec.run import RunSpec
@@ -28,10 +29,10 @@ def _ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, 
     missing = training.missing_checkpoints(store, spec)
     if missing or not batches.batches_are_current(store, spec):
         return {"training": max(1, len(missing))}
-    run, steps = OpenRun(store, spec), spec.checkpoint_steps()
+    run, steps = OpenRun(store, spec), kept_steps(store, spec)
     ready = {
         "analysis": sum(len(cells) for cells in analysis.pending(run, analysis.OUTPUTS, steps).values()),
-        "ledger": len(ledger.pending(run, steps)) if spec.ledger else 0,
+        "ledger": len(ledger.pending(run, run.planned)) if spec.ledger else 0,
     }
     if not ready["analysis"]:
         ready |= _after_analysis(run)

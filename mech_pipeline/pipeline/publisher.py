@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from mech_pipeline.pipeline.run import TRAINING_VERSION, OpenRun, checkpoint_fingerprint, provenance_columns
+from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, checkpoint_fingerprint, provenance_columns
+from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.registration import registration
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import TABLES
 from mech_pipeline.training.checkpoints import pack_state, state_sha256, vector_sha256
 from mech_pipeline.training.loop import Update
-from mech_pipeline.training.optimizer import State
+from mech_pipeline.training.optimizer import State, Vector
 
 PAUSE_SECONDS = 1.5
 """Between two commits: each costs some 60 ms of one CPU whatever it holds, and this is what a kill can cost."""
@@ -39,7 +40,7 @@ OnCheckpoint = Callable[[Saved], None]
 
 
 @dataclass(frozen=True)
-class _Metrics:
+class Metrics:
     """What is kept of one update besides its states."""
 
     step: int
@@ -51,10 +52,10 @@ class _Waiting:
     """A state to publish, with the metrics of the updates that led to it."""
 
     state: State
-    metrics: list[_Metrics]
+    metrics: list[Metrics]
 
 
-def metrics_of(made: Update) -> _Metrics:
+def metrics_of(made: Update) -> Metrics:
     """The numbers of one update."""
     values = {
         "loss_nats": made.loss,
@@ -62,7 +63,12 @@ def metrics_of(made: Update) -> _Metrics:
         "clip_factor": made.clip,
         "learning_rate": made.learning_rate,
     }
-    return _Metrics(made.before.step, values)
+    return Metrics(made.before.step, values)
+
+
+def state_bytes(theta: Vector) -> int:
+    """Size of a state: weights and two moments."""
+    return 3 * theta.numel() * theta.element_size()
 
 
 class Publisher:
@@ -88,9 +94,9 @@ class Publisher:
         self._thread.start()
         return self
 
-    def offer(self, state: State, metrics: list[_Metrics]) -> None:
+    def offer(self, state: State, metrics: list[Metrics]) -> None:
         """Hands a state over; waits only if too many wait already."""
-        each = 3 * state.theta.numel() * state.theta.element_size()
+        each = state_bytes(state.theta)
         kept = State(state.step, state.theta.cpu(), state.m.cpu(), state.v.cpu())
         with self._changed:
             self._changed.wait_for(lambda: self._error or len(self._waiting) * each < WAITING_BYTES)
@@ -167,7 +173,7 @@ def _publish(run: OpenRun, waiting: list[_Waiting]) -> list[Saved]:
     return saved
 
 
-def _write_metrics(run: OpenRun, measured: list[tuple[int, _Metrics]]) -> None:
+def _write_metrics(run: OpenRun, measured: list[tuple[int, Metrics]]) -> None:
     """One commit; the rows between two checkpoints share the provenance of the one they lead to."""
     columns: dict[str, list[Any]] = {}
     for step in dict.fromkeys(step for step, _ in measured):

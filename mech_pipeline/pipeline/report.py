@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.home import report_name
-from mech_pipeline.pipeline.run import provenance_columns
+from mech_pipeline.pipeline.checkpoints import provenance_columns
 from mech_pipeline.reports.experiment_report import build_report
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint

@@ -6,12 +6,16 @@ from itertools import pairwise
 
 from mech_pipeline.attribution.components import Components, components_of
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.checkpoints import (
+    artifact_versions,
+    checkpoint_blobs,
+    current_checkpoints,
+    training_fingerprint,
+)
+from mech_pipeline.pipeline.grid import planned_steps
 from mech_pipeline.pipeline.tokens import Tokens, load_tokens
-from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.blobs import Blob
-from mech_pipeline.store.catalog import connect
-from mech_pipeline.store.currency import Version, stored_versions
+from mech_pipeline.store.currency import Version
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.checkpoints import state_sha256, unpack_state
 from mech_pipeline.training.device import training_device
@@ -20,46 +24,6 @@ from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.model import build_model
 from mech_pipeline.training.optimizer import State
 from mech_pipeline.training.ranks import Ranks
-
-TRAINING_VERSION = "1"
-
-
-def artifact_versions(store: Store, run: str) -> dict[str, str]:
-    """Data version of each tokenised artifact of a run."""
-    return {item: version.data_version for (_, item), version in stored_versions(store, "tokens", run).items()}
-
-
-def training_fingerprint(store: Store, spec: RunSpec) -> str | None:
-    """What every checkpoint of the run is made from; none while its tokens are not made."""
-    pool = artifact_versions(store, spec.run).get("pool")
-    return None if pool is None else fingerprint("training", TRAINING_VERSION, spec.training_slice(), pool)
-
-
-def checkpoint_fingerprint(training: str, step: int) -> str:
-    """What one checkpoint is made from."""
-    return fingerprint(training, step)
-
-
-def current_checkpoints(store: Store, spec: RunSpec) -> dict[int, Version]:
-    """The run's checkpoints that are current and whose files are there."""
-    training = training_fingerprint(store, spec)
-    if training is None:
-        return {}
-    stored = stored_versions(store, "checkpoints", spec.run)
-    blobs = _checkpoint_blobs(store, spec.run)
-    there = {(entry.name, entry.bytes) for entry in store.files.entries(f"blobs/checkpoints/run={spec.run}")}
-    return {
-        step: version
-        for (step, _), version in sorted(stored.items())
-        if version.input_fingerprint == checkpoint_fingerprint(training, step)
-        and (blobs[step].uri, blobs[step].bytes) in there
-    }
-
-
-def _checkpoint_blobs(store: Store, run: str) -> dict[int, Blob]:
-    with connect(store.root, ["checkpoints"]) as connection:
-        rows = connection.execute("select step, uri, bytes, sha256 from checkpoints where run = ?", [run]).fetchall()
-    return {row[0]: Blob(*row[1:]) for row in rows}
 
 
 @dataclass
@@ -70,6 +34,7 @@ class OpenRun:
         training: fingerprint of what every checkpoint is made from.
         artifacts: data version of each tokenised artifact.
         checkpoints: the current checkpoints, by rising step.
+        planned: the steps that the experiment's results rest on.
         ranks: the processes that train it together; everything else is done by one.
     """
 
@@ -79,6 +44,7 @@ class OpenRun:
     training: str = field(init=False)
     artifacts: dict[str, str] = field(init=False)
     checkpoints: dict[int, Version] = field(init=False)
+    planned: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         training = training_fingerprint(self.store, self.spec)
@@ -109,9 +75,10 @@ class OpenRun:
         return components_of(self.trainer.flat, self.spec.model.heads)
 
     def refresh(self) -> None:
-        """Reads the checkpoint rows again."""
+        """Reads the checkpoint rows and the plan again."""
         self.checkpoints = current_checkpoints(self.store, self.spec)
-        self._blobs = _checkpoint_blobs(self.store, self.spec.run)
+        self._blobs = checkpoint_blobs(self.store, self.spec.run)
+        self.planned = planned_steps(self.store, self.spec)
 
     def state(self, step: int) -> State:
         """A checkpoint, verified against its hash.
@@ -150,8 +117,8 @@ class OpenRun:
             )
 
     def windows(self, until: int) -> list[tuple[int, int]]:
-        """Consecutive (checkpoint, next checkpoint) up to `until`, first to last."""
-        steps = [step for step in self.checkpoints if step <= until]
+        """Consecutive (checkpoint, next checkpoint) up to `until`, first to last; zoomed states are not among them."""
+        steps = [step for step in self.checkpoints if step <= until and step in set(self.planned)]
         return list(pairwise(steps))
 
     def checkpoint_version(self, step: int) -> str:
@@ -165,8 +132,3 @@ class OpenRun:
                 f"checkpoint {step} of run {self.spec.run} does not exist", "`mech run` its experiment first"
             )
         return self.checkpoints[step].data_version
-
-
-def provenance_columns(count: int, input_fingerprint: str, data_version: str) -> dict[str, list[str]]:
-    """The two provenance columns of a block of rows."""
-    return {"input_fingerprint": [input_fingerprint] * count, "data_version": [data_version] * count}

@@ -1,7 +1,7 @@
 """The run's row in the table `runs`: what it is, how far it is, and on what it was made."""
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.pipeline.run import TRAINING_VERSION, current_checkpoints, provenance_columns
+from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, current_checkpoints, provenance_columns
 from mech_pipeline.provenance import device, versions_json
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec

@@ -6,10 +6,13 @@ there are checkpoints in between. Replayed states that are already kept are comp
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.pipeline.publisher import OnCheckpoint, Publisher, metrics_of
-from mech_pipeline.pipeline.run import OpenRun, current_checkpoints
+from mech_pipeline.pipeline.checkpoints import current_checkpoints
+from mech_pipeline.pipeline.grid import kept_steps
+from mech_pipeline.pipeline.publisher import WAITING_BYTES, Metrics, OnCheckpoint, Publisher, metrics_of, state_bytes
+from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Note, Progress, format_count
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.catalog import connect
@@ -23,12 +26,12 @@ Emit = Callable[[str], None]
 
 
 def missing_checkpoints(store: Store, spec: RunSpec) -> list[int]:
-    """Planned steps without a current checkpoint, or without the metrics of the updates that lead to it."""
+    """Steps to be kept without a current checkpoint, or without the metrics of the updates that lead to it."""
     present = current_checkpoints(store, spec)
+    steps = list(kept_steps(store, spec))
     if not present:
-        return list(spec.checkpoint_steps())
+        return steps
     measured = _measured_updates(store, spec.run)
-    steps = list(spec.checkpoint_steps())
     before = dict(zip(steps[1:], steps, strict=False))
     return [
         step for step in steps if step not in present or not measured.issuperset(range(before.get(step, step), step))
@@ -65,8 +68,8 @@ def train(
         with store.lock(f"training-{spec.run}", f"train run {spec.run}"):
             missing = missing_checkpoints(store, spec)
             run = OpenRun(store, spec, ranks)
-            stretches = gaps(missing, list(run.checkpoints))
-            ranks.tell([number for start, steps in stretches for number in (start, steps[-1])])
+            stretches = stretches_between(missing, list(run.checkpoints))
+            ranks.tell([n for each in stretches for n in (each.start, each.until) * (1 + _checked_first(run, each))])
             if stretches:
                 _lead(run, stretches, on_checkpoint, emit)
             return len(missing)
@@ -85,58 +88,98 @@ def _start(run: OpenRun, start: int) -> State:
     return State.initial(run.trainer.flat.vector) if start < 0 else run.state(start)
 
 
-def gaps(missing: list[int], kept: list[int]) -> list[tuple[int, list[int]]]:
-    """(where to start, steps to fill) per stretch of training that fills what is missing.
+@dataclass(frozen=True)
+class Stretch:
+    """Training from one state on.
 
-    −1: start from the initial state. A kept checkpoint between two gaps is jumped to, not trained to.
-
-    >>> gaps([3, 4, 9], kept=[0, 2, 5, 8])
-    [(2, [3, 4]), (8, [9])]
+    Attributes:
+        start: the checkpoint to start from; −1: the initial state.
+        missing: the steps to keep.
+        until: the last update's end: the last missing step, or the next kept checkpoint after it, which tells whether
+            the replay is that run.
     """
-    found: list[tuple[int, list[int]]] = []
+
+    start: int
+    missing: list[int]
+    until: int
+
+
+def stretches_between(missing: list[int], kept: list[int]) -> list[Stretch]:
+    """The training that fills what is missing. A kept checkpoint between two gaps is jumped to, not trained to.
+
+    >>> stretches_between([3, 4, 9], kept=[0, 2, 5, 8])
+    [Stretch(start=2, missing=[3, 4], until=5), Stretch(start=8, missing=[9], until=9)]
+    """
+    found: list[Stretch] = []
     for step in missing:
         start = max((k for k in kept if k < step), default=-1)
-        if found and found[-1][1][-1] >= start:
-            found[-1][1].append(step)
+        until = min((k for k in kept if k >= step), default=step)
+        if found and found[-1].until >= start:
+            found[-1] = Stretch(found[-1].start, [*found[-1].missing, step], until)
         else:
-            found.append((start, [step]))
+            found.append(Stretch(start, [step], until))
     return found
 
 
-def _lead(run: OpenRun, stretches: list[tuple[int, list[int]]], on_checkpoint: OnCheckpoint, emit: Emit) -> None:
-    updates = sum(steps[-1] - max(start, 0) for start, steps in stretches)
+def _lead(run: OpenRun, stretches: list[Stretch], on_checkpoint: OnCheckpoint, emit: Emit) -> None:
+    updates = sum(stretch.until - max(stretch.start, 0) for stretch in stretches)
     progress = Progress(emit, f"train {run.spec.run}", updates, "updates")
-    if stretches[0][0] >= 0:
-        first, last = stretches[0][0], stretches[-1][1][-1]
-        emit(f"train {run.spec.run}: found checkpoint {first}, continuing to {last}")
+    if stretches[0].start >= 0:
+        emit(f"train {run.spec.run}: found checkpoint {stretches[0].start}, continuing to {stretches[-1].until}")
     with Publisher(run, on_checkpoint) as publisher:
         done = 0
-        for start, steps in stretches:
-            done = _stretch(run, _start(run, start), set(steps), publisher, progress, done)
+        for stretch in stretches:
+            done = _fill(run, stretch, publisher, progress, done)
 
 
-def _stretch(run: OpenRun, state: State, missing: set[int], publisher: Publisher, progress: Progress, done: int) -> int:
-    """Trains from a state until the last missing step; returns the number of updates done in all."""
+def _fill(run: OpenRun, stretch: Stretch, publisher: Publisher, progress: Progress, done: int) -> int:
+    """Trains one stretch and offers what is missing; returns the number of updates done in all.
+
+    States before a kept checkpoint wait until it has been reached with the same bits; if they are too many to wait in
+    memory, the stretch is trained twice, first to compare and then to keep.
+    """
+    checked = _checked_first(run, stretch)
+    if checked:
+        for made in run.trainer.updates(_start(run, stretch.start), stretch.until):
+            if made.after.step in run.checkpoints:
+                run.verify(made.after)
     tokens = run.spec.training.batch * (run.tokens.pool.shape[1] - 1)
-    metrics, good = [], state.step
-    if state.step in missing:
-        publisher.offer(state, [])
+    state, missing = _start(run, stretch.start), set(stretch.missing)
+    replayed = -1 if checked else max((step for step in run.checkpoints if step <= stretch.until), default=-1)
+    waiting: list[tuple[State, list[Metrics]]] = [(state, [])] if state.step in missing else []
+    metrics: list[Metrics] = []
     try:
-        for made in run.trainer.updates(state, max(missing)):
+        for made in run.trainer.updates(state, stretch.until):
             metrics.append(metrics_of(made))
             step, done = made.after.step, done + 1
             if step in run.checkpoints:
                 run.verify(made.after)
             if step in missing:
-                publisher.offer(made.after, metrics)
+                waiting.append((made.after, metrics))
             if step in missing or step in run.checkpoints:
-                metrics, good = [], step
+                metrics = []
+            if step >= replayed or step in run.checkpoints:
+                waiting = _offered(waiting, publisher)
             progress(done, _note(made.loss, tokens))
+        _offered(waiting, publisher)
     except Diverged as error:
+        good = max((s for s in {*run.checkpoints, *missing} if s <= error.step), default=0)
         raise MechError(
             f"{error.problem}; checkpoint {good} is the last good one and is kept", error.next_step
         ) from error
     return done
+
+
+def _offered(waiting: list[tuple[State, list[Metrics]]], publisher: Publisher) -> list[tuple[State, list[Metrics]]]:
+    for state, metrics in waiting:
+        publisher.offer(state, metrics)
+    return []
+
+
+def _checked_first(run: OpenRun, stretch: Stretch) -> bool:
+    """Whether the states of a replayed stretch are too large to wait in memory."""
+    replayed = any(stretch.start < step <= stretch.until for step in run.checkpoints)
+    return replayed and len(stretch.missing) * state_bytes(run.trainer.flat.vector) > WAITING_BYTES
 
 
 def _note(loss: float, tokens: int) -> Note:

@@ -60,6 +60,10 @@ class RunSpec(Stage):
     @model_validator(mode="after")
     def _fits(self) -> "RunSpec":
         self.optimizer.check_horizon(self.optimizer.horizon or self.training.steps)
+        watched = self.checkpoints.adaptive.mechanism if self.checkpoints.adaptive else None
+        if watched is not None and watched not in self.mechanisms:
+            allowed = ", ".join(self.mechanisms)
+            raise ValueError(f"checkpoints.adaptive: mechanism {watched!r} is not among the experiment's: {allowed}")
         for what, wanted, refused in (
             ("ledger", self.ledger, self.training.precision == "bf16" or not self.optimizer.linear),
             ("influence", self.influence.mechanisms, not self.optimizer.linear),
@@ -90,9 +94,5 @@ class RunSpec(Stage):
         return fingerprint(self, corpus_sha256)
 
     def checkpoint_steps(self) -> tuple[int, ...]:
-        """The planned grid: sorted, first and last state included."""
-        last, plan = self.training.steps, self.checkpoints
-        steps = set(range(0, last + 1, plan.every)) | {0, last}
-        for begin, end in plan.dense:
-            steps |= set(range(begin, min(end, last) + 1, plan.dense_every))
-        return tuple(sorted(step for step in steps | set(plan.extra) if 0 <= step <= last))
+        """The grid that is known before training; what adaptive plans and zooms add is in `pipeline/grid.py`."""
+        return self.checkpoints.grid(self.training.steps)

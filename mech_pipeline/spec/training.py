@@ -140,10 +140,39 @@ def caveats(optimizer: Optimizer, training: Training) -> tuple[str, ...]:
     return tuple(found)
 
 
+class Adaptive(Stage):
+    """Denser checkpoints where a mechanism moves: between two planned checkpoints that differ by `change` or more."""
+
+    mechanism: str = Field(description="name of a mechanism of the experiment")
+    change: float = Field(gt=0, description="movement between two checkpoints that asks for more, in its unit")
+    every: int = Field(10, ge=1, description="updates between the checkpoints that are added")
+
+
 class Checkpoints(Stage):
-    """Which states are kept: 0, the last, every `every`, and every `dense_every` inside the dense windows."""
+    """Which states are kept: 0, the last, every `every`, and more where more happens."""
 
     every: int = Field(25, ge=1, description="updates between checkpoints")
+    log: int | None = added(None, "so many per doubling as well, from step 1 until they are wider than `every`", ge=1)
     dense_every: int = Field(10, ge=1, description="updates between checkpoints inside `dense`")
     dense: tuple[tuple[int, int], ...] = Field((), description="windows [from, to] of updates with denser checkpoints")
     extra: tuple[int, ...] = Field((), description="single steps to keep as well")
+    adaptive: Adaptive | None = added(None, "denser while a watched mechanism is moving")
+
+    def grid(self, last: int) -> tuple[int, ...]:
+        """The steps that are known before training: sorted, first and last state included.
+
+        >>> Checkpoints(every=100, log=1).grid(300)
+        (0, 1, 2, 4, 8, 16, 32, 64, 100, 200, 300)
+        """
+        steps = {*range(0, last + 1, self.every), 0, last, *self.extra}
+        for begin, end in self.dense:
+            steps |= set(range(begin, min(end, last) + 1, self.dense_every))
+        if self.log is not None:
+            octaves = self.every.bit_length()
+            steps |= {step for k in range(octaves * self.log + 1) if (step := round(2 ** (k / self.log))) < self.every}
+        return tuple(sorted(step for step in steps if 0 <= step <= last))
+
+    def possible(self, last: int) -> tuple[int, ...]:
+        """The grid, and every step that `adaptive` may add."""
+        more = range(0, last + 1, self.adaptive.every) if self.adaptive is not None else ()
+        return tuple(sorted({*self.grid(last), *more}))

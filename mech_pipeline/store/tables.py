@@ -167,6 +167,18 @@ TABLES: dict[str, Table] = {
             keys=("run", "step"),
         ),
         Table(
+            "zooms",
+            "one row per stretch of a run of which more states are kept than its plan asks for (`mech zoom`)",
+            (
+                RUN,
+                Column("first_step", "int32", "first state that is kept", "updates"),
+                Column("last_step", "int32", "the window's end", "updates"),
+                Column("every", "int32", "distance of the states that are kept", "updates"),
+            ),
+            keys=("run", "first_step", "last_step", "every"),
+            computed=False,
+        ),
+        Table(
             "training_metrics",
             "one row per update and metric",
             (

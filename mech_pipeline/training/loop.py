@@ -31,7 +31,14 @@ DIVERGED_NATS = 1e3
 
 
 class Diverged(MechError):
-    """Training left what numbers can hold; what was kept before is good."""
+    """Training left what numbers can hold at update `step`; what was kept before is good."""
+
+    def __init__(self, run: str, step: int, loss: float, norm: float) -> None:
+        self.step = step
+        super().__init__(
+            f"{run} diverged at update {step}: loss {loss:.6g}, gradient norm {norm:.6g}",
+            "lower optimizer.learning_rate or clip_norm, or lengthen the warm-up",
+        )
 
 
 @dataclass(frozen=True)
@@ -95,10 +102,7 @@ class Trainer:
         gradient, loss = self.gradient(state.theta, examples)
         norm = float(torch.linalg.vector_norm(gradient))
         if not math.isfinite(norm) or not loss < DIVERGED_NATS:
-            raise Diverged(
-                f"{self.run} diverged at update {state.step}: loss {loss:.6g}, gradient norm {norm:.6g}",
-                "lower optimizer.learning_rate or clip_norm, or lengthen the warm-up",
-            )
+            raise Diverged(self.run, state.step, loss, norm)
         clip = clip_factor(self.optimizer, norm)
         if self.optimizer.kind == "muon":
             after = muon_update(self.optimizer, state, gradient, clip, self.flat.slots)

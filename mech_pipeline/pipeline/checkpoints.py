@@ -1,0 +1,53 @@
+"""The checkpoints of a run as the store has them, and what they are made from."""
+
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.blobs import Blob
+from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.currency import Version, stored_versions
+from mech_pipeline.store.store import Store
+
+TRAINING_VERSION = "1"
+
+
+def artifact_versions(store: Store, run: str) -> dict[str, str]:
+    """Data version of each tokenised artifact of a run."""
+    return {item: version.data_version for (_, item), version in stored_versions(store, "tokens", run).items()}
+
+
+def training_fingerprint(store: Store, spec: RunSpec) -> str | None:
+    """What every checkpoint of the run is made from; none while its tokens are not made."""
+    pool = artifact_versions(store, spec.run).get("pool")
+    return None if pool is None else fingerprint("training", TRAINING_VERSION, spec.training_slice(), pool)
+
+
+def checkpoint_fingerprint(training: str, step: int) -> str:
+    """What one checkpoint is made from."""
+    return fingerprint(training, step)
+
+
+def current_checkpoints(store: Store, spec: RunSpec) -> dict[int, Version]:
+    """The run's checkpoints that are current and whose files are there."""
+    training = training_fingerprint(store, spec)
+    if training is None:
+        return {}
+    stored = stored_versions(store, "checkpoints", spec.run)
+    blobs = checkpoint_blobs(store, spec.run)
+    there = {(entry.name, entry.bytes) for entry in store.files.entries(f"blobs/checkpoints/run={spec.run}")}
+    return {
+        step: version
+        for (step, _), version in sorted(stored.items())
+        if version.input_fingerprint == checkpoint_fingerprint(training, step)
+        and (blobs[step].uri, blobs[step].bytes) in there
+    }
+
+
+def checkpoint_blobs(store: Store, run: str) -> dict[int, Blob]:
+    with connect(store.root, ["checkpoints"]) as connection:
+        rows = connection.execute("select step, uri, bytes, sha256 from checkpoints where run = ?", [run]).fetchall()
+    return {row[0]: Blob(*row[1:]) for row in rows}
+
+
+def provenance_columns(count: int, input_fingerprint: str, data_version: str) -> dict[str, list[str]]:
+    """The two provenance columns of a block of rows."""
+    return {"input_fingerprint": [input_fingerprint] * count, "data_version": [data_version] * count}

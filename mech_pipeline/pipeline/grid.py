@@ -1,0 +1,87 @@
+"""Which states of a run are kept: what the experiment plans, what a moving mechanism adds, what a zoom asks for.
+
+planned: the grid of the spec, and inside its intervals the steps that `checkpoints.adaptive` adds where the watched
+mechanism moved. It is a pure function of the spec and of stored mechanism values, so it may grow after an analysis;
+ledger, formation, influence and report rest on it.
+kept: the planned steps and those of zooms. A zoom shows more and changes no result.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.registry import MECHANISMS
+from mech_pipeline.pipeline.checkpoints import artifact_versions, current_checkpoints
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.store import Store
+
+
+def mechanism_fingerprint(spec: RunSpec, mechanism: str, state_version: str, probe_version: str) -> str:
+    """What the value of a mechanism at a checkpoint is made from."""
+    version = MECHANISMS[mechanism].version
+    return fingerprint("mechanism", mechanism, version, state_version, probe_version, spec.model)
+
+
+def planned_steps(store: Store, spec: RunSpec) -> tuple[int, ...]:
+    """The steps that the experiment's results rest on, as far as is known now."""
+    grid = spec.checkpoint_steps()
+    adaptive = spec.checkpoints.adaptive
+    if adaptive is None:
+        return grid
+    values = _current_values(store, spec, adaptive.mechanism, grid)
+    added: set[int] = set()
+    for begin, end in pairwise(grid):
+        if begin in values and end in values and abs(values[end] - values[begin]) >= adaptive.change:
+            added |= set(range(begin - begin % adaptive.every, end, adaptive.every)) - set(range(begin))
+    return tuple(sorted({*grid, *added}))
+
+
+def kept_steps(store: Store, spec: RunSpec) -> tuple[int, ...]:
+    """The planned steps and those of every zoom into the run."""
+    zoomed = [range(begin, end + 1, every) for begin, end, every in zooms(store, spec.run)]
+    inside = {step for steps in zoomed for step in steps if step <= spec.training.steps}
+    return tuple(sorted({*planned_steps(store, spec), *inside}))
+
+
+def zooms(store: Store, run: str) -> list[tuple[int, int, int]]:
+    """(first step, last step, every) of each zoom into a run."""
+    with connect(store.root, ["zooms"]) as connection:
+        return connection.execute(
+            "select first_step, last_step, every from zooms where run = ? order by all", [run]
+        ).fetchall()
+
+
+def request_zoom(store: Store, spec: RunSpec, begin: int, end: int, every: int = 1) -> list[int]:
+    """Asks for the states of a window to be kept, from now on; returns their steps.
+
+    Raises:
+        MechError: the window lies outside of the run.
+    """
+    if not 0 <= begin <= end <= spec.training.steps:
+        raise MechError(
+            f"window {begin}:{end} is not inside run {spec.run}, which has steps 0 to {spec.training.steps}",
+            "name FROM:TO within it",
+        )
+    row: dict[str, list[Any]] = {"run": [spec.run], "first_step": [begin], "last_step": [end], "every": [every]}
+    store.write("zooms", row, replace=row)
+    return list(range(begin, end + 1, every))
+
+
+def _current_values(store: Store, spec: RunSpec, mechanism: str, steps: tuple[int, ...]) -> dict[int, float]:
+    """Values of a mechanism at those of the steps where they are current."""
+    probe = artifact_versions(store, spec.run).get("probe", "")
+    states = current_checkpoints(store, spec)
+    with connect(store.root, ["mechanism_values"]) as connection:
+        rows = connection.execute(
+            "select step, value, input_fingerprint from mechanism_values where run = ? and mechanism = ?",
+            [spec.run, mechanism],
+        ).fetchall()
+    return {
+        step: value
+        for step, value, made_from in rows
+        if step in steps
+        and step in states
+        and made_from == mechanism_fingerprint(spec, mechanism, states[step].data_version, probe)
+    }
