@@ -23,6 +23,7 @@ class Task:
     file: str
     first_step: int = 0
     last_step: int = 0
+    every: int = 1
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,10 @@ def _perform(executor, task: Task) -> None:  # type: ignore[no-untyped-def]
         executor.run_assets(["tokens"], task.run)
     elif task.stage == "training":
         executor.run_assets(["training_run"], task.run)
+    elif task.stage == "zoom":
+        window = {"first_step": task.first_step, "last_step": task.last_step, "every": task.every}
+        executor.run_assets(["zoom"], task.run, {"zoom": {"config": window}})
+        executor.step_assets(["mechanism_values", "head_scores"], task.run, task.first_step, task.last_step)
     elif task.stage in ("formation", "compaction"):
         executor.run_assets([task.stage], task.run)
     else:

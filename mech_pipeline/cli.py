@@ -129,11 +129,14 @@ def zoom(
     spec = stored_spec(store, run)
     os.chdir(home)
     steps = request_zoom(store, spec, first, last, every)
-    warnings.filterwarnings("ignore")
     from mech_pipeline.assets.zoom import zoom as keep_and_analyse
 
     with _progress_lines() as emit:
-        keep_and_analyse(home, store.root, spec, first, last, every, emit)
+        try:
+            keep_and_analyse(home, store.root, spec, (first, last, every), emit)
+        except KeyboardInterrupt:
+            print("mech: stopped; what was kept is kept, run the same command to continue", file=sys.stderr)
+            raise typer.Exit(130) from None
     print(
         f'{len(steps)} states of {run} kept; look at them with\n  mech sql "select step, mechanism, value from '
         f"mechanism_values where run = '{run}' and step between {first} and {last} order by 2, 1\""

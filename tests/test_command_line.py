@@ -217,3 +217,20 @@ def kept(home):
     if not (home / "store" / "tables" / "checkpoints").is_dir():
         return {}
     return dict(query(home / "store", "select step, data_version from checkpoints").rows())
+
+
+def test_a_zoom_keeps_every_state_of_a_window_and_leaves_results_alone(project):
+    home, _ = project
+    mech(home, "run", "experiments/tiny.yaml")
+    output = mech(home, "zoom", "tiny.baseline.s0", "7:10").stdout
+    assert "4 states of tiny.baseline.s0 kept" in output
+    found = query(home / "store", "select distinct step from mechanism_values where run = 'tiny.baseline.s0'")
+    assert {7, 8, 9, 10} <= set(found["step"].to_list())
+    again = mech(home, "run", "experiments/tiny.yaml").stdout
+    assert "nothing to recompute" in again
+    for window, problem in (("20:99", "not inside run"), ("later", "is not FROM:TO")):
+        failed = mech(home, "zoom", "tiny.baseline.s0", window, check=False)
+        assert failed.returncode == 1
+        assert problem in failed.stderr
+        assert len(failed.stderr.splitlines()) == 1
+    assert "unknown to the store" in mech(home, "zoom", "nobody", "1:2", check=False).stderr
