@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COMPOSITION_ROOTS = {"definitions.py", "cli.py"}
+COMPOSITION_ROOTS = {"definitions.py", "cli.py", "train.py"}
 
 
 def research_modules():
