@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from transformer_lens.model_bridge.sources.native import NativeModel
 
 from mech_pipeline.attribution.components import Components, components_of
 from mech_pipeline.mechanisms.probe import Probe, Sequences
@@ -24,6 +25,9 @@ ARCHITECTURES = {
     "rotary, solu and rms norm": Model(
         layers=2, heads=2, d_model=8, d_mlp=8, activation="solu", normalization="rms_norm", positions="rotary"
     ),
+    "gpt2": Model(family="gpt2", layers=2, heads=2, d_model=8, d_mlp=12),
+    "gpt_neox": Model(family="gpt_neox", layers=1, heads=2, d_model=8, d_mlp=12, rotary_share=0.5),
+    "llama with shared keys": Model(family="llama", layers=2, heads=4, kv_heads=2, d_model=8, d_mlp=12),
 }
 OPTIMIZERS = {
     "adamw, clip and decay": Optimizer(
@@ -78,7 +82,12 @@ def tiny_probe() -> Probe:
 
 def components(trainer: Trainer) -> Components:
     """Components of a trainer's model."""
-    return components_of(trainer.flat, trainer.flat.model.cfg.n_heads)
+    model = trainer.flat.model
+    if isinstance(model, NativeModel):
+        return components_of(trainer.flat, model.cfg.n_heads)
+    return components_of(
+        trainer.flat, model.config.num_attention_heads, getattr(model.config, "num_key_value_heads", None)
+    )
 
 
 def with_weights(trainer: Trainer, weights: torch.Tensor) -> Trainer:

@@ -11,8 +11,9 @@ from mech_pipeline.mechanisms.induction import attention_patterns, copy_advantag
 from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.mechanisms.registry import DETECTORS
 from mech_pipeline.spec.seeds import numpy_generator
+from mech_pipeline.training.bridging import bridge
 from mech_pipeline.training.flat import FlatModel
-from mech_pipeline.training.model import bridge, build_model, example_losses
+from mech_pipeline.training.model import build_model, example_losses
 from tests.conftest import ARCHITECTURES, CONTEXT, VOCABULARY
 
 

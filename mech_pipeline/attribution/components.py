@@ -1,10 +1,12 @@
 """Which component every single parameter belongs to: heads' Q, K, V, O, embeddings, norms, MLPs.
 
-Q, K and V belong to heads by rows of the weight (output slices), O by columns (input slices). Splitting O by rows, as
-some libraries do, would mix all heads.
+Q, K and V belong to heads by the outputs of a weight, O by its inputs. Splitting O by outputs, as some libraries do,
+would mix all heads. Key-value heads that several heads share are groups: `L0G1.K`. A tied embedding is one component,
+`embedding`, read as well as written.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +15,36 @@ from torch import Tensor
 
 from mech_pipeline.training.flat import FlatModel, Slot
 
-_WHOLE = {"tok_embed": "embedding", "pos": "positions", "head": "unembedding", "ln_out": "final_norm"}
-_IN_LAYER = {"ln1": "norm1", "ln2": "norm2"}
+_WHOLE = {
+    "tok_embed": "embedding",
+    "pos": "positions",
+    "head": "unembedding",
+    "ln_out": "final_norm",
+    "transformer.wte": "embedding",
+    "transformer.wpe": "positions",
+    "transformer.ln_f": "final_norm",
+    "gpt_neox.embed_in": "embedding",
+    "gpt_neox.final_layer_norm": "final_norm",
+    "model.embed_tokens": "embedding",
+    "model.norm": "final_norm",
+    "lm_head": "unembedding",
+}
+_IN_LAYER = {
+    "ln1": "norm1",
+    "ln2": "norm2",
+    "ln_1": "norm1",
+    "ln_2": "norm2",
+    "input_layernorm": "norm1",
+    "post_attention_layernorm": "norm2",
+    "mlp.c_fc": "MLP.in",
+    "mlp.c_proj": "MLP.out",
+    "mlp.dense_h_to_4h": "MLP.in",
+    "mlp.dense_4h_to_h": "MLP.out",
+    "mlp.gate_proj": "MLP.gate",
+    "mlp.up_proj": "MLP.in",
+    "mlp.down_proj": "MLP.out",
+}
+_LAYER = re.compile(r"(?:transformer\.h|gpt_neox\.layers|model\.layers|layers)\.(\d+)\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -26,7 +56,7 @@ class Components:
 
     def sums(self, products: Float[Tensor, " parameter"]) -> Float[Tensor, " component"]:
         """Sum per component, in float64."""
-        zeros = torch.zeros(len(self.names), dtype=torch.float64)
+        zeros = torch.zeros(len(self.names), dtype=torch.float64, device=products.device)
         return zeros.index_add_(0, self.index, products.double())
 
     def norms(self, vector: Float[Tensor, " parameter"]) -> Float[Tensor, " component"]:
@@ -34,38 +64,114 @@ class Components:
         return self.sums(vector.double().square()).sqrt()
 
 
-def components_of(flat: FlatModel, heads: int) -> Components:
-    """The components of a native model.
+def components_of(flat: FlatModel, heads: int, kv_heads: int | None = None) -> Components:
+    """The components of a model.
+
+    Args:
+        kv_heads: heads with keys and values of their own; default: all.
 
     Raises:
         ValueError: a parameter belongs to no known component.
     """
+    heads_of = _Heads(heads, kv_heads or heads)
     names: dict[str, int] = {}
-    index = [_slot_index(slot, heads, names).reshape(-1) for slot in flat.slots]
-    return Components(tuple(names), torch.cat(index))
+    index = []
+    for slot in flat.slots:
+        labels, along = _labels(slot, heads_of)
+        numbers = torch.tensor([names.setdefault(label, len(names)) for label in labels])
+        index.append(_spread(numbers, slot, along).reshape(-1))
+    return Components(tuple(names), torch.cat(index).to(flat.vector.device))
 
 
-def _slot_index(slot: Slot, heads: int, names: dict[str, int]) -> Int[Tensor, "..."]:
-    def number(name: str) -> int:
-        return names.setdefault(name, len(names))
+@dataclass(frozen=True)
+class _Heads:
+    """How units of attention projections are shared by heads."""
 
-    module = slot.name.split(".")[0]
+    heads: int
+    kv_heads: int
+
+    def of(self, part: str, units: int) -> Callable[[int], str]:
+        """Unit → "H3.Q", or "G1.K" where groups of heads share keys and values."""
+        count = self.kv_heads if part in "KV" else self.heads
+        letter = "H" if count == self.heads else "G"
+        return lambda unit: f"{letter}{unit * count // units}.{part}"
+
+
+def _labels(slot: Slot, heads: _Heads) -> tuple[list[str], int | None]:
+    """The component of each unit along one dimension of a parameter, or of all of it (no dimension)."""
+    module, _, kind = slot.name.rpartition(".")
+    if module.split(".")[0] in ("tok_embed", "pos", "head", "ln_out"):
+        module = module.split(".")[0]
     if module in _WHOLE:
-        return torch.full(slot.shape, number(_WHOLE[module]))
-    match = re.fullmatch(r"layers\.(\d+)\.(\w+)(?:\.(\w+))?\.(weight|bias)", slot.name)
-    if match is None:
+        return [_WHOLE[module]], None
+    found = _LAYER.fullmatch(module)
+    if found is None:
         raise ValueError(f"parameter {slot.name} belongs to no known component")
-    layer, block, part, kind = match.groups()
-    if block in _IN_LAYER:
-        return torch.full(slot.shape, number(f"L{layer}.{_IN_LAYER[block]}"))
-    if block == "mlp":
-        return torch.full(slot.shape, number(f"L{layer}.MLP.{part}"))
-    if block != "attn" or part not in ("q", "k", "v", "o"):
+    layer, place = f"L{found[1]}", found[2]
+    if place in _IN_LAYER:
+        return [f"{layer}.{_IN_LAYER[place]}"], None
+    if found := re.fullmatch(r"mlp\.(\w+)", place):
+        return [f"{layer}.MLP.{found[1]}"], None
+    found = re.fullmatch(r"(?:attn|self_attn|attention)\.(\w+)", place)
+    if found is None or found[1] not in _ATTENTION:
         raise ValueError(f"parameter {slot.name} belongs to no known component")
-    if part == "o" and kind == "bias":
-        return torch.full(slot.shape, number(f"L{layer}.O_bias"))
-    width = slot.shape[1] if part == "o" else slot.shape[0]
-    per_unit = torch.tensor([number(f"L{layer}H{unit * heads // width}.{part.upper()}") for unit in range(width)])
-    if kind == "bias":
-        return per_unit
-    return (per_unit[None, :] if part == "o" else per_unit[:, None]).expand(slot.shape)
+    units, along = _ATTENTION[found[1]](slot, kind, heads)
+    return [f"{layer}{unit}" for unit in units], along
+
+
+Projection = Callable[[Slot, str, _Heads], tuple[list[str], int | None]]
+
+
+def _separate(part: str) -> Projection:
+    """Q, K or V in a weight of its own, [out, in]."""
+
+    def units(slot: Slot, kind: str, heads: _Heads) -> tuple[list[str], int | None]:
+        label = heads.of(part, slot.shape[0])
+        return [label(unit) for unit in range(slot.shape[0])], 0
+
+    return units
+
+
+def _output(along: int) -> Projection:
+    """O, whose inputs lie along a dimension of the weight."""
+
+    def units(slot: Slot, kind: str, heads: _Heads) -> tuple[list[str], int | None]:
+        if kind == "bias":
+            return [".O_bias"], None
+        label = heads.of("O", slot.shape[along])
+        return [label(unit) for unit in range(slot.shape[along])], along
+
+    return units
+
+
+def _thirds(slot: Slot, kind: str, heads: _Heads) -> tuple[list[str], int | None]:
+    """GPT-2: all queries, then all keys, then all values, along the last dimension."""
+    width = slot.shape[-1] // 3
+    return [heads.of("QKV"[unit // width], width)(unit % width) for unit in range(3 * width)], len(slot.shape) - 1
+
+
+def _interleaved(slot: Slot, kind: str, heads: _Heads) -> tuple[list[str], int | None]:
+    """GPT-NeoX: query, key and value of the first head, then of the second, …, along the first dimension."""
+    width = slot.shape[0] // (3 * heads.heads)
+    return [f"H{unit // (3 * width)}.{'QKV'[unit // width % 3]}" for unit in range(slot.shape[0])], 0
+
+
+_ATTENTION: dict[str, Projection] = {
+    **{name: _separate(name.upper()) for name in "qkv"},
+    **{f"{name}_proj": _separate(name.upper()) for name in "qkv"},
+    "o": _output(1),
+    "o_proj": _output(1),
+    "dense": _output(1),
+    "c_proj": _output(0),
+    "c_attn": _thirds,
+    "query_key_value": _interleaved,
+}
+
+
+def _spread(numbers: Int[Tensor, " unit"], slot: Slot, along: int | None) -> Int[Tensor, "..."]:
+    """Component numbers of the units of one dimension, for every entry of the parameter."""
+    if along is None:
+        return numbers.expand(slot.shape) if slot.shape else numbers[0]
+    shape = [1] * len(slot.shape)
+    shape[along] = -1
+    return numbers.view(shape).expand(slot.shape)

@@ -21,9 +21,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformer_lens.model_bridge.sources.native.model import NativeRMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.pytorch_utils import Conv1D
 
 from mech_pipeline.attribution.components import Components
 from mech_pipeline.training.flat import FlatModel
+
+_KNOWN = (nn.Linear, Conv1D, nn.Embedding, nn.LayerNorm, NativeRMSNorm, LlamaRMSNorm)
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 """Per module: input [example, token, in] (token ids for embeddings) and output gradient [example, token, out]."""
@@ -45,7 +49,7 @@ class Capture:
             if next(module.parameters(recurse=False), None) is not None
         }
         for name, module in self._modules.items():
-            if not isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm | NativeRMSNorm):
+            if not isinstance(module, _KNOWN):
                 raise TypeError(f"per-example gradients of {name} ({type(module).__name__}) are not implemented")
         self._captured: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._hooks: list[RemovableHandle] = []
@@ -87,31 +91,46 @@ class _Group:
     index: Tensor
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One parameter as one module uses it: its name in the vector, and whether it is stored [in, out] (Conv1D)."""
+
+    slot: str
+    transposed: bool
+    group: _Group
+
+
 class Contraction:
-    """Contracts captured factors with directions in parameter space."""
+    """Contracts captured factors with directions in parameter space. A tied parameter counts wherever it is used."""
 
     def __init__(self, flat: FlatModel, components: Components) -> None:
         self._flat = flat
         self._components = components
         self._modules = dict(flat.model.named_modules())
+        slots = {id(parameter): slot.name for slot, parameter in zip(flat.slots, flat.parameters, strict=True)}
         index = flat.named(components.index)
-        self._groups = {name: _group(part) for name, part in index.items()}
+        self._parts: dict[str, dict[str, _Part]] = {}
+        for name, module in self._modules.items():
+            for kind, parameter in module.named_parameters(recurse=False):
+                transposed = isinstance(module, Conv1D) and parameter.dim() == 2
+                slot = slots[id(parameter)]
+                place = index[slot].T if transposed else index[slot]
+                self._parts.setdefault(name, {})[kind] = _Part(slot, transposed, _group(place))
 
     def __call__(
         self, factors: Factors, directions: Float[Tensor, "direction parameter"]
     ) -> Float[Tensor, "direction example component"]:
         """⟨∇ℓ_i/B, V⟩ split by component: the batch mean's gradient was captured, so 1/B is in it already."""
-        parts = [self._flat.named(direction) for direction in directions]
+        named = [self._flat.named(direction) for direction in directions]
         examples = next(iter(factors.values()))[1].shape[0]
-        total = torch.zeros(len(directions), examples, len(self._components.names), dtype=torch.float64)
+        shape = (len(directions), examples, len(self._components.names))
+        total = torch.zeros(shape, dtype=torch.float64, device=directions.device)
         for name, (value, gradient) in factors.items():
-            for kind in ("weight", "bias"):
-                if f"{name}.{kind}" not in self._groups:
-                    continue
-                direction = torch.stack([part[f"{name}.{kind}"] for part in parts])
-                group = self._groups[f"{name}.{kind}"]
-                units = _contract(self._modules[name], kind, value, gradient, direction, group)
-                total.index_add_(2, group.index, units.double())
+            for kind, part in self._parts[name].items():
+                direction = torch.stack([parts[part.slot] for parts in named])
+                direction = direction.transpose(1, 2) if part.transposed else direction
+                units = _contract(self._modules[name], kind, value, gradient, direction, part.group)
+                total.index_add_(2, part.group.index, units.double())
         return total
 
 
@@ -123,7 +142,7 @@ def _contract(
         units = gradient.sum(1)[None] * direction[:, None]
     elif isinstance(module, nn.Embedding):
         units = (gradient[None] * direction[:, value]).sum(2)
-    elif isinstance(module, nn.Linear):
+    elif isinstance(module, nn.Linear | Conv1D):
         return _contract_linear(value, gradient, direction, group)
     else:
         units = (gradient * _normalised(module, value)).sum(1)[None] * direction[:, None]
@@ -144,8 +163,9 @@ def _normalised(module: nn.Module, value: Tensor) -> Tensor:
     """The input of a norm layer after normalisation, before its learnt scale."""
     if isinstance(module, nn.LayerNorm):
         return F.layer_norm(value, module.normalized_shape, eps=module.eps)
-    assert isinstance(module, NativeRMSNorm), "Capture admits no other kind"
-    return value * torch.rsqrt(value.square().mean(-1, keepdim=True) + module.eps)
+    assert isinstance(module, NativeRMSNorm | LlamaRMSNorm), "Capture admits no other kind"
+    eps = module.variance_epsilon if isinstance(module, LlamaRMSNorm) else module.eps
+    return value * torch.rsqrt(value.square().mean(-1, keepdim=True) + eps)
 
 
 def _group(index: Tensor) -> _Group:

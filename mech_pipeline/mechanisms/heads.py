@@ -75,6 +75,7 @@ def copying(bridge: TransformerBridge, patterns: list[Pattern], probe: Probe) ->
     embed, unembed = bridge.W_E, bridge.W_U  # [vocabulary, d_model], [d_model, vocabulary]
     between = unembed @ embed  # d_model × d_model: from the residual stream through logits back to embeddings
     values, outputs = bridge.W_V, bridge.W_O  # [layer, head, d_model, d_head], [layer, head, d_head, d_model]
+    values = values.repeat_interleave(outputs.shape[1] // values.shape[1], dim=1)  # heads that share values
     circuits = outputs @ between @ values
     return torch.stack([copying_score(layer) for layer in circuits])
 

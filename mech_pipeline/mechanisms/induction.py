@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mech_pipeline.mechanisms.probe import Probe, Sequences
-from mech_pipeline.training.model import next_token_losses
+from mech_pipeline.training.model import ATTENTION, next_token_losses
 
 
 def copy_advantage(model: nn.Module, sequences: Sequences) -> Float[Tensor, ""]:
     """Mean over sequences of (mean loss on the first copy − mean loss on the repetition), nats."""
     losses = next_token_losses(model, sequences.tokens)
-    target = torch.arange(1, sequences.tokens.shape[1])
+    target = torch.arange(1, sequences.tokens.shape[1], device=sequences.tokens.device)
     first = target[None, :] < sequences.period[:, None]
     repeat = target[None, :] > sequences.period[:, None]
     mean_first = (losses * first).sum(1) / first.sum(1)
@@ -52,13 +52,13 @@ def attention_patterns(model: nn.Module, sequences: Sequences) -> list[Float[Ten
     """The attention pattern of every layer, differentiable with respect to the parameters.
 
     Raises:
-        TypeError: the model has no `layers` whose attention returns its pattern (fused kernels return none).
+        TypeError: the model has no attention of a known kind, whose second result is its pattern.
     """
     patterns: list[Tensor] = []
-    layers = getattr(model, "layers", None)
-    if layers is None:
-        raise TypeError(f"{type(model).__name__} has no layers with attention patterns; use NativeModel")
-    hooks = [layer.attn.register_forward_hook(lambda _m, _i, out: patterns.append(out[1])) for layer in layers]
+    known = [module for module in model.modules() if isinstance(module, ATTENTION)]
+    if not known:
+        raise TypeError(f"{type(model).__name__} has no attention of a known kind")
+    hooks = [module.register_forward_hook(lambda _m, _i, out: patterns.append(out[1])) for module in known]
     try:
         model(sequences.tokens)
     finally:

@@ -21,9 +21,10 @@ from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.registration import registration
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import TABLES
+from mech_pipeline.training.bridging import bridge
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.flat import FlatModel
-from mech_pipeline.training.model import bridge, build_model, example_losses
+from mech_pipeline.training.model import build_model, example_losses
 from mech_pipeline.training.optimizer import Vector
 
 GRADIENTS_VERSION = "1"

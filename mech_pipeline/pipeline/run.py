@@ -72,7 +72,7 @@ class OpenRun:
     @cached_property
     def components(self) -> Components:
         """Components of the model."""
-        return components_of(self.trainer.flat, self.spec.model.heads)
+        return components_of(self.trainer.flat, self.spec.model.heads, self.spec.model.key_value_heads)
 
     def refresh(self) -> None:
         """Reads the checkpoint rows and the plan again."""

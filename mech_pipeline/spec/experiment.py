@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.analysis import Attribution, Event, Influence
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
+from mech_pipeline.spec.initial import initial_sha256
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.run import RunSpec, check_run_id, run_id
 from mech_pipeline.spec.stage import Stage
@@ -126,7 +127,8 @@ class Experiment(Stage):
         stages: dict[str, Any] = {}
         for name in OVERRIDABLE:
             changes = getattr(self.arms[arm], name)
-            stages[name] = getattr(self, name).model_dump() | changes
+            # A preset in an arm stands for a whole model: it replaces, and does not change, the experiment's.
+            stages[name] = ({} if "preset" in changes else getattr(self, name).model_dump()) | changes
         spec = RunSpec(
             run=check_run_id(run_id(self.experiment, arm, seed)),
             experiment=self.experiment,
@@ -141,7 +143,11 @@ class Experiment(Stage):
             influence=self.influence.model_copy(update={} if self.influence.covers(arm, seed) else {"mechanisms": ()}),
             **stages,
         )
-        return spec.model_copy(update={"optimizer": spec.optimizer.until(spec.training.steps)})
+        resolved: dict[str, Any] = {"optimizer": spec.optimizer.until(spec.training.steps)}
+        if spec.model.init_from is not None:
+            sha256 = initial_sha256(spec.model.init_from)
+            resolved["model"] = spec.model.model_copy(update={"init_sha256": sha256})
+        return spec.model_copy(update=resolved)
 
 
 def load_experiment(path: Path) -> Experiment:

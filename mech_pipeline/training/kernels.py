@@ -1,16 +1,37 @@
-"""Two modules of NativeModel computed another way: same parameters, same results.
+"""Modules of the trained models computed another way: same parameters, same results.
 
 Attention adds its mask inside the score product (`baddbmm`) instead of masking twice: a training step takes 0.8 and a
 double backward 0.73 of the stock time (2 layers, width 64, context 64, one thread). Fused kernels are no faster here
 and give neither a pattern nor second derivatives.
-RMS norm keeps float64 when it gets float64, so that double-precision checks are double precision throughout.
+Softmax and RMS norm keep float64 when they get float64, so that double-precision checks are double precision throughout.
 """
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
-from transformer_lens.model_bridge.sources.native import NativeAttention, NativeModel
+from torch import Tensor, nn
+from transformer_lens.model_bridge.sources.native import NativeAttention
 from transformer_lens.model_bridge.sources.native.model import NativeRMSNorm
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+MATH_ATTENTION = "mech_math"
+"""Name under which `transformers` finds the attention below."""
+
+
+def causal_attention(
+    query: Float[Tensor, "example head token d_head"],
+    key: Float[Tensor, "example kv_head token d_head"],
+    value: Float[Tensor, "example kv_head token d_head"],
+    scaling: float,
+) -> tuple[Float[Tensor, "example head token d_head"], Float[Tensor, "example head token token"]]:
+    """Mixed values and pattern of causal attention on unpadded sequences; key-value heads may be shared by groups."""
+    batch, heads, length, width = query.shape
+    if key.shape[1] != heads:
+        key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
+    query, key, value = (x.reshape(batch * heads, length, width) for x in (query, key, value))
+    mask = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu(1)
+    pattern = torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scaling), dim=-1)
+    return (pattern @ value).view(batch, heads, length, width), pattern.view(batch, heads, length, length)
 
 
 class AddedMaskAttention(NativeAttention):
@@ -32,12 +53,8 @@ class AddedMaskAttention(NativeAttention):
         )
         if self.rotary is not None:
             query, key = self.rotary.apply_rope(query, key, position_ids=position_ids)
-        query, key, value = (x.reshape(batch * self.n_heads, length, self.d_head) for x in (query, key, value))
-        mask = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu(1)
-        pattern = torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2), alpha=1 / self.scale), dim=-1)
-        mixed = (pattern @ value).view(batch, self.n_heads, length, self.d_head)
-        output = self.o(mixed.transpose(1, 2).reshape(batch, length, -1))
-        return output, pattern.view(batch, self.n_heads, length, length)
+        mixed, pattern = causal_attention(query, key, value, 1 / self.scale)
+        return self.o(mixed.transpose(1, 2).reshape(batch, length, -1)), pattern
 
 
 class PromotingRMSNorm(NativeRMSNorm):
@@ -45,12 +62,24 @@ class PromotingRMSNorm(NativeRMSNorm):
 
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """x / √(mean x² + eps), times the learnt scale."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+        return self.weight * _rms_normalised(x, self.eps)
 
 
-def use_training_kernels(model: NativeModel) -> None:
-    """Switches attention and RMS norm of a model to the classes above; parameters stay the same objects."""
+class PromotingLlamaRMSNorm(LlamaRMSNorm):
+    """The same for `transformers`' Llama."""
+
+    def forward(self, hidden_states: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """x / √(mean x² + eps), times the learnt scale."""
+        return self.weight * _rms_normalised(hidden_states, self.variance_epsilon)
+
+
+def _rms_normalised(x: Tensor, eps: float) -> Tensor:
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+def use_training_kernels(model: nn.Module) -> None:
+    """Switches attention and RMS norm of a model to the ones above; parameters stay the same objects."""
     for module in model.modules():
         if isinstance(module, NativeAttention):
             unusual = not module.causal or module.kv_repeats != 1 or module.attn_scores_soft_cap > 0
@@ -58,3 +87,27 @@ def use_training_kernels(model: NativeModel) -> None:
             module.__class__ = AddedMaskAttention
         elif isinstance(module, NativeRMSNorm):
             module.__class__ = PromotingRMSNorm
+        elif isinstance(module, LlamaRMSNorm):
+            module.__class__ = PromotingLlamaRMSNorm
+
+
+def _transformers_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None = None,
+    scaling: float | None = None,
+    **unused: object,
+) -> tuple[Tensor, Tensor]:
+    """`causal_attention` with the signature that `transformers` calls."""
+    mixed, pattern = causal_attention(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
+    return mixed.transpose(1, 2), pattern
+
+
+def _no_mask(*unused: object, **unused_too: object) -> None:
+    """`causal_attention` brings its own."""
+
+
+AttentionInterface.register(MATH_ATTENTION, _transformers_attention)
+AttentionMaskInterface.register(MATH_ATTENTION, _no_mask)

@@ -1,29 +1,31 @@
-"""The model that is trained: TransformerLens' native transformer as a plain PyTorch module.
+"""The model that is trained, as a plain PyTorch module from token ids to logits.
 
-`bridge` puts a TransformerBridge around the very same parameters, without folding, so that what is looked into is
-what was trained.
+Toy models are TransformerLens' native transformer; GPT-2, GPT-NeoX and Llama come from `transformers`
+(`architectures.py`). `bridge` (`bridging.py`) puts a TransformerBridge around the very same parameters.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.config import TransformerBridgeConfig
-from transformer_lens.model_bridge.bridge import TransformerBridge
-from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
-from transformer_lens.model_bridge.sources.native import NativeModel, initialize_native_model
+from transformer_lens.model_bridge.sources.native import NativeAttention, NativeModel, initialize_native_model
 
+from mech_pipeline.errors import MechError
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.seeds import derive_seed
+from mech_pipeline.training.architectures import TRANSFORMERS_ATTENTION, build_transformers_model
 from mech_pipeline.training.kernels import use_training_kernels
 
-_ARCHITECTURE = "TransformerLensNative"
+NATIVE = "TransformerLensNative"
+ATTENTION = (NativeAttention, *TRANSFORMERS_ATTENTION)
+"""Every kind of attention module here; the second result of each is its pattern."""
 _NORMALIZATION = {"none": None, "layer_norm": "LN", "rms_norm": "RMS"}
 
 
 def model_config(spec: Model, vocabulary: int, context: int) -> TransformerBridgeConfig:
-    """TransformerLens' configuration for a model spec."""
+    """TransformerLens' configuration for a native model spec."""
     return TransformerBridgeConfig(
-        architecture=_ARCHITECTURE,
+        architecture=NATIVE,
         n_layers=spec.layers,
         n_heads=spec.heads,
         d_model=spec.d_model,
@@ -38,26 +40,46 @@ def model_config(spec: Model, vocabulary: int, context: int) -> TransformerBridg
     )
 
 
-def build_model(spec: Model, vocabulary: int, context: int, seed: int, *, for_bridge: bool = False) -> NativeModel:
+def build_model(spec: Model, vocabulary: int, context: int, seed: int, *, for_bridge: bool = False) -> nn.Module:
     """A freshly initialised model; the caller's random state is untouched.
 
     Args:
-        for_bridge: keep the stock attention, whose pattern a TransformerBridge can hook.
+        vocabulary: of the tokenizer; the model has `spec.vocabulary` rows if that is set.
+        for_bridge: keep the stock modules, which a TransformerBridge can hook.
+
+    Raises:
+        MechError: the tokenizer has more tokens than the model has rows, or `init_from` does not fit.
     """
-    config = model_config(spec, vocabulary, context)
+    rows = vocabulary if spec.vocabulary is None else spec.vocabulary
+    if rows < vocabulary:
+        raise MechError(
+            f"vocabulary mismatch: the tokenizer has {vocabulary} tokens, model.vocabulary is {rows}",
+            "raise model.vocabulary, or leave it out",
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "init"))
-        model = NativeModel(config)
-    if spec.init == "gpt2":
-        initialize_native_model(model, config, seed=derive_seed(seed, "init"))
+        if spec.family == "native":
+            model: nn.Module = _native(spec, rows, context, seed)
+        else:
+            model = build_transformers_model(spec, rows, context, for_bridge=for_bridge)
     if not for_bridge:
         use_training_kernels(model)
     return model
 
 
-def bridge(model: NativeModel) -> TransformerBridge:
-    """A TransformerBridge around the model's own parameters. It rewires the module: build it with `for_bridge`."""
-    return build_bridge_from_module(model, architecture=_ARCHITECTURE, tl_config=model.cfg, model_name="native")
+def _native(spec: Model, vocabulary: int, context: int, seed: int) -> NativeModel:
+    config = model_config(spec, vocabulary, context)
+    model = NativeModel(config)
+    if spec.init == "gpt2":
+        initialize_native_model(model, config, seed=derive_seed(seed, "init"))
+    return model
+
+
+def parameter_count(spec: Model, vocabulary: int, context: int) -> int:
+    """Number of parameters, without allocating them."""
+    with torch.device("meta"):
+        model = build_model(spec.model_copy(update={"init_from": None, "init": "pytorch"}), vocabulary, context, 0)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def next_token_losses(model: nn.Module, tokens: Int[Tensor, "example token"]) -> Float[Tensor, "example target"]:

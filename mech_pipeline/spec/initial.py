@@ -1,0 +1,54 @@
+"""Checkpoints of `transformers` that a run starts from: where they are, and what they hold."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from mech_pipeline.errors import MechError
+
+
+def checkpoint_folder(source: str) -> Path:
+    """The folder with config.json and *.safetensors; a hub name is downloaded to the hub's own cache.
+
+    Raises:
+        MechError: it is neither a folder with both nor a name the hub knows.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = _downloaded(source)
+    missing = [what for what in ("config.json", "*.safetensors") if not list(folder.glob(what))]
+    if missing:
+        raise MechError(
+            f"checkpoint {source} has no {' and no '.join(missing)}",
+            "save it with `save_pretrained(folder)`; files in pickle format are never read",
+        )
+    return folder
+
+
+def initial_sha256(source: str) -> str:
+    """SHA-256 of the configuration and weights of a checkpoint."""
+    folder = checkpoint_folder(source)
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return _sha256(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@lru_cache(maxsize=16)
+def _sha256(files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, size, _ in files:
+        digest.update(f"{Path(name).name}\0{size}\0".encode())
+        with Path(name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _downloaded(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "config.json"]))
+    except Exception as error:
+        raise MechError(
+            f"checkpoint {name!r} is no folder here and cannot be had from the hub: {' '.join(str(error).split())[:200]}",
+            "check model.init_from, or the network",
+        ) from error

@@ -1,0 +1,143 @@
+"""GPT-2, GPT-NeoX and Llama from `transformers` configurations, trained as plain modules from tokens to logits.
+
+Parameter names are those of `transformers`, so `model.*` of a checkpoint loads there. Weights are drawn by the
+architecture's own initialisation, or read from a checkpoint in safetensors (never pickle).
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+)
+from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
+from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXAttention
+from transformers.models.llama.modeling_llama import LlamaAttention
+from transformers.utils import logging
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.spec.initial import checkpoint_folder, initial_sha256
+from mech_pipeline.spec.model import Model
+from mech_pipeline.training.kernels import MATH_ATTENTION
+
+CLASSES = {"gpt2": GPT2LMHeadModel, "gpt_neox": GPTNeoXForCausalLM, "llama": LlamaForCausalLM}
+TRANSFORMERS_ATTENTION = (GPT2Attention, GPTNeoXAttention, LlamaAttention)
+
+
+class TokensToLogits:
+    """Mixed into a model of `transformers`: called with token ids, it gives logits.
+
+    Positions are given per example, so that a positional embedding has a gradient per example as well.
+    """
+
+    def forward(self, tokens: Int[Tensor, "example token"]) -> Float[Tensor, "example token vocabulary"]:
+        """Logits of the next token at every position."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        return super().forward(input_ids=tokens, position_ids=positions, use_cache=False).logits  # type: ignore[misc]
+
+
+_TRAINED: dict[str, Any] = {name: type(base.__name__, (TokensToLogits, base), {}) for name, base in CLASSES.items()}
+
+
+def transformers_config(spec: Model, vocabulary: int, context: int, attention: str) -> PretrainedConfig:
+    """`transformers`' configuration for a model spec."""
+    shared: dict[str, Any] = {"vocab_size": vocabulary, "use_cache": False, "attn_implementation": attention}
+    shared |= {"bos_token_id": None, "eos_token_id": None}
+    if spec.family == "gpt2":
+        return GPT2Config(
+            n_positions=context,
+            n_embd=spec.d_model,
+            n_layer=spec.layers,
+            n_head=spec.heads,
+            n_inner=spec.mlp_width,
+            activation_function=spec.activation,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            **shared,
+        )
+    shared |= {
+        "max_position_embeddings": context,
+        "hidden_size": spec.d_model,
+        "num_hidden_layers": spec.layers,
+        "num_attention_heads": spec.heads,
+        "intermediate_size": spec.mlp_width,
+        "hidden_act": spec.activation,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": False,
+    }
+    if spec.family == "gpt_neox":
+        rotary = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": spec.rotary_share}
+        return GPTNeoXConfig(hidden_dropout=0.0, rope_parameters=rotary, **shared)
+    return LlamaConfig(num_key_value_heads=spec.key_value_heads, head_dim=spec.head_width, **shared)
+
+
+def build_transformers_model(spec: Model, vocabulary: int, context: int, *, for_bridge: bool) -> nn.Module:
+    """The model, freshly initialised from PyTorch's current random state or from `init_from`.
+
+    Raises:
+        MechError: the checkpoint does not fit the spec, or is not the one that the experiment was read with.
+    """
+    config = transformers_config(spec, vocabulary, context, "eager" if for_bridge else MATH_ATTENTION)
+    kind: Any = (CLASSES if for_bridge else _TRAINED)[spec.family]
+    return kind(config) if spec.init_from is None else _loaded(kind, config, spec, spec.init_from)
+
+
+def _loaded(kind: Any, config: PretrainedConfig, spec: Model, source: str) -> nn.Module:
+    """The weights of a checkpoint in a model of the spec's shape."""
+    if initial_sha256(source) != spec.init_sha256:
+        raise MechError(
+            f"checkpoint {source} is not what it was when the run was described (SHA-256 {str(spec.init_sha256)[:12]}…)",
+            "`mech run` the experiment again: a run that starts from other weights is another run",
+        )
+    folder = checkpoint_folder(source)
+    rows = json.loads((folder / "config.json").read_text()).get("vocab_size")
+    if rows != config.vocab_size:
+        raise MechError(
+            f"vocabulary mismatch: checkpoint {source} has {rows} rows, the run asks for {config.vocab_size}",
+            f"set model.vocabulary: {rows}, and use the checkpoint's tokenizer",
+        )
+    with _quiet():
+        model, found = kind.from_pretrained(
+            folder,
+            config=config,
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    wrong = [f"{name} is missing" for name in found["missing_keys"]]
+    wrong += [f"{name} is {list(has)}, expected {list(want)}" for name, has, want in found["mismatched_keys"]]
+    wrong += [f"{name} is more than the model has" for name in found["unexpected_keys"]]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise MechError(
+            f"checkpoint {source} does not fit the model: {sorted(wrong)[0]}{more}",
+            "make `model` (and data.context, for learned positions) the shape of the checkpoint",
+        )
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's own table of what did not fit: it is said in one sentence."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        logging.enable_progress_bar()
