@@ -93,15 +93,31 @@ def test_bridge_sees_the_same_model_as_training(architecture):
     stock = FlatModel(build_model(spec, VOCABULARY, CONTEXT, 4, for_bridge=True))
     stock.load(trained.vector)
     sequences = repeated(context=CONTEXT, vocabulary=VOCABULARY)
-    gradients = [flat.gradient(example_losses(flat.model, sequences.tokens).mean()) for flat in (trained, stock)]
-    assert torch.allclose(*gradients, atol=1e-6)
     wrapped = bridge(stock.model)
+    assert {id(p) for p in wrapped.parameters()} == {id(p) for p in stock.parameters}, "no copies"
+    through = [(trained, trained.model), (stock, LogitsOf(wrapped))]
+    gradients = [flat.gradient(example_losses(model, sequences.tokens).mean()) for flat, model in through]
+    assert torch.allclose(*gradients, atol=1e-6)
     logits, cache = wrapped.run_with_cache(sequences.tokens)
     assert torch.allclose(logits, trained.model(sequences.tokens), atol=1e-5)
     for layer, pattern in enumerate(attention_patterns(trained.model, sequences)):
         assert torch.allclose(cache[f"blocks.{layer}.attn.hook_pattern"], pattern, atol=1e-5)
-    stock.load(torch.zeros_like(trained.vector))
+    moved = trained.vector + 0.1 * torch.randn(len(trained.vector), generator=torch.Generator().manual_seed(0))
+    stock.load(moved)
+    trained.load(moved)
     assert not torch.allclose(wrapped(sequences.tokens), logits), "the bridge reads the loaded parameters"
+    assert torch.allclose(wrapped(sequences.tokens), trained.model(sequences.tokens), atol=1e-5)
+
+
+class LogitsOf(torch.nn.Module):
+    """The bridge as a module from tokens to logits."""
+
+    def __init__(self, wrapped):
+        super().__init__()
+        self.__dict__["wrapped"] = wrapped
+
+    def forward(self, tokens):
+        return self.wrapped(tokens)
 
 
 def test_previous_token_agrees_with_transformer_lens():
