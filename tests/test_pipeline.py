@@ -252,8 +252,18 @@ def test_stored_ledger_sums_to_the_change_of_stored_values(store):
         {"optimizer": {"kind": "sgd", "learning_rate": 0.3, "warmup_steps": 0}},
         {"optimizer": {"learning_rate": 0.05, "warmup_steps": 0}},
         {"data": {"context": 16, "examples": 10, "tile_tokens": [4, 8], "held_out": 0.2}},
+        {"model": {"family": "gpt2", "layers": 2, "heads": 2, "d_model": 16}},
+        {"model": {"family": "gpt_neox", "layers": 2, "heads": 2, "d_model": 16}},
+        {"model": {"family": "llama", "layers": 2, "heads": 4, "kv_heads": 2, "d_model": 16}},
+        {
+            "optimizer": {"kind": "adam", "schedule": "wsd", "warmup_steps": 2, "decay_steps": 6},
+            "training": {"steps": 24, "batch": 8, "micro_batches": 4},
+        },
     ],
-    ids=["mlp and layer norm", "rotary and rms norm", "sgd", "violent steps", "examples repeat within a batch"],
+    ids=[
+        *("mlp and layer norm", "rotary and rms norm", "sgd", "violent steps", "examples repeat within a batch"),
+        *("gpt2", "gpt_neox", "llama with shared keys", "adam, WSD and micro-batches"),
+    ],
 )
 def test_other_models_optimizers_and_data_balance_too(store, change):
     spec = spec_of(**change)
