@@ -18,6 +18,7 @@ Cost per update: one training step, about one forward per direction (two of them
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ from mech_pipeline.attribution.contraction import Capture, Contraction, Factors
 from mech_pipeline.attribution.quadrature import GradientAt, ValueAt, path_averages
 from mech_pipeline.spec.training import Optimizer
 from mech_pipeline.training.loop import Trainer, Update
+from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.optimizer import State, Vector, coefficients, scaling
 
 
@@ -68,11 +70,23 @@ class Account:
 def replay_with_factors(trainer: Trainer, state: State, until: int) -> tuple[list[Update], list[Factors]]:
     """Replays a window and keeps what the contraction needs; memory: the activations of one window."""
     updates, factors = [], []
-    with Capture(trainer.flat.model) as capture:
+    capture = Capture(trainer.flat.model)
+    with capture if trainer.hooked else nullcontext():
         for made in trainer.updates(state, until):
             updates.append(made)
-            factors.append(capture.factors())
+            factors.append(capture.factors() if trainer.hooked else _plain_factors(trainer, made, capture))
     return updates, factors
+
+
+def _plain_factors(trainer: Trainer, made: Update, capture: Capture) -> Factors:
+    """Factors of an update that was computed another way (stacked, compiled): the same to rounding."""
+    trainer.flat.load(made.before.theta)
+    with capture:
+        for part in trainer.micro_batches(made.examples):
+            losses = example_losses(trainer.flat.model, trainer.tokens(part))
+            losses = losses if trainer.weights is None else losses * trainer.weights[part]
+            trainer.flat.gradient(losses.mean() / trainer.training.micro_batches)
+    return capture.factors()
 
 
 def window_account(

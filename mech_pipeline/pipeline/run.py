@@ -24,6 +24,7 @@ from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.model import build_model
 from mech_pipeline.training.optimizer import State
 from mech_pipeline.training.ranks import Ranks
+from mech_pipeline.training.stack import Together
 
 
 @dataclass
@@ -36,11 +37,13 @@ class OpenRun:
         checkpoints: the current checkpoints, by rising step.
         planned: the steps that the experiment's results rest on.
         ranks: the processes that train it together; everything else is done by one.
+        together: the runs that are trained in one stack with it.
     """
 
     store: Store
     spec: RunSpec
     ranks: Ranks = field(default_factory=Ranks)
+    together: Together | None = None
     training: str = field(init=False)
     artifacts: dict[str, str] = field(init=False)
     checkpoints: dict[int, Version] = field(init=False)
@@ -67,7 +70,16 @@ class OpenRun:
         spec, tokens = self.spec, self.tokens
         model = build_model(spec.model, tokens.vocabulary, tokens.pool.shape[1], spec.seed)
         flat = FlatModel(model.to(training_device(spec.training)))
-        return Trainer(flat, spec.optimizer, spec.training, tokens.pool, spec.seed, spec.run, ranks=self.ranks)
+        return Trainer(
+            flat,
+            spec.optimizer,
+            spec.training,
+            tokens.pool,
+            spec.seed,
+            spec.run,
+            ranks=self.ranks,
+            together=self.together,
+        )
 
     @cached_property
     def components(self) -> Components:

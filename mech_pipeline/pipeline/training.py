@@ -21,6 +21,7 @@ from mech_pipeline.training.device import computing
 from mech_pipeline.training.loop import Diverged
 from mech_pipeline.training.optimizer import State
 from mech_pipeline.training.ranks import ALONE, Ranks
+from mech_pipeline.training.stack import Together
 
 Emit = Callable[[str], None]
 
@@ -52,12 +53,14 @@ def train(
     on_checkpoint: OnCheckpoint = lambda saved: None,
     emit: Emit = lambda line: None,
     ranks: Ranks = ALONE,
+    together: Together | None = None,
 ) -> int:
     """Trains what is missing of a run; returns the number of checkpoints written.
 
     Args:
         on_checkpoint, emit: called in the process that keeps the checkpoints, rank 0.
         ranks: the processes that share the work, all of which call this.
+        together: the runs that are trained in one stack, each in a thread that calls this (`stack.py`).
 
     Raises:
         MechError: another process trains this run, training diverged, or a replayed state differs from the kept one.
@@ -67,7 +70,7 @@ def train(
             return _follow(OpenRun(store, spec, ranks))
         with store.lock(f"training-{spec.run}", f"train run {spec.run}"):
             missing = missing_checkpoints(store, spec)
-            run = OpenRun(store, spec, ranks)
+            run = OpenRun(store, spec, ranks, together)
             stretches = stretches_between(missing, list(run.checkpoints))
             ranks.tell([n for each in stretches for n in (each.start, each.until) * (1 + _checked_first(run, each))])
             if stretches:

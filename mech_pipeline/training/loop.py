@@ -25,6 +25,7 @@ from mech_pipeline.training.muon import muon_update
 from mech_pipeline.training.optimizer import State, Vector, clip_factor, update
 from mech_pipeline.training.ranks import Ranks, tree_sum_of
 from mech_pipeline.training.schedule import learning_rate
+from mech_pipeline.training.stack import Together
 
 DIVERGED_NATS = 1e3
 """A mean loss beyond this is divergence; a uniform guess over a million tokens costs 14 nats."""
@@ -68,6 +69,7 @@ class Trainer:
         pool: token ids of all examples, [example, token].
         weights: weight of each pool example in its batch loss; none means 1. Only metasmoothness and tests set it.
         ranks: who shares the micro-batches.
+        together: the runs that are trained in one stack with this one; none: it is a stack of its own.
     """
 
     flat: FlatModel
@@ -78,6 +80,7 @@ class Trainer:
     run: str = "run"
     weights: Float[Tensor, " example"] | None = None
     ranks: Ranks = field(default_factory=Ranks)
+    together: Together | None = None
 
     def batch(self, step: int) -> Int[Tensor, " example"]:
         """Pool indices of update `step`."""
@@ -118,8 +121,11 @@ class Trainer:
         losses: list[Tensor] = []
 
         def part_gradient(index: int) -> Tensor:
-            part = parts[index]
-            loss = self.losses(part).mean() / len(parts)
+            if self.training.stacked:
+                gradient, value = self._stacked(theta, parts[index])
+                losses.append(torch.tensor(value / len(parts)))
+                return gradient / len(parts)
+            loss = self.losses(parts[index]).mean() / len(parts)
             losses.append(loss.detach())
             return self.flat.gradient(loss)
 
@@ -129,6 +135,21 @@ class Trainer:
             gradient = tree_sum_of(part_gradient, begin, begin + each)
         mine = tree_sum_of(lambda index: losses[index], 0, each)
         return self.ranks.tree_sum(gradient), float(self.ranks.tree_sum(mine[None]))
+
+    def _stacked(self, theta: Vector, examples: Int[Tensor, " example"]) -> tuple[Vector, float]:
+        weights = torch.ones_like(examples, dtype=theta.dtype) if self.weights is None else self.weights[examples]
+        together = self.together or self._alone
+        with self._precision():
+            return together.gradient(self.flat, theta, self.tokens(examples), weights.to(theta.device))
+
+    @cached_property
+    def _alone(self) -> Together:
+        return Together(1, 1)
+
+    @property
+    def hooked(self) -> bool:
+        """Whether the backward of an update runs through the modules of `flat.model`, where hooks see it."""
+        return not (self.training.stacked or self.training.compile)
 
     def losses(self, examples: Int[Tensor, " example"]) -> Float[Tensor, " example"]:
         """Weighted loss of each example at the current parameters, in nats."""
