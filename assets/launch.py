@@ -123,7 +123,8 @@ class Launch:
                     self.emit(f"failed: {outcome.error}")
                     blocked.add(run or "")
                 elif run is not None:
-                    ready[run] = ready_stages(self.store, self._specs[run], self._corpora[run])
+                    for each in self._stack(run) if outcome.task.stage == "training" else [run]:
+                        ready[each] = ready_stages(self.store, self._specs[each], self._corpora[each])
         if failures:
             raise self._failure(failures)
 
@@ -138,11 +139,22 @@ class Launch:
         for stage, spec in candidates:
             if stage == "spec" and any(busy == "spec" for _, busy in taken):
                 continue  # runs share tokens: the first makes them, the others find them
+            if stage == "training" and not self._stack_is_free(spec.run, ready, taken):
+                continue  # one task trains a whole stack, once all of it is described
             if spec.run not in blocked and stage in ready[spec.run] and (spec.run, stage) not in taken:
                 return self._task(stage, spec)
         if taken or blocked or any(ready.values()) or report_stage.is_current(self.store, self.experiment):
             return None
         return self._task("report", None)
+
+    def _stack(self, run: str) -> list[str]:
+        """The runs that are trained in one stack with a run; itself alone, if it is not stacked."""
+        spec = self._specs[run]
+        return [run] if not spec.training.stacked else [o.run for o in self._specs.values() if o.arm == spec.arm]
+
+    def _stack_is_free(self, run: str, ready: dict[str, dict[str, int]], taken: set[tuple[str | None, str]]) -> bool:
+        siblings = self._stack(run)
+        return not any("spec" in ready[each] or (each, "training") in taken for each in siblings if each != run)
 
     def _task(self, stage: str, spec: RunSpec | None) -> Task:
         name = self.experiment.experiment

@@ -1,6 +1,6 @@
 """Group `training`: runs, and the checkpoints that appear while they train."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -15,6 +15,7 @@ from mech_pipeline.pipeline.grid import kept_steps, request_zoom
 from mech_pipeline.pipeline.publisher import OnCheckpoint, Saved
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import mark_status
+from mech_pipeline.pipeline.stack import stack_of, train_stack
 from mech_pipeline.resources.store import StoreResource, documents_of
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.currency import combined_version
@@ -66,32 +67,27 @@ def training_run(context: dg.AssetExecutionContext, store: StoreResource) -> dg.
 
 
 def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, run: str) -> dg.MaterializeResult:
-    """Trains what is missing of a run, reporting every checkpoint as it is published."""
+    """Trains what is missing of a run, reporting every checkpoint as it is published.
+
+    A stacked run trains its siblings along with it; their own turn finds the work done.
+    """
     spec, opened = store.run_spec(run), store.open()
-    _, sha256 = documents_of(spec)
-    steps = kept_steps(opened, spec)
-    events = checkpoint_events(context, run, list(steps))
-
-    def on_checkpoint(saved: Saved) -> None:
-        metadata = {"step": saved.step, "fingerprint": saved.input_fingerprint, **stored_in(opened, "checkpoints")}
-        loss = {} if saved.loss is None else {"loss (nats)": saved.loss}
-        events.report(partition(run, saved.step), saved.data_version, metadata | loss)
-
-    if training_stage.missing_checkpoints(opened, spec):
-        mark_status(opened, spec, sha256, "training")
-    train = train_in_processes if spec.training.processes > 1 else _train_here
-    made = train(context, opened, spec, on_checkpoint, emitter(context))
-    write_batches(opened, spec)
-    mark_status(opened, spec, sha256, "complete")
-    kept = OpenRun(opened, spec)
-    # A process killed between the store's commit and Dagster's event left a checkpoint that the UI does not know.
-    known = context.instance.get_materialized_partitions(dg.AssetKey("checkpoint"))
-    for step in steps:
-        if partition(run, step) not in known:
-            events.report(partition(run, step), kept.checkpoint_version(step), {"step": step})
+    emit = emitter(context)
+    if spec.training.processes > 1:
+        made = {run: train_in_processes(context, opened, spec, _reporter(context, opened, spec), emit)}
+    elif spec.training.stacked:
+        stack = stack_of(opened, spec)
+        made = train_stack(opened, stack, lambda one: _reporter(context, opened, one), emit)
+    else:
+        made = {run: training_stage.train(opened, spec, _reporter(context, opened, spec), emit)}
+    for trained in made:
+        _finish(context, opened, store.run_spec(trained))
+    if run not in made:
+        _finish(context, opened, spec)
+    kept, steps = OpenRun(opened, spec), kept_steps(opened, spec)
     return dg.MaterializeResult(
         metadata={
-            "checkpoints made": made,
+            "checkpoints made": made.get(run, 0),
             "checkpoints": len(steps),
             "updates": spec.training.steps,
             **stored_in(opened, "checkpoints"),
@@ -100,14 +96,33 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
     )
 
 
-def _train_here(
-    context: dg.AssetExecutionContext,
-    store: Store,
-    spec: RunSpec,
-    on_checkpoint: OnCheckpoint,
-    emit: Callable[[str], None],
-) -> int:
-    return training_stage.train(store, spec, on_checkpoint, emit)
+def _reporter(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) -> OnCheckpoint:
+    """Marks the run as training, and gives the callback that reports its checkpoints."""
+    events = checkpoint_events(context, spec.run, list(kept_steps(store, spec)))
+    if training_stage.missing_checkpoints(store, spec):
+        mark_status(store, spec, documents_of(spec)[1], "training")
+
+    def on_checkpoint(saved: Saved) -> None:
+        metadata = {"step": saved.step, "fingerprint": saved.input_fingerprint, **stored_in(store, "checkpoints")}
+        loss = {} if saved.loss is None else {"loss (nats)": saved.loss}
+        events.report(partition(spec.run, saved.step), saved.data_version, metadata | loss)
+
+    return on_checkpoint
+
+
+def _finish(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) -> None:
+    """Batches, status, and the events of checkpoints that the UI does not know.
+
+    A process killed between the store's commit and Dagster's event leaves such a checkpoint.
+    """
+    write_batches(store, spec)
+    mark_status(store, spec, documents_of(spec)[1], "complete")
+    kept, steps = OpenRun(store, spec), kept_steps(store, spec)
+    known = context.instance.get_materialized_partitions(dg.AssetKey("checkpoint"))
+    events = checkpoint_events(context, spec.run, list(steps))
+    for step in steps:
+        if partition(spec.run, step) not in known:
+            events.report(partition(spec.run, step), kept.checkpoint_version(step), {"step": step})
 
 
 class Window(dg.Config):

@@ -10,6 +10,7 @@ from mech_pipeline.pipeline import analysis, ledger
 from mech_pipeline.pipeline import stack as stack_stage
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import train
+from mech_pipeline.spec.run import VECTOR_WIDTH
 from mech_pipeline.spec.training import Training
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.optimizer import State
@@ -45,7 +46,9 @@ def test_a_stack_gives_each_run_the_gradient_it_has_alone(make_trainer, architec
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_bits_do_not_depend_on_who_else_is_in_the_stack(make_trainer, architecture):
-    trainers = [make_trainer(ARCHITECTURES[architecture], dtype=torch.float32, seed=seed) for seed in range(4)]
+    spec = ARCHITECTURES[architecture]
+    spec = spec.model_copy(update={"d_mlp": None if spec.d_mlp is None else VECTOR_WIDTH})
+    trainers = [make_trainer(spec, dtype=torch.float32, seed=seed) for seed in range(4)]
     thetas = torch.stack([trainer.flat.vector for trainer in trainers])
     tokens = torch.stack([trainer.tokens(trainer.batch(0)) for trainer in trainers])
     stack, weights = StackedGradient(trainers[0].flat), torch.ones(4, 4)
@@ -103,6 +106,11 @@ def test_a_run_that_fails_does_not_keep_the_others(store, monkeypatch):
         stack_stage.train_stack(store, specs, on_checkpoint, lambda line: None)
     for spec in (specs[0], specs[2]):
         assert max(checkpoint_hashes(store, spec.run)) == 24
+
+
+def test_widths_at_which_bits_would_depend_on_the_stack_are_refused():
+    with pytest.raises(MechError, match="multiples of 32, got 24"):
+        spec_of(**STACKED, **SEEDS, model={"layers": 1, "heads": 2, "d_model": 16, "d_mlp": 24})
 
 
 def test_runs_that_are_not_stacked_have_no_siblings(store):

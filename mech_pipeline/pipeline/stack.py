@@ -49,11 +49,12 @@ def train_stack(
     missing = [spec for spec in specs if missing_checkpoints(store, spec)]
     if not missing:
         return {}
+    callbacks = {spec.run: on_checkpoint(spec) for spec in missing}
     together = Together(len(missing), os.cpu_count() or 1)
     one_at_a_time = threading.Lock()
 
     def train_one(spec: RunSpec) -> int:
-        callback = on_checkpoint(spec)
+        callback = callbacks[spec.run]
 
         def report(saved: Saved) -> None:
             with one_at_a_time:

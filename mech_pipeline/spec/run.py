@@ -17,6 +17,8 @@ from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.stage import Stage
 from mech_pipeline.spec.training import Checkpoints, Optimizer, Training, caveats
 
+VECTOR_WIDTH = 32
+"""Numbers that PyTorch's widest CPU kernels take at a time; what is left over goes through other code."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -64,6 +66,12 @@ class RunSpec(Stage):
         if watched is not None and watched not in self.mechanisms:
             allowed = ", ".join(self.mechanisms)
             raise ValueError(f"checkpoints.adaptive: mechanism {watched!r} is not among the experiment's: {allowed}")
+        has_mlp = self.model.family != "native" or self.model.d_mlp is not None
+        if self.training.stacked and has_mlp and self.model.mlp_width % VECTOR_WIDTH:
+            raise ValueError(
+                f"stacked runs need d_mlp in multiples of {VECTOR_WIDTH}, got {self.model.mlp_width}: the end of a tensor "
+                "is rounded another way, and bits would depend on the stack"
+            )
         for what, wanted, refused in (
             ("ledger", self.ledger, self.training.precision == "bf16" or not self.optimizer.linear),
             ("influence", self.influence.mechanisms, not self.optimizer.linear),
