@@ -4,24 +4,19 @@ Each number stands beside its target, if it has one, and beside the plain way of
 depend on the machine, the ratio much less.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from reporting import report
 from store_attribution import measure_influence, measure_ledger, shape_of, wide_shape
 from store_damage import measure_flips
 from store_kills import measure_kills
 from store_latency import measure_latency
-from store_measure import Result, scratch
+from store_measure import Result, Say
 from store_reading import measure_connect, measure_point_query
 from store_writers import measure_writers
-
-from mech_pipeline.provenance import versions_json
 
 PARTS = ("writers", "kills", "influence", "wide", "ledger", "point", "connect", "flips", "latency")
 
@@ -46,62 +41,18 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the results here")] = None,
 ) -> None:
     """Measures the store."""
-    console = Console()
-    if unknown := set(parts or ()) - set(PARTS):
-        raise typer.BadParameter(f"there is no part {sorted(unknown)[0]!r}; there are {', '.join(PARTS)}")
-
-    def say(line: str) -> None:
-        console.print(line, style="dim", markup=False, highlight=False)
-
-    measures: dict[str, Callable[[Path], list[Result]]] = {
-        "writers": lambda at: measure_writers(at, writers, replacements, say),
-        "kills": lambda at: measure_kills(at, kills, say),
-        "influence": lambda at: measure_influence(at, shape_of(rows, run_rows), repetitions, say),
-        "wide": lambda at: measure_influence(at, wide_shape(min(rows, run_rows)), repetitions, say),
-        "ledger": lambda at: measure_ledger(at, ledger_rows, say),
-        "point": lambda at: measure_point_query(at, runs, steps, repetitions, say),
-        "connect": lambda at: measure_connect(at, commits, repetitions, say),
-        "flips": lambda at: measure_flips(at, flips, commits, bulk_megabytes * 1_000_000, say),
-        "latency": lambda at: measure_latency(at, 1000, [0, log_length], latency_commits, say),
+    measures: dict[str, Callable[[Path, Say], list[Result]]] = {
+        "writers": lambda at, say: measure_writers(at, writers, replacements, say),
+        "kills": lambda at, say: measure_kills(at, kills, say),
+        "influence": lambda at, say: measure_influence(at, shape_of(rows, run_rows), repetitions, say),
+        "wide": lambda at, say: measure_influence(at, wide_shape(min(rows, run_rows)), repetitions, say),
+        "ledger": lambda at, say: measure_ledger(at, ledger_rows, say),
+        "point": lambda at, say: measure_point_query(at, runs, steps, repetitions, say),
+        "connect": lambda at, say: measure_connect(at, commits, repetitions, say),
+        "flips": lambda at, say: measure_flips(at, flips, commits, bulk_megabytes * 1_000_000, say),
+        "latency": lambda at, say: measure_latency(at, 1000, [0, log_length], latency_commits, say),
     }
-    results: list[Result] = []
-    for part in parts or PARTS:
-        with scratch(folder, part) as at:
-            results += measures[part](at)
-        if json_file is not None:
-            made = {"made_with": json.loads(versions_json()), "results": [_record(result) for result in results]}
-            json_file.write_text(json.dumps(made, indent=1) + "\n")
-    console.print(_table(results))
-    if any(result.met is False for result in results):
-        raise typer.Exit(1)
-
-
-def _record(result: Result) -> dict[str, object]:
-    return {**asdict(result), "met": result.met}
-
-
-def _table(results: list[Result]) -> Table:
-    table = Table("part", "what", "measured", "unit", "target", "met", "ratio", "to", title="Store")
-    for column in (2, 4, 6):
-        table.columns[column].justify = "right"
-    met = {None: "", True: "yes", False: "NO"}
-    for number, result in enumerate(results):
-        repeated = number > 0 and results[number - 1].part == result.part
-        table.add_row(
-            "" if repeated else result.part,
-            result.what,
-            _number(result.measured),
-            result.unit,
-            "" if result.target is None else f"≤ {_number(result.target)}",
-            met[result.met],
-            "" if result.ratio is None else f"{result.ratio:.2f}",
-            result.baseline,
-        )
-    return table
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) or value >= 1000 else f"{value:.3g}"
+    report("Store", PARTS, measures, parts, folder, json_file)
 
 
 if __name__ == "__main__":

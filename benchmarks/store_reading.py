@@ -102,8 +102,10 @@ def _write_cell(store: Store, name: str, run: str, number: int, blob_bytes: int)
     """A few rows under one step; where the key has no step, under one name."""
     table = TABLES[name]
     count = 1 if table.has_blobs or "mechanism" in table.keys[-1:] else _ROWS_A_CELL
-    cell = ("step", number) if "step" in table.keys else ("update_step", number)
-    if cell[0] not in table.keys:
+    cell: tuple[str, object] = next(
+        ((key, number) for key in ("step", "update_step", "first_step") if key in table.keys), ("", None)
+    )
+    if not cell[0]:
         cell = (table.item or table.keys[-1], f"name {number}")
         count = 1
     fixed = {"run": run, cell[0]: cell[1]}
