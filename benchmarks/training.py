@@ -30,6 +30,7 @@ from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.store.currency import stored_versions
 from mech_pipeline.store.store import Store
+from mech_pipeline.training.allocator import keep_freed_memory
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.model import build_model
@@ -45,7 +46,8 @@ class OurLoop:
 
     def __init__(self, spec: Model, pool: torch.Tensor, batch: int) -> None:
         flat = FlatModel(build_model(spec, VOCABULARY, pool.shape[1], 0))
-        self.trainer = Trainer(flat, Optimizer(), Training(batch=batch), pool, seed=0)
+        # Fused attention as the peers have it; what the pipeline's default, math, costs beside it is in README.md.
+        self.trainer = Trainer(flat, Optimizer(), Training(batch=batch, attention="fused"), pool, seed=0)
         self.state = State.initial(flat.vector)
 
     def updates(self, count: int) -> None:
@@ -223,6 +225,7 @@ def main(
 ) -> None:
     """Measures training on this machine's CPU, one thread a run."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every worker does; the peers in this process have it too
     measures: dict[str, Callable[[Path, Say], list[Result]]] = {
         "plain": lambda at, say: measure_peer("plain", PlainLoop, 128, 1.0, updates, turns),
         "transformer_lens": lambda at, say: measure_peer(

@@ -91,6 +91,10 @@ class Training(Stage):
     processes: int = added(1, "torchrun processes that share the micro-batches; any number gives the same bits", ge=1)
     device: Literal["cpu", "cuda"] = added("cpu", "where a run is trained and replayed; bits differ between devices")
     precision: Literal["fp32", "bf16"] = added("fp32", "bf16: autocast in forward and backward, weights stay fp32")
+    attention: Literal["math", "fused"] = added(
+        "math",
+        "fused is faster from contexts of about 128 on; derivatives of gradients are always taken through math",
+    )
     compile: bool = added(False, "torch.compile the model")
     stacked: bool = added(False, "train the seeds of an arm together in one process, parameters stacked")
 
@@ -117,8 +121,8 @@ class Training(Stage):
             raise ValueError(
                 f"{self.micro_batches} micro-batches cannot be shared by {self.processes} processes; name a multiple"
             )
-        if self.stacked and (self.processes > 1 or self.compile):
-            raise ValueError("stacked runs train in one process, without compile")
+        if self.stacked and (self.processes > 1 or self.compile or self.attention == "fused"):
+            raise ValueError("stacked runs train in one process, without compile and without fused attention")
         return self
 
     def identity(self) -> dict[str, Any]:

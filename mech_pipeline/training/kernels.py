@@ -1,12 +1,18 @@
 """Modules of the trained models computed another way: same parameters, same results.
 
 Attention adds its mask inside the score product (`baddbmm`) instead of masking twice: a training step takes 0.8 and a
-double backward 0.73 of the stock time (2 layers, width 64, context 64, one thread). Fused kernels are no faster here
-and give neither a pattern nor second derivatives.
+double backward 0.73 of the stock time (2 layers, width 64, context 64, one thread). Fused kernels are no faster there,
+and give neither a pattern nor second derivatives; at context 256 they save a tenth of a step, so training may ask for
+them with `fused_attention`.
 Softmax and RMS norm keep float64 when they get float64, so that double-precision checks are double precision throughout.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge.sources.native import NativeAttention
@@ -14,8 +20,19 @@ from transformer_lens.model_bridge.sources.native.model import NativeRMSNorm
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+_fused: ContextVar[bool] = ContextVar("_fused", default=False)
 MATH_ATTENTION = "mech_math"
 """Name under which `transformers` finds the attention below."""
+
+
+@contextmanager
+def fused_attention(wanted: bool) -> Iterator[None]:
+    """While the block runs, attention is computed by PyTorch's fused kernel, without a pattern."""
+    token = _fused.set(wanted)
+    try:
+        yield
+    finally:
+        _fused.reset(token)
 
 
 def causal_attention(
@@ -23,11 +40,16 @@ def causal_attention(
     key: Float[Tensor, "example kv_head token d_head"],
     value: Float[Tensor, "example kv_head token d_head"],
     scaling: float,
-) -> tuple[Float[Tensor, "example head token d_head"], Float[Tensor, "example head token token"]]:
-    """Mixed values and pattern of causal attention on unpadded sequences; key-value heads may be shared by groups."""
+) -> tuple[Float[Tensor, "example head token d_head"], Float[Tensor, "example head token token"] | None]:
+    """Mixed values and pattern of causal attention on unpadded sequences; key-value heads may be shared by groups.
+
+    There is no pattern inside `fused_attention`.
+    """
     batch, heads, length, width = query.shape
     if key.shape[1] != heads:
         key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
+    if _fused.get():
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling), None
     query, key, value = (x.reshape(batch * heads, length, width) for x in (query, key, value))
     mask = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu(1)
     pattern = torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scaling), dim=-1)
@@ -43,7 +65,7 @@ class AddedMaskAttention(NativeAttention):
         attention_mask: None = None,
         position_ids: Int[Tensor, "example token"] | None = None,
         **unused: object,
-    ) -> tuple[Float[Tensor, "example token d_model"], Float[Tensor, "example head token token"]]:
+    ) -> tuple[Float[Tensor, "example token d_model"], Float[Tensor, "example head token token"] | None]:
         """Attention output and pattern."""
         assert attention_mask is None, "training batches are never padded"
         batch, length = hidden_states.shape[:2]
@@ -99,7 +121,7 @@ def _transformers_attention(
     attention_mask: None = None,
     scaling: float | None = None,
     **unused: object,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """`causal_attention` with the signature that `transformers` calls."""
     mixed, pattern = causal_attention(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
     return mixed.transpose(1, 2), pattern

@@ -19,6 +19,7 @@ from mech_pipeline.data.order import examples_at_step
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.flat import FlatModel
+from mech_pipeline.training.kernels import fused_attention
 from mech_pipeline.training.memory import named_out_of_memory
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.muon import muon_update
@@ -153,7 +154,7 @@ class Trainer:
 
     def losses(self, examples: Int[Tensor, " example"]) -> Float[Tensor, " example"]:
         """Weighted loss of each example at the current parameters, in nats."""
-        with self._precision():
+        with self._precision(), fused_attention(self.training.attention == "fused"):
             losses = example_losses(self._forward, self.tokens(examples))
         return losses if self.weights is None else losses * self.weights[examples]
 

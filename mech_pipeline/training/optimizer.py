@@ -80,8 +80,8 @@ def scaling(spec: Optimizer, v_next: Vector, step: int) -> Vector:
     """D of update `step`, from the second moment after it."""
     if spec.kind == "sgd":
         return torch.ones_like(v_next)
-    r2 = coefficients(spec, step).r2
-    return 1 / (torch.sqrt(v_next / r2 + spec.eps_root) + spec.eps)
+    root = (v_next / coefficients(spec, step).r2).add_(spec.eps_root).sqrt_()
+    return 1 / (root.add_(spec.eps) if spec.eps else root)
 
 
 def entering(spec: Optimizer, state: State, gradient: Vector, clip: float) -> Vector:
@@ -92,9 +92,12 @@ def entering(spec: Optimizer, state: State, gradient: Vector, clip: float) -> Ve
 
 def update(spec: Optimizer, state: State, gradient: Vector, clip: float) -> State:
     """One update from the gradient of the batch loss, before clipping by the factor `clip`."""
+    # In place where a tensor is new: at sizes beyond the cache an update is bound by memory.
     c = coefficients(spec, state.step)
     moved = entering(spec, state, gradient, clip)
-    m = c.beta * state.m + c.kappa * moved
-    v = state.v if spec.kind == "sgd" else spec.beta2 * state.v + (1 - spec.beta2) * moved.square()
-    direction = scaling(spec, v, state.step) * m / c.r1 + c.decay * state.theta
-    return State(state.step + 1, state.theta - c.learning_rate * direction, m, v)
+    m = (c.beta * state.m).add_(c.kappa * moved)
+    v = state.v if spec.kind == "sgd" else (spec.beta2 * state.v).add_(moved.square_().mul_(1 - spec.beta2))
+    direction = scaling(spec, v, state.step).mul_(m).div_(c.r1)
+    if c.decay:
+        direction.add_(c.decay * state.theta)
+    return State(state.step + 1, state.theta - direction.mul_(c.learning_rate), m, v)
