@@ -68,13 +68,13 @@ def alternately(loops: list[Any], count: int, repetitions: int) -> list[float]:
 
 
 def measure_peer(
-    part: str, peer: Callable[..., Any], context: int, target: float, count: int, turns: int
+    part: str, peer: Callable[..., Any], spec: Model, context: int, target: float | None, count: int, turns: int
 ) -> list[Result]:
     """Our time per update relative to a peer's on the same model."""
     batch = 16
     pool = torch.randint(0, VOCABULARY, (2048, context), generator=torch.Generator().manual_seed(0))
-    ours, theirs = alternately([OurLoop(GPT, pool, batch), peer(GPT, pool, VOCABULARY, batch)], count, turns)
-    shape = f"4 layers, width 128, context {context}, batch {batch}"
+    ours, theirs = alternately([OurLoop(spec, pool, batch), peer(spec, pool, VOCABULARY, batch)], count, turns)
+    shape = f"{spec.layers} layers, width {spec.d_model}, context {context}, batch {batch}"
     return [
         Result(part, f"time of an update, relative; {shape}", ours / theirs, "×", target, ours / theirs, part),
         Result(part, "our updates", count / ours, "1/s"),
@@ -227,10 +227,11 @@ def main(
     torch.set_num_threads(1)
     keep_freed_memory()  # as every worker does; the peers in this process have it too
     measures: dict[str, Callable[[Path, Say], list[Result]]] = {
-        "plain": lambda at, say: measure_peer("plain", PlainLoop, 128, 1.0, updates, turns),
-        "transformer_lens": lambda at, say: measure_peer(
-            "transformer_lens", TransformerLensLoop, 256, 1 / 1.5, updates, turns
-        ),
+        "plain": lambda at, say: measure_peer("plain", PlainLoop, GPT, 128, 1.0, updates, turns),
+        "transformer_lens": lambda at, say: [
+            *measure_peer("transformer_lens", TransformerLensLoop, Model(), 256, 1 / 1.5, updates, turns),
+            *measure_peer("transformer_lens", TransformerLensLoop, GPT, 256, None, updates, turns),
+        ],
         "checkpoints": lambda at, say: measure_checkpoints(at, steps, turns),
         "kills": lambda at, say: measure_kills(at, kills, kill_steps, say),
         "stacked": lambda at, say: measure_stacked(at, runs, steps, turns, say),

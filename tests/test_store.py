@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -48,6 +50,21 @@ def test_a_write_replaces_its_cells_and_nothing_else(store):
     write(store, mechanism="other", value=5.0)
     write(store, steps=(2,), value=3.0)
     assert read(store) == [(1, "m", 1.0), (1, "other", 5.0), (2, "m", 3.0), (2, "other", 5.0)]
+
+
+def test_writers_that_come_first_at_the_same_time_all_succeed(store):
+    """They race to create the table: six threads at a barrier, five tables."""
+    for table in range(5):
+        fresh = Store(f"{store.root}/first-{table}")
+        barrier = threading.Barrier(6)
+
+        def come_first(step, fresh=fresh, barrier=barrier):
+            barrier.wait()
+            write(fresh, steps=(step,))
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(come_first, range(6)))
+        assert [row[0] for row in read(fresh)] == list(range(6))
 
 
 def test_rows_outside_the_replaced_cells_are_refused_and_nothing_changes(store):

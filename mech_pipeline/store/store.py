@@ -10,7 +10,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,20 +224,24 @@ class Store:
         """The table, created if need be, with every column that its description has."""
         url = self.files.url(delta.folder(table.name))
         if delta.latest_version(self.files, table.name) < 0:
-            DeltaTable.create(
-                url,
-                table.schema,
-                mode="ignore",
-                partition_by=["run"] if table.per_run else None,
-                description=table.meaning,
-                storage_options=self.files.delta_options,
-            )
+            # Of several writers that come first at once, one creates the table; the others find it.
+            with suppress(CommitFailedError):
+                DeltaTable.create(
+                    url,
+                    table.schema,
+                    mode="ignore",
+                    partition_by=["run"] if table.per_run else None,
+                    description=table.meaning,
+                    storage_options=self.files.delta_options,
+                )
             self.record_new(table.name)
         opened = DeltaTable(url, storage_options=self.files.delta_options)
         if missing := delta.check_columns(table, pa.schema(opened.schema().to_arrow())):
             fields = Schema.from_arrow(pa.schema([table.schema.field(name) for name in missing])).fields
-            opened.alter.add_columns(list(fields))
+            with suppress(CommitFailedError):  # another writer adds them at the same moment
+                opened.alter.add_columns(list(fields))
             self.record_new(table.name)
+            opened = DeltaTable(url, storage_options=self.files.delta_options)
         return opened
 
     def put_blob(self, folder: str, name: str, content: bytes) -> Blob:
