@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from mech_pipeline.store.catalog import query
+from tests.docs_commands import commands, for_tiny
 from tests.tiny import TINY, write_experiment, write_text
 
 ROOT = Path(__file__).parent.parent
@@ -222,7 +223,10 @@ def kept(home):
 def test_a_zoom_keeps_every_state_of_a_window_and_leaves_results_alone(project):
     home, _ = project
     mech(home, "run", "experiments/tiny.yaml")
-    output = mech(home, "zoom", "tiny.baseline.s0", "7:10").stdout
+    (command,) = commands("docs/training.md")
+    program, *words = shlex.split(for_tiny(command))
+    assert (program, words) == (".venv/bin/mech", ["zoom", "tiny.baseline.s0", "7:10"])
+    output = mech(home, *words).stdout
     assert "4 states of tiny.baseline.s0 kept" in output
     found = query(home / "store", "select distinct step from mechanism_values where run = 'tiny.baseline.s0'")
     assert {7, 8, 9, 10} <= set(found["step"].to_list())
