@@ -1,4 +1,4 @@
-"""The store's benchmark runs, at toy size, and what it counts is right; times are not looked at."""
+"""The benchmarks run, at toy size, and what they count is right; times are not looked at."""
 
 import json
 import subprocess
@@ -66,3 +66,28 @@ def test_an_unknown_part_is_refused():
     )
     assert done.returncode == 2
     assert "there is no part 'speed'" in done.stderr
+
+
+def test_every_part_of_the_training_benchmark_measures_something(tmp_path):
+    options = ["--updates", "1", "--turns", "1", "--steps", "12", "--kills", "1", "--kill-steps", "200", "--runs", "2"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "benchmarks/training.py",
+            *options,
+            "--folder",
+            str(tmp_path),
+            "--json",
+            str(tmp_path / "out"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    results = json.loads((tmp_path / "out").read_text())["results"]
+    assert {result["part"] for result in results} == {"plain", "transformer_lens", "checkpoints", "kills", "stacked"}
+    counted = {result["what"]: result["measured"] for result in results if result["target"] == 0}
+    assert len(counted) == 2
+    assert set(counted.values()) == {0}
