@@ -70,6 +70,7 @@ def finish(store, *runs):
             "status": ["complete"],
             "device": ["cpu"],
             "versions": ["{}"],
+            "caveats": [""],
             "input_fingerprint": ["f"],
             "data_version": ["d"],
         }
