@@ -193,7 +193,12 @@ class Analyser:
     def _gradient(self, step: int, name: str) -> Vector:
         trainer = self.run.trainer
         if name == BATCH:
-            return trainer.flat.gradient(example_losses(trainer.flat.model, trainer.pool[trainer.batch(step)]).mean())
+            examples = trainer.batch(step)
+            losses, weights = (
+                example_losses(trainer.flat.model, trainer.pool[examples]),
+                trainer.weights_at(step, examples),
+            )
+            return trainer.flat.gradient((losses if weights is None else losses * weights).mean())
         return trainer.flat.gradient(MECHANISMS[name].value(trainer.flat.model, self.run.tokens.probe))
 
     def _keep_gradients(self, step: int, tensors: dict[str, Vector]) -> None:
