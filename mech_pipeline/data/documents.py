@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, overload
+from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ class Document:
     text: str
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Documents of one source, in a fixed order, blank ones included."""
 

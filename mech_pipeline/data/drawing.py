@@ -5,7 +5,7 @@ A group is a kind of example, or a kind of one corpus part (`code/plain`). Memor
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ _CHUNK = 1 << 16  # examples whose tokens are in memory at a time
 _ORDER = ("tiled", "plain", "packed")
 
 
+@runtime_checkable
 class Rows(Protocol):
     """Examples of one group, whose tokens are read when they are asked for."""
 

@@ -97,7 +97,7 @@ class GroupCounts:
         self._owed = owed
         return counts
 
-    def _deadline(self, phase: int, step: int, group: int, owed: int) -> float:
+    def _deadline(self, phase: int, step: int, group: int, owed: int) -> int | float:
         """The update after which the group is owed a whole example, if it gets none now."""
         missing, at = self._whole - owed, step + 1
         for number in range(phase, len(self._rates)):

@@ -220,7 +220,7 @@ def _fields_at(path: tuple[int | str, ...], title: str) -> set[str]:
         if isinstance(part, int) or not any(part in model.model_fields for model in models):
             continue  # a place in a list, or the free name of an arm
         models = [model for parent in models for model in _stages_in(parent.model_fields.get(part))]
-    return {name for model in models for name in model.model_fields}
+    return {field.alias or name for model in models for name, field in model.model_fields.items()}
 
 
 def _stages_in(field: Any) -> list[type[Stage]]:
