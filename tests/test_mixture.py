@@ -21,7 +21,7 @@ WEIGHTS = st.sampled_from([0, 1, 2, 3, 5, 0.1, 0.25, 13, 0.0123])
 def mixtures(draw):
     groups = [f"g{number}" for number in range(draw(st.integers(1, 6)))]
     begins = [0, *sorted(draw(st.sets(st.integers(1, 40), max_size=4)))]
-    weights = st.fixed_dictionaries({name: WEIGHTS for name in groups}).filter(lambda w: any(w.values()))
+    weights = st.fixed_dictionaries(dict.fromkeys(groups, WEIGHTS)).filter(lambda w: any(w.values()))
     return tuple(Phase(begin=begin, weights=draw(weights)) for begin in begins)
 
 
@@ -134,7 +134,11 @@ PARTS = {"parts": {"code": {"files": "a/*"}, "prose": {"files": "b/*"}}}
         (PARTS, [{"from": 5, "weights": {"code": 1}}], r"the first at 0; they begin at \[5\]"),
         (PARTS, [{"from": 0, "weights": {"code": 1}}] * 2, r"they begin at \[0, 0\]"),
         ({"files": "a"}, [{"from": 0, "weights": {"code": 1}}], "unknown group 'code'; allowed: plain, tiled"),
-        ({"files": "a"}, [{"form": 0, "weights": {"plain": 1}}], "unknown field .data.mixture.0.form. .* did you mean .from."),
+        (
+            {"files": "a"},
+            [{"form": 0, "weights": {"plain": 1}}],
+            "unknown field .data.mixture.0.form. .* did you mean .from.",
+        ),
     ],
 )
 def test_a_mistaken_mixture_is_named(corpus, mixture, message):

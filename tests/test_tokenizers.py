@@ -54,7 +54,9 @@ def test_every_token_begins_where_its_byte_offset_says():
 def test_offsets_of_other_tokenizers_are_their_own():
     """Lower-casing and dropped accents change lengths: the offsets the tokenizer reports are turned into bytes."""
     tokenizer = words()
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    )
     text = "Wört W1 日本 w2\nW65999"
     assert not is_byte_level(tokenizer)
     ids = np.array(tokenizer.encode(text).ids, dtype=np.uint32)

@@ -73,7 +73,7 @@ class PackedStream:
     def segments(self, window: int) -> Iterator[Segment]:
         """What of a window comes from which document, in order; end-of-text tokens belong to none."""
         begin, end = window * self._context, (window + 1) * self._context
-        for slot in range(int(self._locate(np.array(begin))[0]), len(self._documents)):
+        for slot in range(int(self._locate(np.array([begin]))[0][0]), len(self._documents)):
             first = max(begin, int(self._begins[slot]))
             last = min(end, int(self._begins[slot] + self._lengths[slot]))
             if self._begins[slot] >= end:
