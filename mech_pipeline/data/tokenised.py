@@ -12,7 +12,7 @@ from mech_pipeline.data.sharded import TokenArray
 from mech_pipeline.data.tokenizer import encode, token_dtype, token_lengths, vocabulary_size
 from mech_pipeline.progress import Report, ignore_progress
 
-_BATCH_CHARACTERS = 4_000_000  # encoded at a time; enough to occupy all cores
+_BATCH_CHARACTERS = 1_000_000  # encoded at a time; an encoding takes some hundred bytes a character
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,10 @@ def _encoded(
     emit: Callable[[str], None],
 ) -> Iterator[NDArray]:
     """Token ids of each document; their lengths are noted."""
-    progress = Progress(emit, f"tokenise {spec.run}", ceil(corpus_bytes(documents) / _MB), "MB")
-    for ids in encode_documents(tokenizer, documents, lambda done: progress(ceil(done / _MB))):
+    size = corpus_bytes(documents)
+    progress = Progress(emit, f"tokenise {spec.run}", ceil(size / _MB), "MB")
+    for ids in encode_documents(
+        tokenizer, documents, lambda done: progress(ceil(size / _MB) if done >= size else done // _MB)
+    ):
         lengths.append(len(ids))
         yield ids
