@@ -1,5 +1,6 @@
 """Resources: the store, and the folder of experiment files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -62,7 +63,7 @@ class ExperimentsResource(dg.ConfigurableResource):
         raise MechError(f"experiment {experiment.experiment!r} has no run {run!r}", f"its runs are {known}")
 
 
-def documents_of(spec: RunSpec) -> tuple[list[Document], str]:
+def documents_of(spec: RunSpec) -> tuple[Sequence[Document], str]:
     """The documents of a run's corpus and their SHA-256."""
     documents = read_corpus(spec.corpus)
     return documents, corpus_sha256(documents)

@@ -8,18 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mech_pipeline.data.corpora import Document, corpus_sha256, read_corpus
+from mech_pipeline.data.drawing import draw_pool
 from mech_pipeline.data.examples import (
     draw_plain,
-    draw_pool,
     draw_random_repeats,
     draw_tiled,
     example_ids,
     split_documents,
 )
 from mech_pipeline.data.order import examples_at_step
-from mech_pipeline.data.tokenizer import tokenise, train_tokenizer
+from mech_pipeline.data.tokenised import tokenise
+from mech_pipeline.data.tokenizer import train_tokenizer
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.data import Corpus
+from mech_pipeline.spec.data import Corpus, Data
 from mech_pipeline.spec.seeds import numpy_generator
 
 DOCUMENTS = [
@@ -101,10 +102,13 @@ def test_probe_documents_are_never_trained_on(corpus):
     held_out = split_documents(corpus, 0.3, numpy_generator(0, "h"))
     assert held_out.any()
     assert not held_out.all()
-    pool, ids = draw_pool(corpus, ~held_out, 60, 16, 0.5, (4, 8), "t", numpy_generator(0, "p"))
-    assert not held_out[pool.document].any()
-    assert len(set(ids)) == len(ids) == 60
-    assert (pool.period > 0).sum() == 30
+    data = Data(context=16, examples=60, plain=0.5, tiled=0.5, tile_tokens=(4, 8))
+    pool = draw_pool(corpus, ~held_out, data, [], "t")
+    assert not any(held_out[chunk.places.document].any() for chunk in pool.chunks(7))
+    ids = np.concatenate([chunk.ids for chunk in pool.chunks(7)])
+    assert len(set(ids.tolist())) == len(ids) == 60
+    assert sum((chunk.places.period > 0).sum() for chunk in pool.chunks(7)) == 30
+    assert example_ids(next(pool.chunks(7)).tokens(), "t") == [f"{number:016x}" for number in ids[:7].tolist()]
 
 
 def test_example_ids_are_hashes_of_content():
@@ -125,7 +129,7 @@ def test_asking_for_more_examples_than_there_are_is_named(corpus):
     allowed = np.zeros(len(DOCUMENTS), dtype=bool)
     allowed[0] = True
     with pytest.raises(MechError, match=r"distinct plain examples .* but 100000 are asked for"):
-        draw_pool(corpus, allowed, 100_000, 16, 0.0, (4, 8), "t", numpy_generator(0, "p"))
+        draw_pool(corpus, allowed, Data(context=16, examples=100_000, plain=1, tiled=0, tile_tokens=(4, 8)), [], "t")
 
 
 def test_files_are_read_in_order_with_their_paths(tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ def test_a_stack_gives_each_run_the_gradient_it_has_alone(make_trainer, architec
     for trainer, gradient, loss in zip(trainers, gradients, losses, strict=True):
         everyone = torch.zeros(len(trainer.pool), dtype=torch.float64)
         everyone[trainer.batch(0)] = weights[0]
-        alone, value = dataclasses.replace(trainer, weights=everyone).gradient(trainer.flat.vector, trainer.batch(0))
+        alone, value = dataclasses.replace(trainer, weights=everyone).gradient(trainer.flat.vector, trainer.batch(0), 0)
         assert torch.allclose(gradient, alone, rtol=1e-10, atol=1e-14)
         assert float(loss) == pytest.approx(value, rel=1e-12)
 

@@ -90,8 +90,9 @@ def _double_backward(trainer: Trainer, made: Update, u: Vector) -> tuple[Float[T
     directions = list(flat.named(u).values())
     scores, products = [], torch.zeros_like(u)
     for part in trainer.micro_batches(made.examples):
-        base = torch.ones(len(part), dtype=u.dtype, device=u.device)
-        weights = (base if trainer.weights is None else trainer.weights[part]).clone().requires_grad_()
+        given = trainer.weights_at(made.before.step, part)
+        base = torch.ones(len(part), dtype=u.dtype, device=u.device) if given is None else given
+        weights = base.clone().requires_grad_()
         losses = example_losses(flat.model, trainer.tokens(part))
         loss = (weights * losses).mean() / trainer.training.micro_batches
         gradients = torch.autograd.grad(loss, flat.parameters, create_graph=True)

@@ -1,97 +1,129 @@
-"""Corpora: real text with its provenance. Each reader returns documents in a fixed order.
+"""Corpora: real text with its provenance. Each reader gives documents in a fixed order.
 
 Sources: the running Python's standard library (about 10 MB, on every machine), text files by glob, and Hugging Face
-datasets by hub name or from a folder written with `save_to_disk`.
+datasets by hub name or from a folder written with `save_to_disk`. A corpus may have several named parts.
 """
 
 import glob
-import hashlib
 import sys
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from mech_pipeline.data.documents import Document, Documents, Reader, corpus_sha256
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.data import Corpus
+from mech_pipeline.spec.data import Corpus, Source
 
+__all__ = ["Document", "Documents", "corpus_sha256", "read_corpus"]
 _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+_ROWS = 1_000  # rows of a dataset read at a time
 
 
-@dataclass(frozen=True)
-class Document:
-    """One document: which corpus it is from, its path or index there, and its text."""
-
-    source: str
-    name: str
-    text: str
-
-
-def read_corpus(spec: Corpus) -> list[Document]:
-    """All non-empty documents of a corpus, in a fixed order.
+def read_corpus(spec: Corpus) -> Documents:
+    """All non-empty documents of a corpus, in a fixed order; reads everything once, keeps nothing in memory.
 
     Raises:
         MechError: nothing is found, or a file is not UTF-8 text.
     """
-    if spec.python_stdlib:
-        documents = _read_python_stdlib()
-    elif spec.files is not None:
-        documents = _read_files(spec.files)
-    else:
-        documents = _read_dataset(spec)
-    documents = [document for document in documents if document.text.strip()]
-    if not documents:
-        raise MechError(f"the corpus is empty: {_describe(spec)} has no text", "name files or a dataset that hold text")
-    return documents
+    parts: dict[str, Source] = spec.parts or {"": spec}
+    described = [f"part {name} of the corpus" if name else "the corpus" for name in parts]
+
+    def check(number: int, kept: int) -> None:
+        if kept == 0:
+            source = list(parts.values())[number]
+            raise MechError(
+                f"{described[number]} is empty: {_describe(source)} has no text",
+                "name files or a dataset that hold text",
+            )
+
+    return Documents([_reader(source, name) for name, source in parts.items()], check)
 
 
-def corpus_sha256(documents: list[Document]) -> str:
-    """SHA-256 of names and contents, in order."""
-    digest = hashlib.sha256()
-    for document in documents:
-        text = document.text.encode()
-        digest.update(f"{document.source}\0{document.name}\0{len(text)}\0".encode())
-        digest.update(text)
-    return digest.hexdigest()
-
-
-def _describe(spec: Corpus) -> str:
+def _describe(spec: Source) -> str:
     return "the standard library" if spec.python_stdlib else spec.files or f"dataset {spec.dataset}"
 
 
-def _read_python_stdlib() -> list[Document]:
+def _reader(spec: Source, part: str) -> Reader:
+    if spec.python_stdlib:
+        return _python_stdlib(part)
+    if spec.files is not None:
+        return _files(spec.files, part)
+    return _dataset(spec, part)
+
+
+@dataclass(frozen=True)
+class _TextFiles:
+    """Text files: names as they are reported, relative to a folder."""
+
+    source: str
+    folder: Path
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Document]:
+        return (self.read(index) for index in range(len(self.names)))
+
+    def read(self, index: int) -> Document:
+        name = self.names[index]
+        try:
+            return Document(self.source, name, (self.folder / name).read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise MechError(
+                f"corpus file {name} is not UTF-8 text: {error.reason}", "convert it, or narrow `files`"
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A text column of a Hugging Face dataset, which memory-maps its files."""
+
+    source: str
+    table: Any
+    column: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[Document]:
+        index = 0
+        for rows in self.table.select_columns([self.column]).iter(batch_size=_ROWS):
+            for text in rows[self.column]:
+                yield Document(self.source, f"row {index}", str(text))
+                index += 1
+
+    def read(self, index: int) -> Document:
+        return Document(self.source, f"row {index}", str(self.table[index][self.column]))
+
+
+def _python_stdlib(part: str) -> _TextFiles:
     """Tests are left out because some distributions ship without them, `_sysconfigdata` because it names the machine."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    source = f"python-{sys.version_info.major}.{sys.version_info.minor}-stdlib"
-    documents = []
+    names = []
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
         if _NOT_LIBRARY & set(relative.parts) or path.name.startswith("_sysconfigdata"):
             continue
         try:
-            documents.append(Document(source, relative.as_posix(), path.read_text(encoding="utf-8")))
+            path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue  # a handful of files in other encodings; skipping them keeps the corpus plain UTF-8
-    return documents
+        names.append(relative.as_posix())
+    return _TextFiles(part or f"python-{sys.version_info.major}.{sys.version_info.minor}-stdlib", root, names)
 
 
-def _read_files(pattern: str) -> list[Document]:
-    documents = []
-    for name in sorted(glob.glob(pattern, recursive=True)):
-        path = Path(name)
-        if not path.is_file():
-            continue
-        try:
-            documents.append(Document("files", name, path.read_text(encoding="utf-8")))
-        except UnicodeDecodeError as error:
-            raise MechError(
-                f"corpus file {name} is not UTF-8 text: {error.reason}", "convert it, or narrow `files`"
-            ) from error
-    if not documents:
-        raise MechError(f"the corpus is empty: no file matches {pattern!r} in {Path.cwd()}", "check `corpus.files`")
-    return documents
+def _files(pattern: str, part: str) -> _TextFiles:
+    names = [name for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]
+    if not names:
+        what = f"part {part} of the corpus" if part else "the corpus"
+        raise MechError(f"{what} is empty: no file matches {pattern!r} in {Path.cwd()}", "check `corpus.files`")
+    return _TextFiles(part or "files", Path.cwd(), names)
 
 
-def _read_dataset(spec: Corpus) -> list[Document]:
+def _dataset(spec: Source, part: str) -> _Rows:
     import datasets
 
     assert spec.dataset is not None, "the corpus model allows exactly one source"
@@ -111,4 +143,4 @@ def _read_dataset(spec: Corpus) -> list[Document]:
             f"dataset {spec.dataset!r} has no column {spec.column!r}",
             f"set `corpus.column` to one of {', '.join(table.column_names)}",
         )
-    return [Document(spec.dataset, f"row {index}", str(text)) for index, text in enumerate(table[spec.column])]
+    return _Rows(part or spec.dataset, table, spec.column)

@@ -3,6 +3,7 @@
 plain: `context` consecutive tokens of one document.
 tiled: a snippet of p tokens (p uniform in `tile_tokens`) repeated to fill the context; the random period p keeps
 "attend to i − p" from being a solution, so that only induction predicts the repetition.
+packed: a window of whole documents one after another (`packing.py`).
 """
 
 import hashlib
@@ -11,10 +12,34 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mech_pipeline.data.tokenizer import TokenisedCorpus
+from mech_pipeline.data.tokenised import TokenisedCorpus
 from mech_pipeline.errors import MechError
 
-_ROUNDS = 20
+
+@dataclass(frozen=True)
+class Places:
+    """Where plain and tiled examples lie, row by row, before any token is read.
+
+    Attributes:
+        period: snippet length of tiled examples, 0 for plain ones.
+        document: index into the corpus' documents.
+        start: first token inside the document.
+    """
+
+    period: NDArray[np.int32]
+    document: NDArray[np.int32]
+    start: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.period)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> "Places":
+        return Places(self.period[rows], self.document[rows], self.start[rows])
+
+    def tokens(self, corpus: TokenisedCorpus, context: int) -> NDArray[np.int32]:
+        """The examples themselves, [example, token]."""
+        within = np.arange(context)[None, :] % np.where(self.period, self.period, context)[:, None]
+        return corpus.tokens[(corpus.starts[self.document] + self.start)[:, None] + within].astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -39,31 +64,70 @@ class Examples:
 
 def example_ids(tokens: NDArray[np.int32], tokenizer_sha256: str) -> list[str]:
     """First 16 hex characters of SHA-256(tokenizer, token ids): equal sequences have equal ids in every run."""
+    return id_names(example_numbers(tokens, tokenizer_sha256))
+
+
+def example_numbers(tokens: NDArray[np.int32], tokenizer_sha256: str) -> NDArray[np.uint64]:
+    """The ids as numbers, which take an eighth of the memory."""
     prefix = hashlib.sha256(tokenizer_sha256.encode())
-    ids = []
+    heads = []
     for row in np.ascontiguousarray(tokens, dtype="<i4"):
         digest = prefix.copy()
         digest.update(row.tobytes())
-        ids.append(digest.hexdigest()[:16])
-    return ids
+        heads.append(digest.digest()[:8])
+    return np.frombuffer(b"".join(heads), dtype=">u8").astype(np.uint64)
 
 
-def split_documents(corpus: TokenisedCorpus, held_out: float, generator: np.random.Generator) -> NDArray[np.bool_]:
-    """Which documents are kept for probes: a random set that holds at least `held_out` of all tokens."""
-    order = generator.permutation(len(corpus.documents))
-    tokens_before = np.cumsum(corpus.lengths()[order]) - corpus.lengths()[order]
+def id_names(numbers: NDArray[np.uint64]) -> list[str]:
+    """Ids as they stand in tables."""
+    return [f"{number:016x}" for number in numbers.tolist()]
+
+
+def split_documents(
+    corpus: TokenisedCorpus,
+    held_out: float,
+    generator: np.random.Generator,
+    among: NDArray[np.int64] | None = None,
+) -> NDArray[np.bool_]:
+    """Which documents are kept for probes: a random set that holds at least `held_out` of all tokens.
+
+    Args:
+        among: the documents to choose from; default all. The answer is about these.
+    """
+    lengths = corpus.lengths() if among is None else corpus.lengths()[among]
+    order = generator.permutation(len(lengths))
+    tokens_before = np.cumsum(lengths[order]) - lengths[order]
     mask = np.zeros(len(order), dtype=bool)
-    mask[order[tokens_before < held_out * corpus.lengths().sum()]] = True
+    mask[order[tokens_before < held_out * lengths.sum()]] = True
     return mask
+
+
+def plain_places(
+    corpus: TokenisedCorpus, allowed: NDArray[np.bool_], count: int, context: int, generator: np.random.Generator
+) -> Places:
+    """`count` windows of consecutive text, uniform over all places where one fits."""
+    document, start = _draw_places(corpus, allowed, np.full(count, context), generator)
+    return Places(np.zeros(count, dtype=np.int32), document.astype(np.int32), start)
+
+
+def tiled_places(
+    corpus: TokenisedCorpus,
+    allowed: NDArray[np.bool_],
+    count: int,
+    periods: tuple[int, int],
+    generator: np.random.Generator,
+) -> Places:
+    """`count` snippets of random length, uniform over all places where one fits."""
+    period = generator.integers(periods[0], periods[1] + 1, size=count)
+    document, start = _draw_places(corpus, allowed, period, generator)
+    return Places(period.astype(np.int32), document.astype(np.int32), start)
 
 
 def draw_plain(
     corpus: TokenisedCorpus, allowed: NDArray[np.bool_], count: int, context: int, generator: np.random.Generator
 ) -> Examples:
-    """`count` windows of consecutive text, uniform over all places where one fits."""
-    document, start = _draw_places(corpus, allowed, np.full(count, context), generator)
-    tokens = corpus.tokens[(corpus.starts[document] + start)[:, None] + np.arange(context)].astype(np.int32)
-    return Examples(tokens, np.zeros(count, dtype=np.int32), document.astype(np.int32), start)
+    """`count` windows of consecutive text."""
+    return _examples(corpus, plain_places(corpus, allowed, count, context, generator), context)
 
 
 def draw_tiled(
@@ -75,11 +139,11 @@ def draw_tiled(
     generator: np.random.Generator,
 ) -> Examples:
     """`count` snippets, each repeated to fill the context."""
-    period = generator.integers(periods[0], periods[1] + 1, size=count)
-    document, start = _draw_places(corpus, allowed, period, generator)
-    place = np.arange(context)[None, :] % period[:, None]
-    tokens = corpus.tokens[(corpus.starts[document] + start)[:, None] + place].astype(np.int32)
-    return Examples(tokens, period.astype(np.int32), document.astype(np.int32), start)
+    return _examples(corpus, tiled_places(corpus, allowed, count, periods, generator), context)
+
+
+def _examples(corpus: TokenisedCorpus, places: Places, context: int) -> Examples:
+    return Examples(places.tokens(corpus, context), places.period, places.document, places.start)
 
 
 def draw_random_repeats(vocabulary: int, count: int, context: int, generator: np.random.Generator) -> Examples:
@@ -95,58 +159,6 @@ def draw_random_repeats(vocabulary: int, count: int, context: int, generator: np
         rows.append(np.resize(segment, context))
     nowhere = np.full(count, -1, dtype=np.int32)
     return Examples(np.array(rows, dtype=np.int32), period.astype(np.int32), nowhere, nowhere.astype(np.int64))
-
-
-def draw_pool(
-    corpus: TokenisedCorpus,
-    allowed: NDArray[np.bool_],
-    count: int,
-    context: int,
-    tiled: float,
-    periods: tuple[int, int],
-    tokenizer_sha256: str,
-    generator: np.random.Generator,
-) -> tuple[Examples, list[str]]:
-    """A pool of distinct examples with the given share of tiled ones, and their ids.
-
-    Raises:
-        MechError: the corpus does not hold that many distinct examples.
-    """
-    wanted = {"tiled": round(count * tiled)}
-    wanted["plain"] = count - wanted["tiled"]
-    parts: list[Examples] = []
-    ids: list[str] = []
-    seen: set[str] = set()
-    for kind, number in wanted.items():
-        kept = 0
-        for _ in range(_ROUNDS if number else 0):
-            draw = (
-                draw_tiled(corpus, allowed, number - kept, context, periods, generator)
-                if kind == "tiled"
-                else draw_plain(corpus, allowed, number - kept, context, generator)
-            )
-            fresh = []
-            for row, name in enumerate(example_ids(draw.tokens, tokenizer_sha256)):
-                if name not in seen:
-                    seen.add(name)
-                    ids.append(name)
-                    fresh.append(row)
-            parts.append(_rows(draw, np.array(fresh, dtype=np.int64)))
-            kept += len(fresh)
-            if kept == number:
-                break
-        if kept < number:
-            raise MechError(
-                f"the corpus holds only about {kept} distinct {kind} examples of {context} tokens, but {number} are asked for",
-                "lower data.examples or data.context, or add text",
-            )
-    return Examples(
-        *(np.concatenate([getattr(p, f) for p in parts]) for f in ("tokens", "period", "document", "start"))
-    ), ids
-
-
-def _rows(examples: Examples, index: NDArray[np.int64]) -> Examples:
-    return Examples(examples.tokens[index], examples.period[index], examples.document[index], examples.start[index])
 
 
 def _draw_places(

@@ -1,19 +1,29 @@
-"""Byte-level BPE, trained on the corpus itself, and a tokenised corpus that knows where every token came from.
+"""Byte-level BPE, trained on the corpus itself, and what has to be known of any tokenizer.
 
-Byte-level means every character of a token stands for one byte, so byte offsets follow from token lengths alone.
+In a byte-level tokenizer every character of a token stands for one byte, so byte offsets follow from token lengths.
+Where lengths do not add up to the text (other kinds, normalisation), the offsets that the tokenizer reports are used.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mech_pipeline.data.corpora import Document
+from mech_pipeline.data.documents import Document
+from mech_pipeline.spec.fingerprint import fingerprint
+
+SMALL_VOCABULARY = 1 << 16
+"""Up to this size a token fits into 16 bits."""
 
 
-def train_tokenizer(documents: list[Document], vocabulary: int) -> Tokenizer:
-    """Trains a byte-level BPE with at most `vocabulary` tokens, the 256 bytes included."""
+def train_tokenizer(documents: Iterable[Document], vocabulary: int, end_of_text: str | None = None) -> Tokenizer:
+    """Trains a byte-level BPE with at most `vocabulary` tokens, the 256 bytes included.
+
+    Args:
+        end_of_text: added as one token more, so that all other ids are those of a tokenizer without it.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -24,42 +34,73 @@ def train_tokenizer(documents: list[Document], vocabulary: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator((document.text for document in documents), trainer)
+    if end_of_text is not None:
+        tokenizer.add_special_tokens([end_of_text])
+    return as_used(tokenizer)
+
+
+def as_used(tokenizer: Tokenizer) -> Tokenizer:
+    """Sets what a file may leave otherwise: whole documents, and special tokens only where we put them."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a document is text
     return tokenizer
 
 
-@dataclass(frozen=True)
-class TokenisedCorpus:
-    """All documents as one token array.
-
-    Attributes:
-        tokens: token ids of all documents, one after the other.
-        starts: first token of each document; one more entry holds the total.
-        token_bytes: length in bytes of each vocabulary entry.
-    """
-
-    documents: list[Document]
-    tokens: NDArray[np.uint16]
-    starts: NDArray[np.int64]
-    token_bytes: NDArray[np.int64]
-
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens per document."""
-        return np.diff(self.starts)
-
-    def byte_offset(self, document: int, start: int) -> int:
-        """Where token `start` (counted inside the document) begins, in bytes."""
-        begin = self.starts[document]
-        return int(self.token_bytes[self.tokens[begin : begin + start]].sum())
+def open_tokenizer(text: str) -> Tokenizer:
+    """A tokenizer from its own JSON."""
+    return as_used(Tokenizer.from_str(text))
 
 
-def tokenise(tokenizer: Tokenizer, documents: list[Document]) -> TokenisedCorpus:
-    """Encodes every document; nothing is added between documents, since examples never cross them."""
-    encoded = [np.array(e.ids, dtype=np.uint16) for e in tokenizer.encode_batch([d.text for d in documents])]
-    starts = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])]).astype(np.int64)
-    return TokenisedCorpus(documents, np.concatenate(encoded), starts, token_lengths(tokenizer))
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """Largest token id + 1: what a model's embedding needs, also where ids have gaps."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def token_dtype(vocabulary: int) -> type[np.unsignedinteger]:
+    """The smallest type that holds every token id."""
+    return np.uint16 if vocabulary <= SMALL_VOCABULARY else np.uint32
+
+
+def tokenizer_identity(tokenizer: Tokenizer) -> str:
+    """SHA-256 of the vocabulary: the tokenizer's own JSON changes its layout with its library's version."""
+    return fingerprint("tokenizer", sorted(tokenizer.get_vocab().items()))
 
 
 def token_lengths(tokenizer: Tokenizer) -> NDArray[np.int64]:
-    """Length in bytes of each vocabulary entry."""
-    size = tokenizer.get_vocab_size()
+    """Length in bytes of each vocabulary entry of a byte-level tokenizer."""
+    size = vocabulary_size(tokenizer)
     return np.array([len(tokenizer.id_to_token(index) or "") for index in range(size)], dtype=np.int64)
+
+
+def is_byte_level(tokenizer: Tokenizer) -> bool:
+    """Whether token characters stand for bytes and nothing rewrites the text before."""
+    described = json.loads(tokenizer.to_str())
+    first = described["pre_tokenizer"] or {}
+    steps = first.get("pretokenizers", [first])
+    return described["normalizer"] is None and any(
+        step.get("type") == "ByteLevel" and not step["add_prefix_space"] for step in steps
+    )
+
+
+def byte_offsets(
+    tokenizer: Tokenizer, text: str, tokens: NDArray[np.unsignedinteger], lengths: NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    """Where each token of a document begins, in bytes of its UTF-8 text.
+
+    Args:
+        lengths: `token_lengths` of a byte-level tokenizer; none for others.
+    """
+    if lengths is not None:
+        ends = np.cumsum(lengths[tokens])
+        if ends.size and ends[-1] == len(text.encode()):
+            return ends - lengths[tokens]
+    begins = [begin for begin, _ in tokenizer.encode(text, add_special_tokens=False).offsets]
+    points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    sizes = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
+    return (np.cumsum(sizes) - sizes)[np.minimum(begins, len(points) - 1)]
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], dtype: type[np.unsignedinteger]) -> list[NDArray]:
+    """Token ids of each text; nothing is added."""
+    return [np.array(e.ids, dtype=dtype) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]

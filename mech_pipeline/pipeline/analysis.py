@@ -57,6 +57,8 @@ def wanted(run: OpenRun, table: str, steps: Iterable[int]) -> dict[Cell, str]:
                 cells[step, name] = fingerprint("gradient", GRADIENTS_VERSION, name, version, state, probe, spec.model)
             if spec.gradients:
                 batch = [run.artifacts["pool"], spec.seed, spec.training.batch]
+                batch += [spec.data.mixture] if spec.data.mixture else []
+                batch += [run.artifacts["weights"]] if spec.data.weights is not None else []
                 cells[step, BATCH] = fingerprint("gradient", GRADIENTS_VERSION, BATCH, state, batch, spec.model)
     return cells
 
@@ -193,7 +195,10 @@ class Analyser:
     def _gradient(self, step: int, name: str) -> Vector:
         trainer = self.run.trainer
         if name == BATCH:
-            return trainer.flat.gradient(example_losses(trainer.flat.model, trainer.pool[trainer.batch(step)]).mean())
+            examples = trainer.batch(step)
+            losses = example_losses(trainer.flat.model, trainer.pool[examples])
+            weights = trainer.weights_at(step, examples)
+            return trainer.flat.gradient((losses if weights is None else losses * weights).mean())
         return trainer.flat.gradient(MECHANISMS[name].value(trainer.flat.model, self.run.tokens.probe))
 
     def _keep_gradients(self, step: int, tensors: dict[str, Vector]) -> None:

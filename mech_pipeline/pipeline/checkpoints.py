@@ -17,8 +17,11 @@ def artifact_versions(store: Store, run: str) -> dict[str, str]:
 
 def training_fingerprint(store: Store, spec: RunSpec) -> str | None:
     """What every checkpoint of the run is made from; none while its tokens are not made."""
-    pool = artifact_versions(store, spec.run).get("pool")
-    return None if pool is None else fingerprint("training", TRAINING_VERSION, spec.training_slice(), pool)
+    versions = artifact_versions(store, spec.run)
+    names = ["pool"] if spec.data.weights is None else ["pool", "weights"]
+    if not set(names) <= set(versions):
+        return None
+    return fingerprint("training", TRAINING_VERSION, spec.training_slice(), *(versions[name] for name in names))
 
 
 def checkpoint_fingerprint(training: str, step: int) -> str:

@@ -23,7 +23,7 @@ def ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, i
 def _ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, int]:
     row = stored_versions(store, "runs", spec.run).get((-1, ""))
     stale_row = row is None or row.input_fingerprint != run_row_fingerprint(spec, corpus_sha256)
-    missing_tokens = outdated(stored_versions(store, "tokens", spec.run), tokens.wanted(spec, corpus_sha256))
+    missing_tokens = tokens.missing_tokens(store, spec, corpus_sha256)
     if stale_row or missing_tokens:
         return {"spec": int(stale_row) + len(missing_tokens)}
     missing = training.missing_checkpoints(store, spec)

@@ -5,6 +5,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from mech_pipeline.attribution.components import Components, components_of
+from mech_pipeline.data.order import Order
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.checkpoints import (
     artifact_versions,
@@ -79,7 +80,17 @@ class OpenRun:
             spec.run,
             ranks=self.ranks,
             together=self.together,
+            order=self._order(),
+            example_weights=tokens.weights,
         )
+
+    def _order(self) -> Order | None:
+        """The order of a mixture; without one, the trainer's own."""
+        mixture = self.spec.data.mixture
+        if not mixture:
+            return None
+        groups = self.tokens.stored.members(list(dict.fromkeys(name for phase in mixture for name in phase.weights)))
+        return Order(self.spec.seed, groups, mixture, self.spec.training.batch)
 
     @cached_property
     def components(self) -> Components:

@@ -1,7 +1,8 @@
-"""Tokens: corpus → tokenizer → token shard → pool of examples and probe, all content-addressed and shared by runs."""
+"""Tokens: corpus → tokenizer → token shards → pool of examples and probe, all content-addressed and shared by runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,24 +13,33 @@ from safetensors.numpy import save as save_arrays
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mech_pipeline.data import corpora
 from mech_pipeline.data import examples as drawing
-from mech_pipeline.data.corpora import Document
-from mech_pipeline.data.examples import Examples
-from mech_pipeline.data.tokenizer import TokenisedCorpus, token_lengths, tokenise, train_tokenizer
-from mech_pipeline.errors import MechError
+from mech_pipeline.data.documents import Document, corpus_bytes, corpus_sha256
+from mech_pipeline.data.drawing import draw_pool
+from mech_pipeline.data.example_weights import ExampleWeights, read_weights
+from mech_pipeline.data.pool import Pool
+from mech_pipeline.data.tokenizer import open_tokenizer, tokenizer_identity, vocabulary_size
 from mech_pipeline.mechanisms.probe import Probe, Sequences
+from mech_pipeline.pipeline.artifacts import (
+    AGAIN,
+    CODE_VERSION,
+    Artifact,
+    incomplete_artifacts,
+    read_artifact,
+    shared_artifacts,
+    write_artifact,
+)
+from mech_pipeline.pipeline.example_rows import write_examples
+from mech_pipeline.pipeline.token_corpus import HeldTokens, make_tokenizer, open_corpus, tokenise_corpus
+from mech_pipeline.pipeline.token_pool import StoredPool, open_pool, store_pool
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.spec.seeds import numpy_generator
-from mech_pipeline.store.blobs import Blob
-from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.store import Store
 
-CODE_VERSION = "1"
-_AGAIN = "`mech verify --repair`, then `mech run` the experiment: tokens are made again, nothing else"
-ARTIFACTS = ("tokenizer", "corpus", "pool", "probe")
+__all__ = ["CODE_VERSION", "Tokens", "load_tokens", "missing_tokens", "prepare_tokens", "wanted"]
+_WEIGHTS = (-1, "weights")
 
 
 @dataclass(frozen=True)
@@ -38,13 +48,20 @@ class Tokens:
 
     Attributes:
         pool: token ids of all training examples.
-        example_ids: their ids.
+        stored: the pool's other columns.
+        weights: of single examples, if there are any.
     """
 
-    pool: Int[Tensor, "example token"]
-    example_ids: np.ndarray
+    pool: Pool
+    stored: StoredPool
     probe: Probe
     vocabulary: int
+    weights: ExampleWeights | None
+
+    @cached_property
+    def example_ids(self) -> np.ndarray:
+        """Ids of the pool's examples, as text; 64 bytes of memory each."""
+        return np.array(drawing.id_names(_all(self.stored)))
 
 
 def wanted(spec: RunSpec, corpus_sha256: str) -> dict[Cell, str]:
@@ -53,48 +70,50 @@ def wanted(spec: RunSpec, corpus_sha256: str) -> dict[Cell, str]:
     tokenised = fingerprint(
         "tokens", CODE_VERSION, spec.corpus, corpus_sha256, spec.tokenizer, data.held_out, data.seed
     )
-    return {
+    cells = {
         (-1, "tokenizer"): fingerprint(tokenised, "tokenizer"),
         (-1, "corpus"): fingerprint(tokenised, "corpus"),
-        (-1, "pool"): fingerprint(tokenised, "pool", data),
+        (-1, "pool"): fingerprint(tokenised, "pool", data.pool_slice()),
         (-1, "probe"): fingerprint(tokenised, "probe", data.context, data.tile_tokens, spec.probe),
     }
+    if data.weights is not None:
+        cells[_WEIGHTS] = fingerprint("weights", CODE_VERSION, data.weights_sha256, cells[-1, "pool"])
+    return cells
+
+
+def missing_tokens(store: Store, spec: RunSpec, corpus_sha256: str) -> list[Cell]:
+    """Artifacts that are not current, or have lost a shard."""
+    cells = wanted(spec, corpus_sha256)
+    lost = incomplete_artifacts(store, spec.run)
+    stale = outdated(stored_versions(store, "tokens", spec.run), cells)
+    return sorted({*stale, *(cell for cell in cells if cell[1] in lost)})
 
 
 def prepare_tokens(
-    store: Store, spec: RunSpec, documents: list[Document], emit: Callable[[str], None] = lambda line: None
+    store: Store, spec: RunSpec, documents: Sequence[Document], emit: Callable[[str], None] = lambda line: None
 ) -> int:
     """Makes what is missing of a run's tokens; returns how many artifacts were not current.
 
     Artifacts that another run of the store has already are shared, not made again.
+
+    Raises:
+        MechError: the corpus does not hold what is asked for, or the weights file is wrong.
     """
-    sha256 = corpora.corpus_sha256(documents)
+    sha256 = corpus_sha256(documents)
     fingerprints = wanted(spec, sha256)
-    missing = outdated(stored_versions(store, "tokens", spec.run), fingerprints)
+    missing = missing_tokens(store, spec, sha256)
     if not missing:
         return 0
-    shared = _shared(store, list(fingerprints.values()))
-    made: dict[str, tuple[Blob, int]] = {}
-    if any(fingerprints[cell] not in shared for cell in missing):
-        kept = {item: shared[value][0] for (_, item), value in fingerprints.items() if value in shared}
-        made = _make(store, spec, documents, kept, emit)
-    for cell in missing:
-        blob, count = made[cell[1]] if cell[1] in made else shared[fingerprints[cell]]
-        store.write(
-            "tokens",
-            {
-                "run": [spec.run],
-                "artifact": [cell[1]],
-                "rows": [count],
-                "uri": [blob.uri],
-                "bytes": [blob.bytes],
-                "sha256": [blob.sha256],
-                "input_fingerprint": [fingerprints[cell]],
-                "data_version": [blob.sha256],
-            },
-            replace={"run": [spec.run], "artifact": [cell[1]]},
-            code_version=CODE_VERSION,
-        )
+    shared = shared_artifacts(store, fingerprints.values())
+    found = {cell[1]: shared[value] for cell, value in fingerprints.items() if value in shared}
+    drawn = [cell for cell in missing if cell != _WEIGHTS]
+    if any(cell[1] not in found for cell in drawn):
+        found |= _Maker(store, spec, documents, fingerprints, found, emit).make()
+    for cell in drawn:
+        write_artifact(store, spec.run, cell[1], found[cell[1]], fingerprints[cell])
+    if _WEIGHTS in missing:
+        artifact = found.get("weights") or _make_weights(store, spec)
+        write_artifact(store, spec.run, "weights", artifact, fingerprints[_WEIGHTS])
     return len(missing)
 
 
@@ -104,163 +123,117 @@ def load_tokens(store: Store, spec: RunSpec) -> Tokens:
     Raises:
         MechError: they were not made, or a file is missing or corrupt.
     """
-    arrays = {name: load_arrays(_read(store, spec.run, name)) for name in ("pool", "probe")}
-    probe = arrays["probe"]
+    probe = _arrays(store, spec.run, "probe")
 
     def sequences(kind: str) -> Sequences:
-        tokens, period = probe[f"{kind}.tokens"], probe[f"{kind}.period"]
-        return Sequences(torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(period.astype(np.int64)))
+        return Sequences(_int64(probe[f"{kind}.tokens"]), _int64(probe[f"{kind}.period"]))
 
+    stored = _stored_pool(store, spec.run)
     return Tokens(
-        pool=torch.from_numpy(arrays["pool"]["tokens"].astype(np.int64)),
-        example_ids=np.array([f"{number:016x}" for number in arrays["pool"]["example_id"]]),
+        pool=Pool(stored.tokens),
+        stored=stored,
         probe=Probe(sequences("tiled"), sequences("random")),
         vocabulary=int(probe["vocabulary"][0]),
+        weights=None if spec.data.weights is None else ExampleWeights(**_arrays(store, spec.run, "weights")),
     )
 
 
-def _read(store: Store, run: str, artifact: str) -> bytes:
-    with connect(store.root, ["tokens"]) as connection:
-        rows = connection.execute(
-            "select uri, bytes, sha256 from tokens where run = ? and artifact = ?", [run, artifact]
-        ).fetchall()
-    if not rows:
-        raise MechError(f"run {run} has no {artifact}", "materialize `tokens` for it, or `mech run` its experiment")
-    return store.get_blob(Blob(*rows[0]), f"{artifact} of run {run}", _AGAIN)
+def _int64(array: NDArray) -> Int[Tensor, "..."]:
+    return torch.from_numpy(array.astype(np.int64))
 
 
-def _shared(store: Store, fingerprints: list[str]) -> dict[str, tuple[Blob, int]]:
-    with connect(store.root, ["tokens"]) as connection:
-        rows = connection.execute(
-            "select input_fingerprint, uri, bytes, sha256, rows from tokens where list_contains(?, input_fingerprint)",
-            [fingerprints],
-        ).fetchall()
-    found = {row[0]: (Blob(*row[1:4]), row[4]) for row in rows}
-    return {made_from: kept for made_from, kept in found.items() if store.has_blob(kept[0])}
+def _arrays(store: Store, run: str, name: str) -> dict[str, NDArray]:
+    return load_arrays(store.get_blob(read_artifact(store, run, name).blob, f"{name} of run {run}", AGAIN))
 
 
-def _kept_tokenisation(
-    store: Store, documents: list[Document], kept: dict[str, Blob]
-) -> tuple[Tokenizer, TokenisedCorpus, NDArray[np.bool_]]:
-    """Tokenizer, tokenised corpus and held-out documents as an earlier run made them."""
-    tokenizer = Tokenizer.from_str(store.get_blob(kept["tokenizer"], "tokenizer", _AGAIN).decode())
-    arrays = load_arrays(store.get_blob(kept["corpus"], "tokenised corpus", _AGAIN))
-    corpus = TokenisedCorpus(documents, arrays["tokens"], arrays["starts"], token_lengths(tokenizer))
-    return tokenizer, corpus, arrays["held_out"].astype(bool)
+def _stored_pool(store: Store, run: str) -> StoredPool:
+    return open_pool(store, read_artifact(store, run, "pool"), f"pool of run {run}")
 
 
-def _make(
-    store: Store, spec: RunSpec, documents: list[Document], kept: dict[str, Blob], emit: Callable[[str], None]
-) -> dict[str, tuple[Blob, int]]:
-    """All four artifacts of a run, and the rows of `examples`; `kept` are artifacts that are there already."""
-    data, seed = spec.data, spec.data.seed
-    if {"tokenizer", "corpus"} <= set(kept):
-        tokenizer, corpus, held_out = _kept_tokenisation(store, documents, kept)
-    else:
-        emit(
-            f"tokens: {len(documents)} documents, {sum(len(d.text) for d in documents) / 1e6:.1f} MB; training the tokenizer"
+def _all(pool: StoredPool) -> NDArray[np.uint64]:
+    return pool.ids[np.arange(len(pool.ids))]
+
+
+def _make_weights(store: Store, spec: RunSpec) -> Artifact:
+    """The weights file with its ids turned into places in the pool."""
+    name, sha256 = spec.data.weights, spec.data.weights_sha256
+    assert name is not None, "asked for only if the spec names a file"
+    assert sha256 is not None, "filled in when the experiment is read"
+    weights = read_weights(name, sha256, _all(_stored_pool(store, spec.run)))
+    content = save_arrays({k: getattr(weights, k) for k in ("example", "weight", "first", "last")})
+    return Artifact(store.put_blob("tokens", "weights.safetensors", content), len(weights.example))
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the artifacts of a run that are not there, and the rows of `examples`.
+
+    Attributes:
+        kept: artifacts that are there already.
+    """
+
+    store: Store
+    spec: RunSpec
+    documents: Sequence[Document]
+    fingerprints: dict[Cell, str]
+    kept: dict[str, Artifact]
+    emit: Callable[[str], None]
+
+    def make(self) -> dict[str, Artifact]:
+        """The artifacts that were made."""
+        tokenizer, held = self._tokenised()
+        vocabulary, data = vocabulary_size(tokenizer), self.spec.data
+        self.emit(
+            f"tokens: {len(held.corpus.tokens):,} tokens, vocabulary {vocabulary}; drawing {data.examples:,} examples"
         )
-        tokenizer, corpus, held_out = _tokenise(spec, documents)
-    tokenizer_json = tokenizer.to_str().encode()
-    vocabulary = tokenizer.get_vocab_size()
-    emit(f"tokens: {len(corpus.tokens):,} tokens, vocabulary {vocabulary}; drawing {data.examples:,} examples")
-    # The tokenizer's own hash would change with its library's JSON layout; the vocabulary names the ids.
-    identity = fingerprint("tokenizer", sorted(tokenizer.get_vocab().items()))
-    pool, ids = drawing.draw_pool(
-        corpus,
-        ~held_out,
-        data.examples,
-        data.context,
-        data.tiled,
-        data.tile_tokens,
-        identity,
-        numpy_generator(seed, "pool"),
-    )
-    generator = numpy_generator(spec.probe.seed, "probe")
-    tiled = drawing.draw_tiled(corpus, held_out, spec.probe.tiled_examples, data.context, data.tile_tokens, generator)
-    random = drawing.draw_random_repeats(vocabulary, spec.probe.random_examples, data.context, generator)
-    _write_examples(store, corpus, tokenizer, pool, ids)
-    contents: dict[str, tuple[str, bytes, int]] = {
-        "tokenizer": ("tokenizer.json", tokenizer_json, vocabulary),
-        "corpus": (
-            "corpus.safetensors",
-            save_arrays(
-                {
-                    "tokens": corpus.tokens,
-                    "starts": corpus.starts,
-                    "held_out": held_out.astype(np.uint8),
-                }
-            ),
-            len(documents),
-        ),
-        "pool": (
-            "pool.safetensors",
-            save_arrays(
-                {
-                    "tokens": pool.tokens,
-                    "period": pool.period,
-                    "document": pool.document,
-                    "start": pool.start,
-                    "example_id": np.array([int(name, 16) for name in ids], dtype=np.uint64),
-                }
-            ),
-            len(pool),
-        ),
-        "probe": (
-            "probe.safetensors",
-            save_arrays(
-                {
-                    "tiled.tokens": tiled.tokens,
-                    "tiled.period": tiled.period,
-                    "random.tokens": random.tokens,
-                    "random.period": random.period,
-                    "vocabulary": np.array([vocabulary], dtype=np.int64),
-                }
-            ),
-            len(tiled) + len(random),
-        ),
-    }
-    return {
-        artifact: (store.put_blob("tokens", name, content), count)
-        for artifact, (name, content, count) in contents.items()
-        if artifact not in kept
-    }
+        made = {
+            "tokenizer": self._file("tokenizer.json", tokenizer.to_str().encode(), vocabulary),
+            "corpus": held.artifact,
+        }
+        if "pool" not in self.kept:
+            made["pool"] = self._pool(tokenizer, held, vocabulary)
+        if "probe" not in self.kept:
+            made["probe"] = self._probe(held, vocabulary)
+        return {name: artifact for name, artifact in made.items() if name not in self.kept}
 
+    def _tokenised(self) -> tuple[Tokenizer, HeldTokens]:
+        """Tokenizer and tokenised corpus, as an earlier run made them where there is one."""
+        if {"tokenizer", "corpus"} <= set(self.kept):
+            tokenizer = open_tokenizer(self.store.get_blob(self.kept["tokenizer"].blob, "tokenizer", AGAIN).decode())
+            return tokenizer, open_corpus(self.store, self.kept["corpus"], self.documents, tokenizer)
+        size = corpus_bytes(self.documents) / 1e6
+        doing = "loading" if self.spec.tokenizer.pretrained else "training"
+        self.emit(f"tokens: {len(self.documents)} documents, {size:.1f} MB; {doing} the tokenizer")
+        tokenizer = make_tokenizer(self.spec, self.documents)
+        made_from = self.fingerprints[-1, "corpus"]
+        return tokenizer, tokenise_corpus(self.store, self.spec, tokenizer, self.documents, made_from, self.emit)
 
-def _tokenise(spec: RunSpec, documents: list[Document]) -> tuple[Tokenizer, TokenisedCorpus, NDArray[np.bool_]]:
-    """Tokenizer, tokenised corpus, held-out documents. The tokenizer sees all documents: it is no part of the claim."""
-    tokenizer = train_tokenizer(documents, spec.tokenizer.vocabulary)
-    corpus = tokenise(tokenizer, documents)
-    held_out = drawing.split_documents(corpus, spec.data.held_out, numpy_generator(spec.data.seed, "held_out"))
-    if held_out.all():
-        raise MechError(
-            f"the corpus has too few documents ({len(documents)}) to keep {spec.data.held_out:.0%} for probes",
-            "split the text into more files, or lower data.held_out",
+    def _pool(self, tokenizer: Tokenizer, held: HeldTokens, vocabulary: int) -> Artifact:
+        spec = self.spec
+        end = None if spec.tokenizer.end_of_text is None else tokenizer.token_to_id(spec.tokenizer.end_of_text)
+        identity, parts = tokenizer_identity(tokenizer), list(spec.corpus.parts)
+        drawn = draw_pool(held.corpus, ~held.held_out, spec.data, parts, identity, end)
+        write_examples(self.store, held.corpus, tokenizer, drawn, self.emit)
+        made_from = self.fingerprints[-1, "pool"]
+        return store_pool(self.store, spec.run, drawn, spec.data.context, vocabulary, made_from)
+
+    def _probe(self, held: HeldTokens, vocabulary: int) -> Artifact:
+        data, probe = self.spec.data, self.spec.probe
+        generator = numpy_generator(probe.seed, "probe")
+        tiled = drawing.draw_tiled(
+            held.corpus, held.held_out, probe.tiled_examples, data.context, data.tile_tokens, generator
         )
-    return tokenizer, corpus, held_out
+        random = drawing.draw_random_repeats(vocabulary, probe.random_examples, data.context, generator)
+        arrays: dict[str, NDArray] = {
+            "tiled.tokens": tiled.tokens,
+            "tiled.period": tiled.period,
+            "random.tokens": random.tokens,
+            "random.period": random.period,
+            "vocabulary": np.array([vocabulary], dtype=np.int64),
+        }
+        return self._file("probe.safetensors", save_arrays(arrays), len(tiled) + len(random))
 
-
-def _write_examples(
-    store: Store, corpus: TokenisedCorpus, tokenizer: Tokenizer, pool: Examples, ids: list[str]
-) -> None:
-    documents = [corpus.documents[index] for index in pool.document]
-    encoded = {index: corpus.documents[index].text.encode() for index in set(pool.document.tolist())}
-    offsets = [corpus.byte_offset(int(d), int(s)) for d, s in zip(pool.document, pool.start, strict=True)]
-    lines = [encoded[int(d)].count(b"\n", 0, offset) + 1 for d, offset in zip(pool.document, offsets, strict=True)]
-    rows = pool.tokens.tolist()
-    snippets = tokenizer.decode_batch([row[:period] for row, period in zip(rows, pool.period, strict=True)])
-    store.insert_new(
-        "examples",
-        {
-            "example_id": ids,
-            "kind": ["tiled" if period else "plain" for period in pool.period],
-            "source": [d.source for d in documents],
-            "document": [d.name for d in documents],
-            "offset": offsets,
-            "line": lines,
-            "period": pool.period,
-            "n_tokens": [pool.tokens.shape[1]] * len(ids),
-            "text": tokenizer.decode_batch(rows),
-            "repeat_at": [len(s) if period else 0 for s, period in zip(snippets, pool.period, strict=True)],
-        },
-    )
+    def _file(self, name: str, content: bytes, rows: int) -> Artifact:
+        """A file of its own, unless it is kept."""
+        kept = self.kept.get(name.split(".")[0])
+        return kept or Artifact(self.store.put_blob("tokens", name, content), rows)

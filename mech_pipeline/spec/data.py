@@ -1,12 +1,18 @@
 """What it is trained and probed on: corpus, tokenizer, examples, probe sequences."""
 
-from pydantic import Field, model_validator
+import re
+from typing import Any
 
-from mech_pipeline.spec.stage import Share, Stage
+from pydantic import Field, field_validator, model_validator
+
+from mech_pipeline.spec.mixture import KINDS, Phase
+from mech_pipeline.spec.stage import Share, Stage, added
+
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
-class Corpus(Stage):
-    """Where the text comes from: exactly one of the three."""
+class Source(Stage):
+    """Where text comes from: exactly one of the three."""
 
     python_stdlib: bool = Field(False, description="the running Python's own standard library source")
     files: str | None = Field(None, description="glob of UTF-8 text files, relative to the folder of dagster.yaml")
@@ -17,41 +23,101 @@ class Corpus(Stage):
     column: str = Field("text", description="text column of `dataset`")
 
     @model_validator(mode="after")
-    def _one_source(self) -> "Corpus":
-        named = [self.python_stdlib, self.files is not None, self.dataset is not None]
-        if sum(named) != 1:
-            raise ValueError(
-                'name exactly one source: `python_stdlib: true`, `files: "path/**/*.txt"` or `dataset: NAME`'
-            )
+    def _one_source(self) -> "Source":
+        self._check_sources(1)
         return self
+
+    def _check_sources(self, wanted: int) -> None:
+        named = [self.python_stdlib, self.files is not None, self.dataset is not None]
+        if sum(named) != wanted:
+            raise ValueError(
+                "a corpus with `parts` has no source of its own"
+                if wanted == 0
+                else 'name exactly one source: `python_stdlib: true`, `files: "path/**/*.txt"` or `dataset: NAME`'
+            )
+
+
+class Corpus(Source):
+    """Where the text comes from: one source, or several named parts with a source each."""
+
+    parts: dict[str, Source] = added({}, "named parts; a document's `source` is then its part")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Corpus":
+        self._check_sources(0 if self.parts else 1)
+        return self
+
+    @field_validator("parts")
+    @classmethod
+    def _speakable(cls, parts: dict[str, Source]) -> dict[str, Source]:
+        for name in parts:
+            if not _PART.fullmatch(name) or name in KINDS:
+                raise ValueError(f"part {name!r}: use letters, digits, - and _, and none of {', '.join(KINDS)}")
+        return parts
 
 
 class Tokenizer(Stage):
-    """Byte-level BPE trained on the corpus."""
+    """Byte-level BPE trained on the corpus, or one that is there already (`file` or `name`)."""
 
-    vocabulary: int = Field(512, ge=257, le=65_536, description="tokens, the 256 bytes included")
+    vocabulary: int = Field(
+        512, ge=257, le=1_000_000, description="tokens of a trained tokenizer, the 256 bytes included"
+    )
+    file: str | None = added(None, "tokenizer.json, relative to the folder of dagster.yaml")
+    name: str | None = added(None, "Hugging Face hub name of a tokenizer, for example gpt2")
+    max_vocabulary: int | None = added(None, "refuse `file` or `name` with more entries", ge=1)
+    end_of_text: str | None = added(
+        None, "token between packed documents; default: the tokenizer's own, or <|endoftext|> added to a trained one"
+    )
+    sha256: str | None = added(None, "content of `file` or `name`, filled in when the experiment is read")
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether it is there already."""
+        return self.file is not None or self.name is not None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Tokenizer":
+        if self.file is not None and self.name is not None:
+            raise ValueError(f"name a tokenizer by `file` ({self.file}) or by `name` ({self.name}), not by both")
+        if self.pretrained and self.vocabulary != Tokenizer.model_fields["vocabulary"].default:
+            raise ValueError(
+                "`vocabulary` is for a tokenizer that is trained here; `max_vocabulary` limits one that is there already"
+            )
+        if not self.pretrained and (self.max_vocabulary is not None or self.sha256 is not None):
+            raise ValueError("`max_vocabulary` and `sha256` belong to a tokenizer named by `file` or `name`")
+        if self.end_of_text == "":
+            raise ValueError("end_of_text is empty; write a token such as <|endoftext|>")
+        return self
 
 
 class Data(Stage):
-    """How documents become examples (training sequences)."""
+    """How documents become examples (training sequences), and in which mixture they are seen."""
 
     context: int = Field(64, ge=8, description="tokens per example")
     examples: int = Field(16_384, ge=1, description="distinct examples in the pool")
     plain: Share = Field(0.25, description="share of examples that are plain consecutive text")
     tiled: Share = Field(0.75, description="share of examples that are one snippet repeated to fill the context")
+    packed: Share = added(0.0, "share of examples cut from whole documents one after another", ge=0, le=1)
     tile_tokens: tuple[int, int] = Field(
         (16, 32), description="shortest and longest snippet of a tiled example, tokens"
     )
+    part_shares: dict[str, Share] = added({}, "share of each corpus part in the examples; default: by its tokens")
     held_out: Share = Field(
         0.05, description="share of the tokens, in whole documents, kept for probes and never trained on"
     )
     seed: int = Field(0, ge=0, description="draws the pool; the same for all seeds of an experiment")
+    mixture: tuple[Phase, ...] = added((), "shares of groups in each batch, by phases; default: all examples alike")
+    weights: str | None = added(
+        None, "Parquet or CSV file: example_id, weight and optionally first_update, last_update"
+    )
+    weights_sha256: str | None = added(None, "content of `weights`, filled in when the experiment is read")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Data":
         low, high = self.tile_tokens
-        if abs(self.plain + self.tiled - 1) > 1e-9:
-            raise ValueError(f"plain ({self.plain}) and tiled ({self.tiled}) are shares and must sum to 1")
+        if abs(sum(self.shares().values()) - 1) > 1e-9:
+            packed = f", packed ({self.packed})" if self.packed else ""
+            raise ValueError(f"plain ({self.plain}){packed} and tiled ({self.tiled}) are shares and must sum to 1")
         if not 2 <= low <= high:
             raise ValueError(f"tile_tokens must be [shortest ≥ 2, longest ≥ shortest], got [{low}, {high}]")
         if high > self.context // 2:
@@ -61,7 +127,17 @@ class Data(Stage):
             )
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must lie between 0 and 1, got {self.held_out}: probes need documents too")
+        if self.part_shares and abs(sum(self.part_shares.values()) - 1) > 1e-9:
+            raise ValueError(f"part_shares must sum to 1, got {self.part_shares}")
         return self
+
+    def shares(self) -> dict[str, float]:
+        """Share of each kind of example in the pool."""
+        return {"plain": self.plain, "tiled": self.tiled, "packed": self.packed}
+
+    def pool_slice(self) -> dict[str, Any]:
+        """What the pool depends on: neither in which mixture nor with which weights it is seen."""
+        return self.model_dump(exclude={"mixture", "weights", "weights_sha256"})
 
 
 class Probe(Stage):

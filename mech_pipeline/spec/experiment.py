@@ -147,7 +147,19 @@ class Experiment(Stage):
         if spec.model.init_from is not None:
             sha256 = initial_sha256(spec.model.init_from)
             resolved["model"] = spec.model.model_copy(update={"init_sha256": sha256})
-        return spec.model_copy(update=resolved)
+        return spec.model_copy(update=resolved | _data_files(spec))
+
+
+def _data_files(spec: RunSpec) -> dict[str, Any]:
+    """Tokenizer and data of a run with the content hashes of the files they name."""
+    from mech_pipeline.data.example_weights import weights_sha256
+    from mech_pipeline.data.pretrained import resolved_tokenizer
+
+    resolved: dict[str, Any] = {"tokenizer": resolved_tokenizer(spec.tokenizer, packed=spec.data.packed > 0)}
+    if spec.data.weights is not None:
+        sha256 = weights_sha256(spec.data.weights)
+        resolved["data"] = spec.data.model_copy(update={"weights_sha256": sha256})
+    return resolved
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -208,7 +220,7 @@ def _fields_at(path: tuple[int | str, ...], title: str) -> set[str]:
         if isinstance(part, int) or not any(part in model.model_fields for model in models):
             continue  # a place in a list, or the free name of an arm
         models = [model for parent in models for model in _stages_in(parent.model_fields.get(part))]
-    return {name for model in models for name in model.model_fields}
+    return {field.alias or name for model in models for name, field in model.model_fields.items()}
 
 
 def _stages_in(field: Any) -> list[type[Stage]]:

@@ -13,6 +13,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.spec.analysis import Event, Influence
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.mixture import check_mixture
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.stage import Stage
 from mech_pipeline.spec.training import Checkpoints, Optimizer, Training, caveats
@@ -79,7 +80,17 @@ class RunSpec(Stage):
             if wanted and refused:
                 reasons = "; ".join(self.caveats())
                 raise ValueError(f"{what} of run {self.run}: {reasons}; take its arm out of `{what}.arms`")
+        self._check_parts()
+        check_mixture(self.data.mixture, self.data.shares(), self.corpus.parts)
         return self
+
+    def _check_parts(self) -> None:
+        named, parts = set(self.data.part_shares), set(self.corpus.parts)
+        if named and named != parts:
+            raise ValueError(
+                f"data.part_shares names {', '.join(sorted(named))}; the parts of the corpus are "
+                f"{', '.join(sorted(parts)) or 'none'}"
+            )
 
     def caveats(self) -> tuple[str, ...]:
         """What makes attribution of this run unreliable or impossible, one sentence each."""
@@ -87,7 +98,7 @@ class RunSpec(Stage):
 
     def tokens_slice(self) -> str:
         """What tokens and examples depend on, the corpus' content aside."""
-        return fingerprint(self.corpus, self.tokenizer, self.data)
+        return fingerprint(self.corpus, self.tokenizer, self.data.pool_slice())
 
     def training_slice(self) -> str:
         """What every checkpoint depends on, the tokens' content aside.
@@ -95,7 +106,8 @@ class RunSpec(Stage):
         Neither the number of steps nor the checkpoint plan is part of it: a longer run has the same first states
         (unless its learning rate is scheduled towards its end, and then the optimizer names the horizon).
         """
-        return fingerprint(self.model, self.optimizer, self.training.identity(), self.seed)
+        mixture = [self.data.mixture] if self.data.mixture else []
+        return fingerprint(self.model, self.optimizer, self.training.identity(), self.seed, *mixture)
 
     def fingerprint(self, corpus_sha256: str) -> str:
         """The run's identity."""

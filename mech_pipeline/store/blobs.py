@@ -5,11 +5,14 @@ contains the beginning of the content's SHA-256, so that a file can be checked e
 """
 
 import hashlib
+import os
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.store.files import Files
+from mech_pipeline.store.local_files import write_whole
 
 _HEAD = 16
 
@@ -51,6 +54,35 @@ def get_blob(files: Files, blob: Blob, what: str, next_step: str) -> bytes:
             f"{what} is corrupt: {files.url(blob.uri)} does not have SHA-256 {blob.sha256[:12]}…", next_step
         )
     return content
+
+
+def blob_path(files: Files, blob: Blob, what: str, next_step: str) -> Path:
+    """A local file with the content: the blob itself, or a copy that is fetched once and checked.
+
+    A local blob is checked for its size only: reading a hundred gigabytes through on each start would take minutes;
+    `mech verify` reads them. Copies lie under MECH_CACHE, by default `~/.cache/mech_pipeline`, named by their SHA-256.
+
+    Raises:
+        MechError: the file is missing, has another size, or what was fetched is not what was written.
+    """
+    local = files.local_path(blob.uri)
+    if local is None:
+        local = _cache() / f"{blob.sha256}{Path(blob.uri).suffix}"
+        if not (local.is_file() and local.stat().st_size == blob.bytes):
+            write_whole(local, get_blob(files, blob, what, next_step))
+    if not local.is_file():
+        raise MechError(f"{what} is missing: {files.url(blob.uri)}", next_step)
+    if local.stat().st_size != blob.bytes:
+        raise MechError(
+            f"{what} is corrupt: {files.url(blob.uri)} has {local.stat().st_size} bytes, {blob.bytes} were written",
+            next_step,
+        )
+    return local
+
+
+def _cache() -> Path:
+    named = os.environ.get("MECH_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "mech_pipeline"
 
 
 def is_there(files: Files, blob: Blob) -> bool:

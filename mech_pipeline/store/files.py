@@ -52,6 +52,10 @@ class Files(ABC):
         """What DuckDB, deltalake and people open."""
         return f"{self.root}/{name}"
 
+    def local_path(self, name: str) -> Path | None:
+        """The file itself, where files lie on this machine; none where they must be fetched."""
+        return None
+
     @abstractmethod
     def read(self, name: str) -> bytes:
         """The whole content.

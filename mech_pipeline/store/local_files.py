@@ -23,6 +23,9 @@ class LocalFiles(Files):
         self.folder = folder.absolute()
         self.root = self.scratch = str(self.folder)
 
+    def local_path(self, name: str) -> Path:
+        return self.folder / name
+
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
 

@@ -21,6 +21,8 @@ from mech_pipeline.store.warehouse import write_warehouse
 ASSETS = {
     "runs": "run_spec",
     "examples": "tokens",
+    "example_documents": "tokens",
+    "token_shards": "tokens",
     "batches": "training_run",
     "checkpoints": "training_run",
     "training_metrics": "training_run",
@@ -121,7 +123,7 @@ class _Repairer:
             self.files.remove([entry.name])
         self.done.lines.append(f"moved the table {name} to quarantine/: its log is beyond repair")
         self._lose(name, "everything")
-        if name == "examples":
+        if name in ("examples", "example_documents"):
             self._forget_pools()
 
     def _data(self, findings: list[Finding]) -> None:
@@ -134,7 +136,7 @@ class _Repairer:
                 self._lose(name, _rows_in_words(finding))
             delta.open_table(self.files, name).repair(post_commithook_properties=delta.NO_HOOKS)
             self.store.record_new(name)
-            if name == "examples":
+            if name in ("examples", "example_documents"):
                 self._forget_pools()
 
     def _forget_pools(self) -> None:

@@ -252,6 +252,10 @@ class Store:
         """Reads one file, checked; see `blobs.get_blob`."""
         return blobs.get_blob(self.files, blob, what, next_step)
 
+    def blob_path(self, blob: Blob, what: str, next_step: str) -> Path:
+        """A local file with its content, to be mapped into memory; see `blobs.blob_path`."""
+        return blobs.blob_path(self.files, blob, what, next_step)
+
     def has_blob(self, blob: Blob) -> bool:
         """Whether the file is there; see `blobs.is_there`."""
         return blobs.is_there(self.files, blob)

@@ -116,11 +116,27 @@ TABLES: dict[str, Table] = {
             "one row per tokenised artifact of a run; runs with the same data share the files",
             (
                 RUN,
-                Column("artifact", "string", "corpus, tokenizer, pool or probe"),
-                Column("rows", "int64", "documents, vocabulary entries, examples or probe sequences in it"),
+                Column("artifact", "string", "corpus, tokenizer, pool, probe or weights"),
+                Column("rows", "int64", "documents, vocabulary entries, examples, probe sequences or weights in it"),
                 *BLOB,
+                Column(
+                    "shards", "int32", "files that hold its tokens; empty: the file itself holds everything", "", True
+                ),
             ),
             keys=("run", "artifact"),
+            item="artifact",
+        ),
+        Table(
+            "token_shards",
+            "one row per file of an artifact of `tokens` that is too large for one file",
+            (
+                RUN,
+                Column("artifact", "string", "corpus or pool"),
+                Column("shard", "int32", "place among the artifact's files, from 0"),
+                Column("rows", "int64", "tokens (corpus) or examples (pool) in it"),
+                *BLOB,
+            ),
+            keys=("run", "artifact", "shard"),
             item="artifact",
         ),
         Table(
@@ -128,8 +144,13 @@ TABLES: dict[str, Table] = {
             "one row per distinct training sequence; the id is stable across runs and experiments",
             (
                 Column("example_id", "string", "first 16 hex characters of the SHA-256 of the token ids and tokenizer"),
-                Column("kind", "string", "plain: consecutive text; tiled: one snippet repeated to fill the context"),
-                Column("source", "string", "corpus the document belongs to"),
+                Column(
+                    "kind",
+                    "string",
+                    "plain: consecutive text; tiled: one snippet repeated to fill the context; packed: whole documents"
+                    " one after another, described by its first",
+                ),
+                Column("source", "string", "corpus, or part of it, the document belongs to"),
                 Column("document", "string", "path or index of the document inside its source"),
                 Column("offset", "int64", "where the example (or its snippet) starts in the document", "bytes"),
                 Column("line", "int32", "line where it starts, from 1"),
@@ -141,6 +162,20 @@ TABLES: dict[str, Table] = {
                 ),
             ),
             keys=("example_id",),
+            computed=False,
+        ),
+        Table(
+            "example_documents",
+            "which tokens of a packed example come from which document; end-of-text tokens come from none",
+            (
+                Column("example_id", "string", "example"),
+                Column("position", "int32", "first token in the example", "tokens"),
+                Column("document", "string", "path or index of the document inside its source"),
+                Column("source", "string", "corpus, or part of it, the document belongs to"),
+                Column("offset", "int64", "where these tokens start in the document", "bytes"),
+                Column("n_tokens", "int32", "tokens from the document", "tokens"),
+            ),
+            keys=("example_id", "position"),
             computed=False,
         ),
         Table(

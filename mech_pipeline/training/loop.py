@@ -15,7 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mech_pipeline.data.order import examples_at_step
+from mech_pipeline.data.example_weights import ExampleWeights
+from mech_pipeline.data.order import Order, examples_at_step
+from mech_pipeline.data.pool import Pool
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.flat import FlatModel
@@ -71,21 +73,35 @@ class Trainer:
         weights: weight of each pool example in its batch loss; none means 1. Only metasmoothness and tests set it.
         ranks: who shares the micro-batches.
         together: the runs that are trained in one stack with this one; none: it is a stack of its own.
+        order: which examples each update sees; none: all alike, by the seed.
+        example_weights: weights that belong to the data; they multiply `weights`.
     """
 
     flat: FlatModel
     optimizer: Optimizer
     training: Training
-    pool: Int[Tensor, "example token"]
+    pool: Int[Tensor, "example token"] | Pool
     seed: int
     run: str = "run"
     weights: Float[Tensor, " example"] | None = None
     ranks: Ranks = field(default_factory=Ranks)
     together: Together | None = None
+    order: Order | None = None
+    example_weights: ExampleWeights | None = None
 
     def batch(self, step: int) -> Int[Tensor, " example"]:
         """Pool indices of update `step`."""
+        if self.order is not None:
+            return torch.from_numpy(self.order.at_step(step))
         return torch.from_numpy(examples_at_step(self.seed, step, pool_size=len(self.pool), batch=self.training.batch))
+
+    def weights_at(self, step: int, examples: Int[Tensor, " example"]) -> Float[Tensor, " example"] | None:
+        """Weight of each example's loss at update `step`; none if all are 1."""
+        weights = None if self.weights is None else self.weights[examples]
+        if self.example_weights is not None:
+            own = self.example_weights.at(step, examples).to(self.flat.vector)
+            weights = own if weights is None else weights * own
+        return weights
 
     def micro_batches(self, examples: Int[Tensor, " example"]) -> list[Int[Tensor, " part"]]:
         """A batch in the parts that get one backward each."""
@@ -103,7 +119,7 @@ class Trainer:
             MechError: memory is not enough.
         """
         examples = self.batch(state.step)
-        gradient, loss = self.gradient(state.theta, examples)
+        gradient, loss = self.gradient(state.theta, examples, state.step)
         norm = float(torch.linalg.vector_norm(gradient))
         if not math.isfinite(norm) or not loss < DIVERGED_NATS:
             raise Diverged(self.run, state.step, loss, norm)
@@ -115,18 +131,19 @@ class Trainer:
         rate = learning_rate(self.optimizer, state.step)
         return Update(state, after, gradient, examples, loss, norm, clip, rate)
 
-    def gradient(self, theta: Vector, examples: Int[Tensor, " example"]) -> tuple[Vector, float]:
-        """Gradient of the batch loss at θ, and the loss, shared by all ranks."""
+    def gradient(self, theta: Vector, examples: Int[Tensor, " example"], step: int) -> tuple[Vector, float]:
+        """Gradient of the batch loss of update `step` at θ, and the loss, shared by all ranks."""
         self.flat.load(theta)
         parts = self.micro_batches(examples)
         losses: list[Tensor] = []
 
         def part_gradient(index: int) -> Tensor:
+            part = parts[index]
             if self.training.stacked:
-                gradient, value = self._stacked(theta, parts[index])
+                gradient, value = self._stacked(theta, part, step)
                 losses.append(torch.tensor(value / len(parts)))
                 return gradient / len(parts)
-            loss = self.losses(parts[index]).mean() / len(parts)
+            loss = self.losses(part, step).mean() / len(parts)
             losses.append(loss.detach())
             return self.flat.gradient(loss)
 
@@ -137,8 +154,10 @@ class Trainer:
         mine = tree_sum_of(lambda index: losses[index], 0, each)
         return self.ranks.tree_sum(gradient), float(self.ranks.tree_sum(mine[None]))
 
-    def _stacked(self, theta: Vector, examples: Int[Tensor, " example"]) -> tuple[Vector, float]:
-        weights = torch.ones_like(examples, dtype=theta.dtype) if self.weights is None else self.weights[examples]
+    def _stacked(self, theta: Vector, examples: Int[Tensor, " example"], step: int) -> tuple[Vector, float]:
+        weights = self.weights_at(step, examples)
+        if weights is None:
+            weights = torch.ones_like(examples, dtype=theta.dtype)
         together = self.together or self._alone
         with self._precision():
             return together.gradient(self.flat, theta, self.tokens(examples), weights.to(theta.device))
@@ -152,11 +171,12 @@ class Trainer:
         """Whether the backward of an update runs through the modules of `flat.model`, where hooks see it."""
         return not (self.training.stacked or self.training.compile)
 
-    def losses(self, examples: Int[Tensor, " example"]) -> Float[Tensor, " example"]:
-        """Weighted loss of each example at the current parameters, in nats."""
+    def losses(self, examples: Int[Tensor, " example"], step: int) -> Float[Tensor, " example"]:
+        """Loss of each example at the current parameters, with its weight at update `step`, in nats."""
         with self._precision(), fused_attention(self.training.attention == "fused"):
             losses = example_losses(self._forward, self.tokens(examples))
-        return losses if self.weights is None else losses * self.weights[examples]
+        weights = self.weights_at(step, examples)
+        return losses if weights is None else losses * weights
 
     def updates(self, state: State, until: int) -> Iterator[Update]:
         """All updates from `state` until `until` updates have been made in all."""
@@ -177,7 +197,7 @@ class Trainer:
     def _fits(self, examples: int) -> bool:
         """Whether a forward and backward of that many examples finds memory."""
         try:
-            self.flat.gradient(self.losses(torch.arange(examples) % len(self.pool)).mean())
+            self.flat.gradient(self.losses(torch.arange(examples) % len(self.pool), step=0).mean())
         except (torch.OutOfMemoryError, MemoryError, RuntimeError):
             return False
         return True
