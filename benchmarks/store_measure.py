@@ -69,6 +69,8 @@ def query_milliseconds(
 @contextmanager
 def scratch(under: Path | None, name: str) -> Iterator[Path]:
     """A folder for one benchmark, removed afterwards."""
+    if under is not None:
+        under.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"mech-benchmark-{name}-", dir=under))
     try:
         yield folder

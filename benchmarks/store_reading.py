@@ -101,12 +101,13 @@ def fill_all_tables(store: Store, commits: int, say: Say, *, blob_bytes: int = 2
 def _write_cell(store: Store, name: str, run: str, number: int, blob_bytes: int) -> None:
     """A few rows under one step; where the key has no step, under one name."""
     table = TABLES[name]
+    texts = [column.name for column in table.all_columns if column.type == "string"]
     count = 1 if table.has_blobs or "mechanism" in table.keys[-1:] else _ROWS_A_CELL
     cell: tuple[str, object] = next(
         ((key, number) for key in ("step", "update_step", "first_step") if key in table.keys), ("", None)
     )
     if not cell[0]:
-        cell = (table.item or table.keys[-1], f"name {number}")
+        cell = (table.item or next(key for key in reversed(table.keys) if key in texts), f"name {number}")
         count = 1
     fixed = {"run": run, cell[0]: cell[1]}
     if table.has_blobs:
@@ -115,8 +116,7 @@ def _write_cell(store: Store, name: str, run: str, number: int, blob_bytes: int)
     free = next((key for key in reversed(table.keys) if key not in fixed), None)
     varying = {}
     if free and count > 1:
-        text = next(c.type for c in table.all_columns if c.name == free) == "string"
-        varying = {free: [f"{free} {n}" if text else n for n in range(count)]}
+        varying = {free: [f"{free} {n}" if free in texts else n for n in range(count)]}
     rows = cell_rows(name, count, fixed, varying)
     replace = {key: [value] for key, value in (("run", run), cell) if key in table.keys}
     store.write(name, rows, replace=replace)

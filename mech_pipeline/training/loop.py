@@ -5,11 +5,11 @@ depend on the number of processes (`ranks.py`).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -28,8 +28,9 @@ from mech_pipeline.training.muon import muon_update
 from mech_pipeline.training.optimizer import State, Vector, clip_factor, update
 from mech_pipeline.training.ranks import Ranks, tree_sum_of
 from mech_pipeline.training.schedule import learning_rate
-from mech_pipeline.training.stack import Together
+from mech_pipeline.training.stack import Batch, Together
 
+T = TypeVar("T")
 DIVERGED_NATS = 1e3
 """A mean loss beyond this is divergence; a uniform guess over a million tokens costs 14 nats."""
 
@@ -119,7 +120,15 @@ class Trainer:
             MechError: memory is not enough.
         """
         examples = self.batch(state.step)
-        gradient, loss = self.gradient(state.theta, examples, state.step)
+
+        def finish(gradient: Vector, loss: float) -> Update:
+            return self._update(state, examples, gradient, loss)
+
+        if self.training.stacked:
+            return self._stacked(state.theta, examples, state.step, finish)
+        return finish(*self.gradient(state.theta, examples, state.step))
+
+    def _update(self, state: State, examples: Int[Tensor, " example"], gradient: Vector, loss: float) -> Update:
         norm = float(torch.linalg.vector_norm(gradient))
         if not math.isfinite(norm) or not loss < DIVERGED_NATS:
             raise Diverged(self.run, state.step, loss, norm)
@@ -133,17 +142,14 @@ class Trainer:
 
     def gradient(self, theta: Vector, examples: Int[Tensor, " example"], step: int) -> tuple[Vector, float]:
         """Gradient of the batch loss of update `step` at θ, and the loss, shared by all ranks."""
+        if self.training.stacked:
+            return self._stacked(theta, examples, step, lambda gradient, loss: (gradient, loss))
         self.flat.load(theta)
         parts = self.micro_batches(examples)
         losses: list[Tensor] = []
 
         def part_gradient(index: int) -> Tensor:
-            part = parts[index]
-            if self.training.stacked:
-                gradient, value = self._stacked(theta, part, step)
-                losses.append(torch.tensor(value / len(parts)))
-                return gradient / len(parts)
-            loss = self.losses(part, step).mean() / len(parts)
+            loss = self.losses(parts[index], step).mean() / len(parts)
             losses.append(loss.detach())
             return self.flat.gradient(loss)
 
@@ -154,13 +160,22 @@ class Trainer:
         mine = tree_sum_of(lambda index: losses[index], 0, each)
         return self.ranks.tree_sum(gradient), float(self.ranks.tree_sum(mine[None]))
 
-    def _stacked(self, theta: Vector, examples: Int[Tensor, " example"], step: int) -> tuple[Vector, float]:
-        weights = self.weights_at(step, examples)
-        if weights is None:
-            weights = torch.ones_like(examples, dtype=theta.dtype)
-        together = self.together or self._alone
-        with self._precision():
-            return together.gradient(self.flat, theta, self.tokens(examples), weights.to(theta.device))
+    def _stacked(
+        self, theta: Vector, examples: Int[Tensor, " example"], step: int, finish: Callable[[Vector, float], T]
+    ) -> T:
+        """`finish` of the batch's gradient and loss, computed together with the other runs of the stack."""
+        parts = self.micro_batches(examples)
+
+        def weights(part: Int[Tensor, " example"]) -> Float[Tensor, " example"]:
+            own = self.weights_at(step, part)
+            return (torch.ones_like(part, dtype=theta.dtype) if own is None else own).to(theta.device)
+
+        def batch() -> Batch:
+            self.flat.load(theta)
+            return [(self.tokens(part), weights(part)) for part in parts]
+
+        with named_out_of_memory(self.run, len(parts[0]), self._fits):
+            return (self.together or self._alone).compute(self.flat, self._precision, theta, batch, finish)
 
     @cached_property
     def _alone(self) -> Together:

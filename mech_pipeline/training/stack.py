@@ -10,9 +10,11 @@ Measured as throughput against the same runs one after another: benchmarks/READM
 
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -21,15 +23,19 @@ from torch.func import functional_call, vmap
 
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.model import example_losses
+from mech_pipeline.training.ranks import tree_sum_of
 
-Result = tuple[Tensor, float]
-"""Gradient and loss of one run."""
+T = TypeVar("T")
+Precision = Callable[[], AbstractContextManager[object]]
+Batch = Sequence[tuple[Int[Tensor, "example token"], Float[Tensor, " example"]]]
+"""Tokens and weights of each micro-batch."""
 
 
 class StackedGradient:
     """Gradients of the batch losses of several runs of one architecture."""
 
-    def __init__(self, flat: FlatModel) -> None:
+    def __init__(self, flat: FlatModel, precision: Precision = nullcontext) -> None:
+        self._precision = precision
         self._model = copy.deepcopy(flat.model)  # its own: functional_call swaps parameters while it runs
         self._flat = flat
 
@@ -41,7 +47,8 @@ class StackedGradient:
     ) -> tuple[Float[Tensor, "run parameter"], Float[Tensor, " run"]]:
         """(∇, mean weighted loss) of each run at its θ."""
         leaves = thetas.detach().requires_grad_()
-        losses = vmap(self._loss)(leaves, tokens, weights)
+        with self._precision():  # a setting of each thread
+            losses = vmap(self._loss)(leaves, tokens, weights)
         (gradients,) = torch.autograd.grad(losses.sum(), leaves)
         return gradients, losses.detach()
 
@@ -63,12 +70,13 @@ class _WithParameters(nn.Module):
 
 @dataclass
 class _Request:
-    """One run waits for its gradient."""
+    """One run waits for its gradient and for what it makes of it."""
 
     theta: Tensor
-    tokens: Tensor
-    weights: Tensor
-    result: Result | None = None
+    batch: Callable[[], Batch]
+    finish: Callable[[Tensor, float], Any]
+    answered: threading.Event = field(default_factory=threading.Event)
+    result: Any = None
     error: BaseException | None = None
 
 
@@ -86,27 +94,38 @@ class Together:
         self._pool = ThreadPoolExecutor(
             self._threads, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
         )
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._asked: list[_Request] = []
         self._stacks: list[StackedGradient] = []
 
-    def gradient(self, flat: FlatModel, theta: Tensor, tokens: Tensor, weights: Tensor) -> Result:
-        """The gradient and loss of one run; waits for the others of the stack."""
-        request = _Request(theta, tokens, weights)
-        with self._changed:
+    def compute(
+        self,
+        flat: FlatModel,
+        precision: Precision,
+        theta: Tensor,
+        batch: Callable[[], Batch],
+        finish: Callable[[Tensor, float], T],
+    ) -> T:
+        """`finish` of one run's gradient and loss; waits for the others of the stack.
+
+        Work that belongs to one run, drawing its batch and updating its weights, is given as `batch` and `finish` to
+        the thread that computes its share of the stack: eight threads that all do a little get in each other's way.
+        """
+        request = _Request(theta, batch, finish)
+        with self._lock:
             while len(self._stacks) < self._threads:
-                self._stacks.append(StackedGradient(flat))
+                self._stacks.append(StackedGradient(flat, precision))
             self._asked.append(request)
             self._compute_if_all_asked()
-            self._changed.wait_for(lambda: request.result is not None or request.error is not None)
+        request.answered.wait()
         if request.error is not None:
             raise request.error
-        assert request.result is not None, "waited for"
-        return request.result
+        result: T = request.result
+        return result
 
     def leave(self) -> None:
         """One run has ended; the others no longer wait for it."""
-        with self._changed:
+        with self._lock:
             self._members -= 1
             self._compute_if_all_asked()
             if not self._members:
@@ -119,15 +138,35 @@ class Together:
         share = -(-len(asked) // self._threads)
         parts = [asked[begin : begin + share] for begin in range(0, len(asked), share)]
         list(self._pool.map(_answer, self._stacks, parts))
-        self._changed.notify_all()
 
 
 def _answer(stack: StackedGradient, requests: Sequence[_Request]) -> None:
     try:
-        fields = ("theta", "tokens", "weights")
-        gradients, losses = stack(*(torch.stack([getattr(r, field) for r in requests]) for field in fields))
+        gradients, losses = _gradients(stack, requests)
         for request, gradient, loss in zip(requests, gradients, losses.tolist(), strict=True):
-            request.result = gradient, loss
+            try:
+                request.result = request.finish(gradient, loss)
+            except BaseException as error:
+                request.error = error
     except BaseException as error:
         for request in requests:
             request.error = error
+    for request in requests:
+        request.answered.set()
+
+
+def _gradients(stack: StackedGradient, requests: Sequence[_Request]) -> tuple[Tensor, Tensor]:
+    """Gradients and losses of whole batches, micro-batches added in the tree of `ranks.py`."""
+    thetas = torch.stack([request.theta for request in requests])
+    batches = [request.batch() for request in requests]
+    count = len(batches[0])
+    losses: list[Tensor] = []
+
+    def part(index: int) -> Tensor:
+        tokens, weights = (torch.stack([batch[index][which] for batch in batches]) for which in (0, 1))
+        gradients, values = stack(thetas, tokens, weights)
+        losses.append(values / count)
+        return gradients / count
+
+    gradients = tree_sum_of(part, 0, count)
+    return gradients, tree_sum_of(lambda index: losses[index], 0, count)
