@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def rank_pid(parent, rank):
         pid = pending.pop()
         if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             return pid
-        pending += [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            pending += [int(child) for child in (task / "children").read_text().split()]
     raise AssertionError("no such rank")
 
 
@@ -109,10 +111,10 @@ def test_a_number_of_processes_that_does_not_fit_is_named(folder, request):
 
 
 @pytest.fixture
-def graph(folder):
-    """A run of two processes, known to Dagster."""
+def graph(folder, request):
+    """A run of two processes, known to Dagster; the parameter is its number of updates."""
     change = {"corpus": {"files": str(folder / "text" / "*.txt")}}
-    change["training"] = {"steps": 24, "batch": 8, "processes": 2}
+    change["training"] = {"steps": getattr(request, "param", 24), "batch": 8, "processes": 2}
     file = write_experiment(folder / "experiments" / "tiny.yaml", **change)
     definitions = build_definitions(str(folder / "shared"), folder / "experiments")
     (folder / "dagster").mkdir()
@@ -130,6 +132,26 @@ def test_the_asset_trains_through_pipes_and_reports_every_checkpoint(graph, fold
     done = instance.get_materialized_partitions(dg.AssetKey("checkpoint"))
     assert done == {str(partition(RUN, step)) for step in spec.checkpoint_steps()}
     assert checkpoint_hashes(Store(folder / "shared"), RUN) == alone(folder, spec)
+
+
+@linux
+@pytest.mark.parametrize("graph", [2000], indirect=True)
+def test_the_asset_goes_on_by_itself_when_a_process_is_killed(graph, folder):
+    _, executor, spec = graph
+    store, killed = Store(folder / "shared"), []
+
+    def kill_the_second():
+        while not checkpoint_hashes(store, RUN):
+            time.sleep(0.1)
+        killed.append(rank_pid(os.getpid(), 1))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_second)
+    killer.start()
+    executor.run_assets(["training_run"], RUN)
+    killer.join()
+    assert killed
+    assert checkpoint_hashes(store, RUN) == alone(folder, spec)
 
 
 def test_a_problem_of_the_processes_reaches_dagster_as_it_is(graph, folder):
