@@ -1,6 +1,7 @@
 """Which states are kept: logarithmic and adaptive plans, zooms, and that a zoom changes no result."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,7 +94,7 @@ def test_a_replay_that_differs_from_the_run_keeps_nothing(store, monkeypatch):
 
     def other_weights(run):
         trainer = real(run)
-        trainer.weights = 1.5 * trainer.pool.new_ones(len(trainer.pool)).float()
+        trainer.weights = torch.full((len(trainer.pool),), 1.5)
         return trainer
 
     monkeypatch.setattr(training.OpenRun.trainer, "func", other_weights)
