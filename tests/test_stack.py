@@ -113,6 +113,12 @@ def test_widths_at_which_bits_would_depend_on_the_stack_are_refused():
         spec_of(**STACKED, **SEEDS, model={"layers": 1, "heads": 2, "d_model": 16, "d_mlp": 24})
 
 
+@pytest.mark.parametrize("other", [{"processes": 2}, {"compile": True}, {"attention": "fused"}, {"precision": "bf16"}])
+def test_what_cannot_be_stacked_is_refused(other):
+    with pytest.raises(ValueError, match="stacked runs train in one process in fp32"):
+        Training(steps=24, batch=8, stacked=True, **other)
+
+
 def test_runs_that_are_not_stacked_have_no_siblings(store):
     spec = spec_of(**SEEDS)
     assert stack_stage.stack_of(store, spec) == [spec]

@@ -121,8 +121,10 @@ class Training(Stage):
             raise ValueError(
                 f"{self.micro_batches} micro-batches cannot be shared by {self.processes} processes; name a multiple"
             )
-        if self.stacked and (self.processes > 1 or self.compile or self.attention == "fused"):
-            raise ValueError("stacked runs train in one process, without compile and without fused attention")
+        if self.stacked and (
+            self.processes > 1 or self.compile or self.attention == "fused" or self.precision == "bf16"
+        ):
+            raise ValueError("stacked runs train in one process in fp32, without compile and without fused attention")
         return self
 
     def identity(self) -> dict[str, Any]:

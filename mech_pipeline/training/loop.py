@@ -175,7 +175,7 @@ class Trainer:
             return [(self.tokens(part), weights(part)) for part in parts]
 
         with named_out_of_memory(self.run, len(parts[0]), self._fits):
-            return (self.together or self._alone).compute(self.flat, self._precision, theta, batch, finish)
+            return (self.together or self._alone).compute(self.flat, theta, batch, finish)
 
     @cached_property
     def _alone(self) -> Together:

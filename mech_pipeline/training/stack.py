@@ -12,7 +12,6 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,7 +25,6 @@ from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.ranks import tree_sum_of
 
 T = TypeVar("T")
-Precision = Callable[[], AbstractContextManager[object]]
 Batch = Sequence[tuple[Int[Tensor, "example token"], Float[Tensor, " example"]]]
 """Tokens and weights of each micro-batch."""
 
@@ -34,8 +32,7 @@ Batch = Sequence[tuple[Int[Tensor, "example token"], Float[Tensor, " example"]]]
 class StackedGradient:
     """Gradients of the batch losses of several runs of one architecture."""
 
-    def __init__(self, flat: FlatModel, precision: Precision = nullcontext) -> None:
-        self._precision = precision
+    def __init__(self, flat: FlatModel) -> None:
         self._model = copy.deepcopy(flat.model)  # its own: functional_call swaps parameters while it runs
         self._flat = flat
 
@@ -47,8 +44,7 @@ class StackedGradient:
     ) -> tuple[Float[Tensor, "run parameter"], Float[Tensor, " run"]]:
         """(∇, mean weighted loss) of each run at its θ."""
         leaves = thetas.detach().requires_grad_()
-        with self._precision():  # a setting of each thread
-            losses = vmap(self._loss)(leaves, tokens, weights)
+        losses = vmap(self._loss)(leaves, tokens, weights)
         (gradients,) = torch.autograd.grad(losses.sum(), leaves)
         return gradients, losses.detach()
 
@@ -101,7 +97,6 @@ class Together:
     def compute(
         self,
         flat: FlatModel,
-        precision: Precision,
         theta: Tensor,
         batch: Callable[[], Batch],
         finish: Callable[[Tensor, float], T],
@@ -114,7 +109,7 @@ class Together:
         request = _Request(theta, batch, finish)
         with self._lock:
             while len(self._stacks) < self._threads:
-                self._stacks.append(StackedGradient(flat, precision))
+                self._stacks.append(StackedGradient(flat))
             self._asked.append(request)
             self._compute_if_all_asked()
         request.answered.wait()
