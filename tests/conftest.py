@@ -51,24 +51,25 @@ OPTIMIZERS = {
 }
 
 
+def trainer_of(
+    model: Model = ARCHITECTURES["attention-only"],
+    optimizer: Optimizer = OPTIMIZERS["adamw, clip and decay"],
+    *,
+    batch: int = 4,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> Trainer:
+    """A trainer on random tokens; float64 unless told otherwise."""
+    pool = torch.randint(0, VOCABULARY, (24, CONTEXT), generator=torch.Generator().manual_seed(seed))
+    pool[::2, CONTEXT // 2 :] = pool[::2, : CONTEXT // 2]
+    built = build_model(model, VOCABULARY, CONTEXT, seed).to(dtype)
+    return Trainer(FlatModel(built), optimizer, Training(steps=20, batch=batch), pool, seed)
+
+
 @pytest.fixture
 def make_trainer() -> Callable[..., Trainer]:
-    """A trainer on random tokens; float64 unless told otherwise."""
-
-    def make(
-        model: Model = ARCHITECTURES["attention-only"],
-        optimizer: Optimizer = OPTIMIZERS["adamw, clip and decay"],
-        *,
-        batch: int = 4,
-        dtype: torch.dtype = torch.float64,
-        seed: int = 0,
-    ) -> Trainer:
-        pool = torch.randint(0, VOCABULARY, (24, CONTEXT), generator=torch.Generator().manual_seed(seed))
-        pool[::2, CONTEXT // 2 :] = pool[::2, : CONTEXT // 2]
-        built = build_model(model, VOCABULARY, CONTEXT, seed).to(dtype)
-        return Trainer(FlatModel(built), optimizer, Training(steps=20, batch=batch), pool, seed)
-
-    return make
+    """`trainer_of`."""
+    return trainer_of
 
 
 @pytest.fixture

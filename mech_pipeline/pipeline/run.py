@@ -25,6 +25,7 @@ from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.model import build_model
 from mech_pipeline.training.optimizer import State
 from mech_pipeline.training.ranks import Ranks
+from mech_pipeline.training.sharded import ShardedTrainer
 from mech_pipeline.training.stack import Together
 
 
@@ -70,8 +71,9 @@ class OpenRun:
         """Model, optimizer and data order of the run."""
         spec, tokens = self.spec, self.tokens
         model = build_model(spec.model, tokens.vocabulary, tokens.pool.shape[1], spec.seed)
-        flat = FlatModel(model.to(training_device(spec.training)))
-        return Trainer(
+        sharded = spec.training.sharded and self.ranks.count > 1
+        flat = FlatModel(model if sharded else model.to(training_device(spec.training)))
+        return (ShardedTrainer if sharded else Trainer)(
             flat,
             spec.optimizer,
             spec.training,

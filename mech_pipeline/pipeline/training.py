@@ -73,6 +73,7 @@ def train(
             run = OpenRun(store, spec, ranks, together)
             stretches = stretches_between(missing, list(run.checkpoints))
             ranks.tell([n for each in stretches for n in (each.start, each.until) * (1 + _checked_first(run, each))])
+            ranks.tell(sorted(_needed_whole(run, stretches)))
             if stretches:
                 _lead(run, stretches, on_checkpoint, emit)
             return len(missing)
@@ -80,11 +81,16 @@ def train(
 
 def _follow(run: OpenRun) -> int:
     """Computes this rank's micro-batches of what rank 0 says is to be trained."""
-    told = run.trainer.ranks.hear()
+    told, whole = run.ranks.hear(), set(run.ranks.hear())
     for start, last in zip(told[::2], told[1::2], strict=True):
-        for _ in run.trainer.updates(_start(run, start), last):
+        for _ in run.trainer.updates(_start(run, start), last, whole):
             pass
     return 0
+
+
+def _needed_whole(run: OpenRun, stretches: "list[Stretch]") -> set[int]:
+    """The steps whose states are kept or compared."""
+    return {*run.checkpoints, *(step for stretch in stretches for step in stretch.missing)}
 
 
 def _start(run: OpenRun, start: int) -> State:
@@ -130,12 +136,12 @@ def _lead(run: OpenRun, stretches: list[Stretch], on_checkpoint: OnCheckpoint, e
     if stretches[0].start >= 0:
         emit(f"train {run.spec.run}: found checkpoint {stretches[0].start}, continuing to {stretches[-1].until}")
     with Publisher(run, on_checkpoint) as publisher:
-        done = 0
+        done, whole = 0, _needed_whole(run, stretches)
         for stretch in stretches:
-            done = _fill(run, stretch, publisher, progress, done)
+            done = _fill(run, stretch, whole, publisher, progress, done)
 
 
-def _fill(run: OpenRun, stretch: Stretch, publisher: Publisher, progress: Progress, done: int) -> int:
+def _fill(run: OpenRun, stretch: Stretch, whole: set[int], publisher: Publisher, progress: Progress, done: int) -> int:
     """Trains one stretch and offers what is missing; returns the number of updates done in all.
 
     States before a kept checkpoint wait until it has been reached with the same bits; if they are too many to wait in
@@ -143,7 +149,7 @@ def _fill(run: OpenRun, stretch: Stretch, publisher: Publisher, progress: Progre
     """
     checked = _checked_first(run, stretch)
     if checked:
-        for made in run.trainer.updates(_start(run, stretch.start), stretch.until):
+        for made in run.trainer.updates(_start(run, stretch.start), stretch.until, whole):
             if made.after.step in run.checkpoints:
                 run.verify(made.after)
     tokens = run.spec.training.batch * (run.tokens.pool.shape[1] - 1)
@@ -152,7 +158,7 @@ def _fill(run: OpenRun, stretch: Stretch, publisher: Publisher, progress: Progre
     waiting: list[tuple[State, list[Metrics]]] = [(state, [])] if state.step in missing else []
     metrics: list[Metrics] = []
     try:
-        for made in run.trainer.updates(state, stretch.until):
+        for made in run.trainer.updates(state, stretch.until, whole):
             metrics.append(metrics_of(made))
             step, done = made.after.step, done + 1
             if step in run.checkpoints:

@@ -73,6 +73,8 @@ class RunSpec(Stage):
                 f"stacked runs need d_mlp in multiples of {VECTOR_WIDTH}, got {self.model.mlp_width}: the end of a tensor "
                 "is rounded another way, and bits would depend on the stack"
             )
+        if self.training.sharded and not self.optimizer.linear:
+            raise ValueError("sharded runs cannot use muon, which needs whole matrices; use adamw")
         for what, wanted, refused in (
             ("ledger", self.ledger, self.training.precision == "bf16" or not self.optimizer.linear),
             ("influence", self.influence.mechanisms, not self.optimizer.linear),

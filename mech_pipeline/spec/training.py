@@ -96,6 +96,9 @@ class Training(Stage):
         "fused is faster from contexts of about 128 on; derivatives of gradients are always taken through math",
     )
     compile: bool = added(False, "torch.compile the model")
+    sharded: bool = added(
+        False, "split weights and moments among the processes (FSDP2), for models that one device cannot hold"
+    )
     stacked: bool = added(False, "train the seeds of an arm together in one process, parameters stacked")
 
     @model_validator(mode="before")
@@ -121,6 +124,8 @@ class Training(Stage):
             raise ValueError(
                 f"{self.micro_batches} micro-batches cannot be shared by {self.processes} processes; name a multiple"
             )
+        if self.sharded and (self.stacked or self.compile or self.micro_batches & (self.micro_batches - 1)):
+            raise ValueError("sharded runs need micro_batches to be a power of two, and neither compile nor stacked")
         if self.stacked and (
             self.processes > 1 or self.compile or self.attention == "fused" or self.precision == "bf16"
         ):

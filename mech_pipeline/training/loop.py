@@ -5,7 +5,7 @@ depend on the number of processes (`ranks.py`).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +25,7 @@ from mech_pipeline.training.kernels import fused_attention
 from mech_pipeline.training.memory import named_out_of_memory
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.muon import muon_update
+from mech_pipeline.training.norm import norm_of_rows, row_squares
 from mech_pipeline.training.optimizer import State, Vector, clip_factor, update
 from mech_pipeline.training.ranks import Ranks, tree_sum_of
 from mech_pipeline.training.schedule import learning_rate
@@ -100,7 +101,7 @@ class Trainer:
         """Weight of each example's loss at update `step`; none if all are 1."""
         weights = None if self.weights is None else self.weights[examples]
         if self.example_weights is not None:
-            own = self.example_weights.at(step, examples).to(self.flat.vector)
+            own = self.example_weights.at(step, examples).to(self.device, self.flat.vector.dtype)
             weights = own if weights is None else weights * own
         return weights
 
@@ -110,7 +111,18 @@ class Trainer:
 
     def tokens(self, examples: Int[Tensor, " example"]) -> Int[Tensor, "example token"]:
         """The examples' token ids, where the model is."""
-        return self.pool[examples].to(self.flat.vector.device, non_blocking=True)
+        return self.pool[examples].to(self.device, non_blocking=True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.flat.vector.device
+
+    def norm(self, gradient: Vector) -> float:
+        """‖g‖ of a batch gradient."""
+        if self.training.sharded:
+            return norm_of_rows(row_squares(self.flat.slots, gradient))
+        return float(torch.linalg.vector_norm(gradient))
 
     def step(self, state: State) -> Update:
         """One update.
@@ -129,7 +141,7 @@ class Trainer:
         return finish(*self.gradient(state.theta, examples, state.step))
 
     def _update(self, state: State, examples: Int[Tensor, " example"], gradient: Vector, loss: float) -> Update:
-        norm = float(torch.linalg.vector_norm(gradient))
+        norm = self.norm(gradient)
         if not math.isfinite(norm) or not loss < DIVERGED_NATS:
             raise Diverged(self.run, state.step, loss, norm)
         clip = clip_factor(self.optimizer, norm)
@@ -193,8 +205,12 @@ class Trainer:
         weights = self.weights_at(step, examples)
         return losses if weights is None else losses * weights
 
-    def updates(self, state: State, until: int) -> Iterator[Update]:
-        """All updates from `state` until `until` updates have been made in all."""
+    def updates(self, state: State, until: int, whole: Container[int] = ()) -> Iterator[Update]:
+        """All updates from `state` until `until` updates have been made in all.
+
+        Args:
+            whole: steps whose states are needed; only a sharded trainer, whose other states are parts, asks.
+        """
         while state.step < until:
             made = self.step(state)
             yield made
@@ -207,7 +223,7 @@ class Trainer:
     def _precision(self) -> AbstractContextManager[object]:
         if self.training.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.flat.vector.device.type, dtype=torch.bfloat16)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _fits(self, examples: int) -> bool:
         """Whether a forward and backward of that many examples finds memory."""
