@@ -21,6 +21,14 @@ from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.currency import combined_version
 from mech_pipeline.store.store import Store
 
+PLOTTED = {
+    "loss_nats": "loss (nats)",
+    "gradient_norm": "gradient norm (nats per unit weight)",
+    "clip_factor": "clip factor",
+    "learning_rate": "learning rate",
+}
+"""How the UI names a metric; a number per checkpoint becomes a curve there."""
+
 
 @dg.asset(
     group_name="training",
@@ -104,8 +112,8 @@ def _reporter(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) ->
 
     def on_checkpoint(saved: Saved) -> None:
         metadata = {"step": saved.step, "fingerprint": saved.input_fingerprint, **stored_in(store, "checkpoints")}
-        loss = {} if saved.loss is None else {"loss (nats)": saved.loss}
-        events.report(partition(spec.run, saved.step), saved.data_version, metadata | loss)
+        plotted = {PLOTTED[name]: value for name, value in saved.metrics.items()}
+        events.report(partition(spec.run, saved.step), saved.data_version, metadata | plotted)
 
     return on_checkpoint
 

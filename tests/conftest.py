@@ -9,6 +9,7 @@ from transformer_lens.model_bridge.sources.native import NativeModel
 
 from mech_pipeline.attribution.components import Components, components_of
 from mech_pipeline.mechanisms.probe import Probe, Sequences
+from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.flat import FlatModel
@@ -89,6 +90,21 @@ def components(trainer: Trainer) -> Components:
     return components_of(
         trainer.flat, model.config.num_attention_heads, getattr(model.config, "num_key_value_heads", None)
     )
+
+
+def mechanism_of(trainer: Trainer, probe: Probe, name: str) -> tuple[Callable, Callable]:
+    """(gradient, value) of a mechanism as functions of θ."""
+    value = MECHANISMS[name].value
+
+    def gradient(theta: torch.Tensor) -> torch.Tensor:
+        trainer.flat.load(theta)
+        return trainer.flat.gradient(value(trainer.flat.model, probe))
+
+    def scalar(theta: torch.Tensor) -> float:
+        trainer.flat.load(theta)
+        return float(value(trainer.flat.model, probe).detach())
+
+    return gradient, scalar
 
 
 def with_weights(trainer: Trainer, weights: torch.Tensor) -> Trainer:

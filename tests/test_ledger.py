@@ -9,25 +9,15 @@ import torch
 from mech_pipeline.attribution.contraction import Contraction
 from mech_pipeline.attribution.ledger import replay_with_factors, window_account
 from mech_pipeline.attribution.quadrature import path_averages
-from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.training.optimizer import State
-from tests.conftest import ARCHITECTURES, OPTIMIZERS, components
+from tests.conftest import ARCHITECTURES, OPTIMIZERS, components, mechanism_of
 
 SMOOTH = "induction_copy_advantage"
 
 
 def ledger(trainer, probe, bounds, mechanism=SMOOTH):
     """The accounts of consecutive windows, first to last, and the true change of each."""
-    value = MECHANISMS[mechanism].value
-
-    def at(theta):
-        trainer.flat.load(theta)
-        return trainer.flat.gradient(value(trainer.flat.model, probe))
-
-    def scalar(theta):
-        trainer.flat.load(theta)
-        return float(value(trainer.flat.model, probe).detach())
-
+    at, scalar = mechanism_of(trainer, probe, mechanism)
     state, windows = State.initial(trainer.flat.vector), []
     for until in bounds:
         windows.append(replay_with_factors(trainer, state, until))
@@ -86,16 +76,7 @@ def test_imbalance_falls_at_fourth_order_when_steps_are_subdivided(make_trainer,
     trainer = make_trainer()
     made = trainer.step(State.initial(trainer.flat.vector))
     direction = made.after.theta - made.before.theta
-    value = MECHANISMS[SMOOTH].value
-
-    def at(theta):
-        trainer.flat.load(theta)
-        return trainer.flat.gradient(value(trainer.flat.model, tiny_probe))
-
-    def scalar(theta):
-        trainer.flat.load(theta)
-        return float(value(trainer.flat.model, tiny_probe).detach())
-
+    at, scalar = mechanism_of(trainer, tiny_probe, SMOOTH)
     start, stride = made.before.theta, 20 * direction
     truth = scalar(start + stride) - scalar(start)
     errors = []
@@ -131,15 +112,10 @@ def test_steps_too_large_for_one_panel_are_refined_until_they_explain_their_chan
     optimizer = OPTIMIZERS["adamw, never clipped"].model_copy(update={"learning_rate": 0.2})
     trainer = make_trainer(optimizer=optimizer)
     updates = list(trainer.updates(State.initial(trainer.flat.vector), 4))
-    value = MECHANISMS[SMOOTH].value
-
-    def at(theta):
-        trainer.flat.load(theta)
-        return trainer.flat.gradient(value(trainer.flat.model, tiny_probe))
+    at, scalar = mechanism_of(trainer, tiny_probe, SMOOTH)
 
     def value_at(state):
-        trainer.flat.load(state.theta)
-        return float(value(trainer.flat.model, tiny_probe).detach())
+        return scalar(state.theta)
 
     def errors(averages):
         pairs = zip(averages, updates, strict=True)

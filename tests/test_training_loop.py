@@ -8,13 +8,12 @@ import torch
 from mech_pipeline.attribution.contraction import Contraction
 from mech_pipeline.attribution.ledger import replay_with_factors, window_account
 from mech_pipeline.errors import MechError
-from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training import loop
 from mech_pipeline.training.muon import hidden_matrices
 from mech_pipeline.training.optimizer import State
 from mech_pipeline.training.ranks import tree_sum
-from tests.conftest import ARCHITECTURES, OPTIMIZERS, components
+from tests.conftest import ARCHITECTURES, OPTIMIZERS, components, mechanism_of
 from tests.test_influence import sweep, train
 
 MECHANISM = "induction_copy_advantage"
@@ -49,16 +48,7 @@ def test_micro_batches_make_the_same_update_as_the_whole_batch(make_trainer, mic
 def test_the_ledger_balances_over_micro_batches(make_trainer, tiny_probe):
     optimizer = OPTIMIZERS["adamw, clip and decay"].model_copy(update={"learning_rate": 1e-3})
     trainer = split(make_trainer(optimizer=optimizer), 2)
-    value = MECHANISMS[MECHANISM].value
-
-    def at(theta):
-        trainer.flat.load(theta)
-        return trainer.flat.gradient(value(trainer.flat.model, tiny_probe))
-
-    def scalar(theta):
-        trainer.flat.load(theta)
-        return float(value(trainer.flat.model, tiny_probe).detach())
-
+    at, scalar = mechanism_of(trainer, tiny_probe, MECHANISM)
     updates, factors = replay_with_factors(trainer, start(trainer), 4)
     parts = components(trainer)
     account = window_account(trainer.optimizer, parts, Contraction(trainer.flat, parts), at, updates, factors)

@@ -28,12 +28,16 @@ WAITING_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that has just been published."""
+    """A checkpoint that has just been published.
+
+    Attributes:
+        metrics: the numbers of the update that led to it (`metrics_of`); none for the initial state.
+    """
 
     step: int
     data_version: str
     input_fingerprint: str
-    loss: float | None
+    metrics: dict[str, float]
 
 
 OnCheckpoint = Callable[[Saved], None]
@@ -166,8 +170,7 @@ def _publish(run: OpenRun, waiting: list[_Waiting]) -> list[Saved]:
         blob = run.store.put_blob(folder, "state.safetensors", content)
         for name, values in (row | {"uri": [blob.uri], "bytes": [blob.bytes], "sha256": [blob.sha256]}).items():
             rows.setdefault(name, []).extend(values)
-        loss = each.metrics[-1].values["loss_nats"] if each.metrics else None
-        saved.append(Saved(state.step, version, made_from, loss))
+        saved.append(Saved(state.step, version, made_from, each.metrics[-1].values if each.metrics else {}))
     replace = {"run": [run.spec.run], "step": rows["step"]}
     run.store.write("checkpoints", rows, replace=replace, code_version=TRAINING_VERSION)
     return saved
