@@ -1,6 +1,7 @@
 """Runs trained in one stack: the bits do not depend on the company, and rounding is all that stacking changes."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -88,6 +89,30 @@ def test_seeds_train_together_and_replay_alone_bit_for_bit(store):
     analysis.analyse(run, ["mechanism_values"], run.planned)
     assert ledger.compute_ledger(run, run.planned) > 0, "its account balances, replayed without the others"
     assert stack_stage.train_stack(store, specs, lambda spec: lambda saved: None, lambda line: None) == {}
+
+
+@pytest.fixture
+def two_threads():
+    """What PyTorch starts with on a machine of two CPUs."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_the_machines_thread_count_does_not_decide_the_bits_of_a_stack(store, two_threads):
+    wide = {
+        "model": {"family": "gpt_neox", "layers": 2, "heads": 4, "d_model": 32, "d_mlp": 64},
+        "data": {"context": 32, "examples": 64, "tile_tokens": [4, 8]},
+        "training": {"steps": 6, "batch": 16, "stacked": True},
+    }
+    specs = [spec_of(index, **SEEDS, **wide) for index in range(2)]
+    alone = Store(store.root + "-alone")
+    for each, spec in itertools.product((store, alone), specs):
+        prepare(each, spec)
+    stack_stage.train_stack(store, specs, lambda spec: lambda saved: None, lambda line: None)
+    for spec in specs:
+        train(alone, spec)
+        assert checkpoint_hashes(alone, spec.run) == checkpoint_hashes(store, spec.run)
 
 
 def test_a_run_that_fails_does_not_keep_the_others(store, monkeypatch):

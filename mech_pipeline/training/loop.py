@@ -191,7 +191,7 @@ class Trainer:
 
     @cached_property
     def _alone(self) -> Together:
-        return Together(1, 1)
+        return Together(1, 1, self.training.threads)
 
     @property
     def hooked(self) -> bool:

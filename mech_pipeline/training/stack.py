@@ -81,15 +81,13 @@ class Together:
 
     Args:
         runs: how many take part.
-        threads: CPU threads that share the stack.
+        workers: threads that share the stack.
+        threads: CPU threads that each worker computes with, `training.threads`; they decide the bits.
     """
 
-    def __init__(self, runs: int, threads: int) -> None:
-        self._members, self._threads = runs, max(1, min(threads, runs))
-        # The thread count decides bits, and is a setting of each thread.
-        self._pool = ThreadPoolExecutor(
-            self._threads, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
-        )
+    def __init__(self, runs: int, workers: int, threads: int) -> None:
+        self._members, self._workers = runs, max(1, min(workers, runs))
+        self._pool = ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(threads,))
         self._lock = threading.Lock()
         self._asked: list[_Request] = []
         self._stacks: list[StackedGradient] = []
@@ -108,7 +106,7 @@ class Together:
         """
         request = _Request(theta, batch, finish)
         with self._lock:
-            while len(self._stacks) < self._threads:
+            while len(self._stacks) < self._workers:
                 self._stacks.append(StackedGradient(flat))
             self._asked.append(request)
             self._compute_if_all_asked()
@@ -130,7 +128,7 @@ class Together:
         if not self._asked or len(self._asked) < self._members:
             return
         asked, self._asked = self._asked, []
-        share = -(-len(asked) // self._threads)
+        share = -(-len(asked) // self._workers)
         parts = [asked[begin : begin + share] for begin in range(0, len(asked), share)]
         list(self._pool.map(_answer, self._stacks, parts))
 
