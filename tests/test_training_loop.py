@@ -1,6 +1,7 @@
 """One update: micro-batches, precision, Muon, and what happens when it goes wrong."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -130,3 +131,17 @@ def test_other_runtime_errors_are_not_called_out_of_memory(make_trainer, monkeyp
     trainer = make_trainer()
     with pytest.raises(RuntimeError, match="shapes do not match"):
         trainer.step(start(trainer))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("architecture", ["attention-only", "gpt_neox"])
+def test_a_compiled_model_trains_alike_and_repeats_itself(make_trainer, architecture):
+    trainer = make_trainer(ARCHITECTURES[architecture], dtype=torch.float32)
+    compiled = dataclasses.replace(trainer, training=trainer.training.model_copy(update={"compile": True}))
+    plain = list(trainer.updates(start(trainer), 3))[-1].after.theta
+    once, again = (
+        list(each.updates(start(each), 3))[-1].after.theta for each in (compiled, dataclasses.replace(compiled))
+    )
+    assert torch.equal(once, again)
+    assert torch.allclose(once, plain, atol=2e-6), "rounding, grown over three updates"
+    assert not torch.equal(once, start(trainer).theta)
