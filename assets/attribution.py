@@ -10,6 +10,7 @@ from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_ke
 from mech_pipeline.assets.training import checkpoint
 from mech_pipeline.pipeline import influence as influence_stage
 from mech_pipeline.pipeline import ledger as ledger_stage
+from mech_pipeline.pipeline import ledger_balance
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.catalog import connect
@@ -32,7 +33,7 @@ def ledger(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[
     """What happened since the previous checkpoint, per example and component. Exact; not a prediction. 0.1 s an update."""
     run, steps = split_keys(context.partition_keys)
     opened = OpenRun(store.open(), store.run_spec(run))
-    if not opened.spec.ledger:
+    if not opened.spec.accounts:
         context.log.info(f"the experiment asks for no ledger on run {run}")
         return
     steps = [step for step in steps if step in opened.checkpoints and step in opened.planned and step > 0]
@@ -49,7 +50,7 @@ def ledger(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[
 
     def on_balance(rows: list[dict[str, Any]]) -> None:
         for row in rows:
-            for name, passed in ledger_stage.checks(row).items():
+            for name, passed in ledger_balance.checks(row).items():
                 context.log_event(_evaluation(run, row, name, passed))
 
     report = progress(context, f"ledger {run}", len(ledger_stage.pending(opened, steps)), "windows")
@@ -89,7 +90,7 @@ def _ledger_check(name: str, description: str) -> dg.AssetChecksDefinition:
     def check(store: StoreResource) -> dg.AssetCheckResult:
         with connect(store.open().root, ["ledger_balance"]) as connection:
             rows = connection.sql("select * from ledger_balance").pl().to_dicts()
-        failed = [f"{row['run']}|{row['step']}" for row in rows if not ledger_stage.checks(row)[name]]
+        failed = [f"{row['run']}|{row['step']}" for row in rows if not ledger_balance.checks(row)[name]]
         return dg.AssetCheckResult(passed=not failed, metadata={"windows": len(rows), "failed": failed[:20]})
 
     return check
@@ -131,20 +132,22 @@ ledger_checks = [
     pool="gpu_analysis",
 )
 def influence_sweep(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
-    """One sweep backwards per target step: influence of all earlier examples, and its reliability."""
+    """One sweep backwards from the last target step: influence of all earlier examples, and its reliability."""
     run, steps = split_keys(context.partition_keys)
     opened = OpenRun(store.open(), store.run_spec(run))
     if not opened.spec.influence.mechanisms:
         context.log.info(f"the experiment asks for no influence on run {run}")
         return
+    if len(steps) > 1:  # a range of partitions: of a batch, the run's own targets; a single step is meant as it is
+        steps = [step for step in influence_stage.target_steps(opened) if step in steps]
     keys = [partition(run, step) for step in steps]
     tables = ("influence", "reliability")
     events = {
         name: PartitionEvents(context, name, influence_stage.CODE_VERSION, {"checkpoint": lambda key: key}, keys)
         for name in tables
     }
+    influence_stage.compute_influence(opened, steps, emitter(context))
     for step in steps:
-        influence_stage.compute_influence(opened, step, emitter(context))
         for name in tables:
             version = partition_version(stored_versions(opened.store, name, run), step)
             assert version is not None, "the sweep has stored its rows"
@@ -156,7 +159,8 @@ def influence_sweep(context: dg.AssetExecutionContext, store: StoreResource) -> 
 
 _MEASURES = {
     "influence": "select 'examples', count(distinct example_id)::double from influence where run = ? and step = ?",
-    "reliability": "select metric, value from reliability where run = ? and step = ? and update_step = -1",
+    "reliability": "select mechanism || ' ' || if(method = 'adjoint', '', method || ' ') || metric, value from reliability "
+    "where run = ? and step = ? and update_step = -1",
 }
 
 

@@ -22,15 +22,16 @@ from mech_pipeline.assets.worker import Line, Outcome, Task, work
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline import report as report_stage
-from mech_pipeline.pipeline.formation import influence_step
+from mech_pipeline.pipeline.influence import target_steps
 from mech_pipeline.pipeline.plan import ready_stages
+from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import format_seconds
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
-# What leads to the longest stage (influence) first, so that it is not left alone at the end.
-_FIRST = ("spec", "influence", "formation", "analysis", "training", "ledger")
+# What leads to the longest stages (retraining, influence) first, so that they are not left alone at the end.
+_FIRST = ("spec", "retraining", "influence", "formation", "analysis", "training", "ledger")
 _AFTER = ("training", "analysis", "formation", "compaction")
 
 
@@ -131,7 +132,7 @@ class Launch:
     def _next(self, ready: dict[str, dict[str, int]], blocked: set[str]) -> Task | None:
         """The next task that no worker has; the report comes when no run has anything left."""
         taken = {(w.task.run, w.task.stage) for w in self._pool if w.task is not None}
-        attributed = [spec for spec in self._specs.values() if spec.ledger or spec.influence.mechanisms]
+        attributed = [spec for spec in self._specs.values() if spec.accounts or spec.influence.mechanisms]
         others = [spec for spec in self._specs.values() if spec not in attributed]
         candidates = [(stage, spec) for stage in _FIRST for spec in attributed]
         candidates += [("spec", spec) for spec in others] + [(stage, spec) for stage in _AFTER for spec in others]
@@ -161,9 +162,11 @@ class Launch:
         if spec is None:
             return Task(stage, None, name, str(self.file))
         if stage == "influence":
-            step = influence_step(self.store, spec)
-            assert step is not None, "influence is ready only after formation"
-            return Task(stage, spec.run, name, str(self.file), step, step)
+            steps = target_steps(OpenRun(self.store, spec))
+            return Task(stage, spec.run, name, str(self.file), steps[0], steps[-1])
+        if stage == "retraining":
+            last = target_steps(OpenRun(self.store, spec))[-1]
+            return Task(stage, spec.run, name, str(self.file), last, last)
         return Task(stage, spec.run, name, str(self.file), 0, spec.training.steps)
 
     def _receive(self, busy: list[_Worker]) -> list[Outcome]:

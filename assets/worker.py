@@ -110,5 +110,6 @@ def _perform(executor, task: Task) -> None:  # type: ignore[no-untyped-def]
             "analysis": ["mechanism_values", "head_scores", "gradients"],
             "ledger": ["ledger"],
             "influence": ["influence", "reliability"],
+            "retraining": ["retrainings", "lds"],
         }[task.stage]
         executor.step_assets(assets, task.run, task.first_step, task.last_step)

@@ -12,13 +12,19 @@ def project_home() -> Path:
     Raises:
         MechError: there is none.
     """
+    home = _home()
+    if home is None:
+        raise MechError(
+            f"no dagster.yaml in {Path.cwd()} or above it", "run inside the project folder, or set MECH_HOME to it"
+        )
+    return home
+
+
+def _home() -> Path | None:
     if named := os.environ.get("MECH_HOME"):
         return Path(named).absolute()
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "dagster.yaml").is_file():
-            return folder
-    raise MechError(f"no dagster.yaml in {here} or above it", "run inside the project folder, or set MECH_HOME to it")
+    return next((folder for folder in (here, *here.parents) if (folder / "dagster.yaml").is_file()), None)
 
 
 def store_root() -> str:
@@ -27,6 +33,21 @@ def store_root() -> str:
     if named and "://" in named:
         return named.rstrip("/")
     return str(Path(named).absolute() if named else project_home() / "store")
+
+
+def mechanisms_folder() -> Path | None:
+    """MECH_MECHANISMS (relative to the project folder), or `mechanisms/` there; none if there is no such folder.
+
+    Raises:
+        MechError: MECH_MECHANISMS names no folder.
+    """
+    home = _home()
+    if named := os.environ.get("MECH_MECHANISMS"):
+        folder = (home or Path.cwd()) / named
+        if not folder.is_dir():
+            raise MechError(f"MECH_MECHANISMS names {folder}, which is no folder", "name one, or unset it")
+        return folder
+    return home / "mechanisms" if home is not None and (home / "mechanisms").is_dir() else None
 
 
 def report_name(experiment: str) -> str:

@@ -82,13 +82,16 @@ def tiny_probe() -> Probe:
     return Probe(tiled=sequences, random=sequences)
 
 
-def components(trainer: Trainer) -> Components:
+def components(trainer: Trainer, *, neurons: bool = False) -> Components:
     """Components of a trainer's model."""
     model = trainer.flat.model
     if isinstance(model, NativeModel):
-        return components_of(trainer.flat, model.cfg.n_heads)
+        return components_of(trainer.flat, model.cfg.n_heads, neurons=neurons)
     return components_of(
-        trainer.flat, model.config.num_attention_heads, getattr(model.config, "num_key_value_heads", None)
+        trainer.flat,
+        model.config.num_attention_heads,
+        getattr(model.config, "num_key_value_heads", None),
+        neurons=neurons,
     )
 
 

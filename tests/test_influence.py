@@ -1,12 +1,11 @@
 """Influence against finite differences of really retrained models, and against closed forms."""
 
-import itertools
-
 import pytest
 import torch
 
-from mech_pipeline.attribution.influence import influence_sweep
+from mech_pipeline.attribution.influence import Target, influence_sweep
 from mech_pipeline.attribution.reliability import adjoint_growth, metasmoothness, sign_agreement
+from mech_pipeline.attribution.replay import Replayed
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.training.optimizer import State
 from tests.conftest import ARCHITECTURES, OPTIMIZERS, with_weights
@@ -24,21 +23,32 @@ def initial_theta(trainer):
     return trainer.theta_0
 
 
+def target_of(trainer, probe, mechanism, update, horizon=None):
+    """The mechanism after an update."""
+    trainer.flat.load(update.after.theta)
+    gradient = trainer.flat.gradient(MECHANISMS[mechanism].value(trainer.flat.model, probe))
+    return Target(mechanism, update.after.step, gradient, horizon)
+
+
+def windows_of(updates, window=4):
+    """The updates cut into windows, last first, without graphs."""
+    chunks = [updates[i : i + window] for i in range(0, len(updates), window)]
+    return [lambda chunk=chunk: [Replayed(made) for made in chunk] for chunk in reversed(chunks)]
+
+
+def sweep_all(trainer, targets, windows, **more):
+    """Scores of each target as {(update step, pool index): score}; an example that came twice is summed."""
+    found = [{} for _ in targets]
+    for part in influence_sweep(trainer, targets, windows, **more):
+        for example, score in zip(part.made.examples.tolist(), part.scores.tolist(), strict=True):
+            cell = part.step, example
+            found[part.target][cell] = found[part.target].get(cell, 0.0) + score
+    return found
+
+
 def sweep(trainer, updates, probe, mechanism, window=4):
     """All scores as {(update step, pool index): score}."""
-    trainer.flat.load(updates[-1].after.theta)
-    gradient = trainer.flat.gradient(MECHANISMS[mechanism].value(trainer.flat.model, probe))
-    chunks = (
-        [list(c) for c in itertools.batched(updates, window)]
-        if hasattr(itertools, "batched")
-        else [updates[i : i + window] for i in range(0, len(updates), window)]
-    )
-    windows = [lambda chunk=chunk: chunk for chunk in reversed(chunks)]
-    return {
-        (u.step, int(example)): float(score)
-        for u in influence_sweep(trainer, gradient, windows)
-        for example, score in zip(u.examples, u.scores, strict=True)
-    }
+    return sweep_all(trainer, [target_of(trainer, probe, mechanism, updates[-1])], windows_of(updates, window))[0]
 
 
 @pytest.mark.parametrize("mechanism", ["induction_copy_advantage", "previous_token_attention"])
@@ -88,9 +98,11 @@ def test_window_size_does_not_matter(make_trainer, tiny_probe):
 def test_an_overflowing_adjoint_ends_the_sweep_instead_of_giving_numbers(make_trainer, tiny_probe):
     trainer = make_trainer()
     updates = train(trainer)
-    gradient = torch.full_like(trainer.flat.vector, 1e308)
-    swept = list(influence_sweep(trainer, gradient, [lambda: updates]))
-    assert len(swept) < len(updates)
+    huge = Target("overflows", STEPS, torch.full_like(trainer.flat.vector, 1e308))
+    good = target_of(trainer, tiny_probe, "induction_copy_advantage", updates[-1])
+    swept = list(influence_sweep(trainer, [huge, good], windows_of(updates)))
+    assert sum(part.target == 0 for part in swept) < len(updates)
+    assert [part.scores.isfinite().all() for part in swept if part.target == 1] == [True] * len(updates)
 
 
 def test_sign_agreement_is_one_for_parallel_and_minus_one_for_opposite_moves():

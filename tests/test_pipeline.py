@@ -270,7 +270,7 @@ def test_other_models_optimizers_and_data_balance_too(store, change):
     fill(store, spec)
     run = OpenRun(store, spec)
     assert ledger.compute_ledger(run, spec.checkpoint_steps()) == 5
-    assert influence.compute_influence(run, 6) == 1
+    assert influence.compute_influence(run, [6]) == 1
     assert query(store.root, "select count(*) > 0 from influence").rows() == [(True,)]
 
 
@@ -281,8 +281,8 @@ def test_a_ledger_that_does_not_balance_is_not_stored(store, monkeypatch):
     honest = MECHANISMS[name]
     lying = replace(
         honest,
-        value=lambda model, probe: (
-            honest.value(model, probe) * (1 if next(model.parameters()).dtype.itemsize == 8 else 1.01)
+        readout=lambda model, data: (
+            honest.readout(model, data) * (1 if next(model.parameters()).dtype.itemsize == 8 else 1.01)
         ),
     )
     monkeypatch.setitem(MECHANISMS, name, lying)
@@ -297,8 +297,8 @@ def test_influence_is_stored_with_its_reliability_and_found_again(store):
     spec = spec_of()
     fill(store, spec)
     run = OpenRun(store, spec)
-    assert influence.compute_influence(run, 12) == 1
-    assert influence.compute_influence(run, 12) == 0
+    assert influence.compute_influence(run, [12]) == 1
+    assert influence.compute_influence(run, [12]) == 0
     rows = query(
         store.root, "select count(*), min(update_step), max(update_step) from influence where step = 12"
     ).rows()
@@ -307,9 +307,9 @@ def test_influence_is_stored_with_its_reliability_and_found_again(store):
     assert set(metrics) == {"metasmoothness", "adjoint_growth", "horizon_step", "influence_sum", "reliable"}
     assert -1 <= metrics["metasmoothness"] <= 1
     with pytest.raises(MechError, match="no example has been seen yet"):
-        influence.compute_influence(run, 0)
+        influence.compute_influence(run, [0])
     with pytest.raises(MechError, match="checkpoint 7 of run tiny.baseline.s0 does not exist"):
-        influence.compute_influence(run, 7)
+        influence.compute_influence(run, [7])
 
 
 def test_a_corrupt_checkpoint_is_named_and_can_be_made_again(store):

@@ -1,4 +1,4 @@
-"""The reverse of one optimizer update, in closed form.
+"""The reverse of one optimizer update, in closed form, for several targets at once.
 
 With λ_θ, λ_m, λ_v the adjoints of the state after update t (notation of `training/optimizer.py`, v̂ = v'/r₂):
 
@@ -6,10 +6,10 @@ With λ_θ, λ_m, λ_v the adjoints of the state after update t (notation of `tr
     μ_v = λ_v + (η m' / r₁) D² / (2 r₂ √(v̂ + ε_root)) λ_θ         (0 where the root is 0)
     û   = κ μ_m + 2 (1 − β₂) ĝ μ_v                                (adjoint of ĝ, what enters the moments)
     u   = c (û − g ⟨g, û⟩ / ‖g‖²) if clipped, else û              (adjoint of the batch gradient: one rank-1 term)
-    ∂M/∂w_i = ⟨∇ℓ_i, u⟩ / B
+    ∂M/∂w_ij = ⟨∇ℓ_ij, u⟩ / (B (T−1))                             (example i, target token j; summed over j: ⟨∇ℓ_i, u⟩ / B)
     λ_θ ← (1 − η λ_d) λ_θ + λ_c û + H u        λ_m ← β μ_m        λ_v ← β₂ μ_v
 
-H is the Hessian of the batch loss. Scores and H u come out of one double backward with the example weights as leaves.
+H is the Hessian of the batch loss. Scores and H u come out of one double backward with the weights as leaves.
 Source: MAGIC (Ilyas & Engstrom 2025) and replayed metagradients (Engstrom et al. 2025); the closed form needs
 no stored per-example gradients and stays finite where √v̂ = 0. Attention must be twice differentiable.
 """
@@ -17,51 +17,85 @@ no stored per-example gradients and stays finite where √v̂ = 0. Attention mus
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mech_pipeline.attribution.gradient_graph import GradientGraph
 from mech_pipeline.spec.training import Optimizer
-from mech_pipeline.training.flat import flatten
 from mech_pipeline.training.loop import Trainer, Update
-from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.optimizer import Vector, coefficients, entering, scaling
+
+Rows = Float[Tensor, "target parameter"]
 
 
 @dataclass(frozen=True)
 class Adjoint:
-    """Derivatives of M(θ_T) by the state at some step."""
+    """Derivatives of M(θ_T) by the state at some step, one row per target."""
 
-    theta: Vector
-    m: Vector
-    v: Vector
+    theta: Rows
+    m: Rows
+    v: Rows
 
     @classmethod
-    def at_target(cls, gradient: Vector) -> "Adjoint":
+    def at_target(cls, gradients: Rows) -> "Adjoint":
         """M depends on θ_T only."""
-        return cls(gradient.clone(), torch.zeros_like(gradient), torch.zeros_like(gradient))
+        return cls(gradients.clone(), torch.zeros_like(gradients), torch.zeros_like(gradients))
 
-    def norm(self) -> float:
-        """‖λ_θ‖."""
-        return float(torch.linalg.vector_norm(self.theta.double()))
+    def joined(self, other: "Adjoint") -> "Adjoint":
+        """The rows of both."""
+        return Adjoint(*(torch.cat([getattr(self, f), getattr(other, f)]) for f in ("theta", "m", "v")))
+
+    def rows(self, chosen: Bool[Tensor, " target"]) -> "Adjoint":
+        """Some rows only."""
+        return Adjoint(self.theta[chosen], self.m[chosen], self.v[chosen])
+
+    def norms(self) -> Float[Tensor, " target"]:
+        """‖λ_θ‖ of every target, in double precision."""
+        return torch.linalg.vector_norm(self.theta.double(), dim=1)
+
+    def finite(self) -> Bool[Tensor, " target"]:
+        """Which targets' adjoints are still numbers."""
+        return torch.stack([self.theta, self.m, self.v]).isfinite().all(dim=2).all(dim=0)
 
 
-def reverse_update(trainer: Trainer, made: Update, adjoint: Adjoint) -> tuple[Float[Tensor, " example"], Adjoint]:
+@dataclass(frozen=True)
+class Reversed:
+    """What one reversed update gives.
+
+    Attributes:
+        tokens: ∂M/∂w_ij, of target tokens 1 … T−1 of the batch's examples.
+        direction: u; an example's score is ⟨∇ℓ_i, u⟩ / B, in any split of the parameters.
+        adjoint: of the state before the update.
+    """
+
+    tokens: Float[Tensor, "target example token"]
+    direction: Rows
+    adjoint: Adjoint
+
+
+def reverse_update(trainer: Trainer, made: Update, adjoint: Adjoint, graph: GradientGraph | None = None) -> Reversed:
     """∂M/∂w for the examples of one update, and the adjoint before it.
 
-    Cost: one double backward, about three times a training step.
+    Cost: two training steps per target, and one for the graph.
+
+    Args:
+        graph: of the update's gradient, if a replay has kept it; it is freed.
     """
     spec = trainer.optimizer
     c = coefficients(spec, made.before.step)
     entered, mu_m, mu_v = _adjoint_of_entering(spec, made, adjoint)
-    scores, hessian_u = _double_backward(trainer, made, _adjoint_of_gradient(made, entered))
+    u = _adjoint_of_gradient(made, entered)
+    if graph is None:
+        graph = GradientGraph(trainer, made.before.theta, made.examples, made.before.step)
+    tokens, hessian_u = graph.pull(u)
     theta = (1 - c.learning_rate * c.decay) * adjoint.theta + hessian_u
     if c.coupled_decay:
         theta = theta + c.coupled_decay * entered
     beta2 = 1.0 if spec.kind == "sgd" else spec.beta2
-    return scores, Adjoint(theta, c.beta * mu_m, beta2 * mu_v)
+    return Reversed(tokens, u, Adjoint(theta, c.beta * mu_m, beta2 * mu_v))
 
 
-def _adjoint_of_entering(spec: Optimizer, made: Update, adjoint: Adjoint) -> tuple[Vector, Vector, Vector]:
+def _adjoint_of_entering(spec: Optimizer, made: Update, adjoint: Adjoint) -> tuple[Rows, Rows, Rows]:
     """û, μ_m, μ_v."""
     c = coefficients(spec, made.before.step)
     d = scaling(spec, made.after.v, made.before.step)
@@ -75,30 +109,9 @@ def _adjoint_of_entering(spec: Optimizer, made: Update, adjoint: Adjoint) -> tup
     return c.kappa * mu_m + 2 * (1 - spec.beta2) * moved * mu_v, mu_m, mu_v
 
 
-def _adjoint_of_gradient(made: Update, entered: Vector) -> Vector:
+def _adjoint_of_gradient(made: Update, entered: Rows) -> Rows:
     """u: back through the clip."""
     if made.clip == 1:
         return entered
-    g = made.gradient
-    return made.clip * (entered - g * (g @ entered) / (g @ g))
-
-
-def _double_backward(trainer: Trainer, made: Update, u: Vector) -> tuple[Float[Tensor, " example"], Vector]:
-    """(⟨∇ℓ_i, u⟩ / B for every i, H u) at the state before the update, one micro-batch at a time."""
-    flat = trainer.flat
-    flat.load(made.before.theta)
-    directions = list(flat.named(u).values())
-    scores, products = [], torch.zeros_like(u)
-    for part in trainer.micro_batches(made.examples):
-        given = trainer.weights_at(made.before.step, part)
-        base = torch.ones(len(part), dtype=u.dtype, device=u.device) if given is None else given
-        weights = base.clone().requires_grad_()
-        losses = example_losses(flat.model, trainer.tokens(part))
-        loss = (weights * losses).mean() / trainer.training.micro_batches
-        gradients = torch.autograd.grad(loss, flat.parameters, create_graph=True)
-        inner = torch.stack([(g * d).sum() for g, d in zip(gradients, directions, strict=True)]).sum()
-        # A parameter that enters linearly everywhere (or not at all) has no second derivative.
-        by_weight, *by_parameter = torch.autograd.grad(inner, [weights, *flat.parameters], allow_unused=True)
-        scores.append(by_weight)
-        products += flatten(tuple(by_parameter), flat.parameters)
-    return torch.cat(scores), products
+    g: Vector = made.gradient
+    return made.clip * (entered - torch.outer((entered @ g) / (g @ g), g))

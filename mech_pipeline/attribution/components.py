@@ -2,17 +2,22 @@
 
 Q, K and V belong to heads by the outputs of a weight, O by its inputs. Splitting O by outputs, as some libraries do,
 would mix all heads. Key-value heads that several heads share are groups: `L0G1.K`. A tied embedding is one component,
-`embedding`, read as well as written.
+`embedding`, read as well as written. On request MLPs are split by neuron: `L0N17.in` is the neuron's row of the weight
+that reads the residual stream and its bias (`.gate` beside it in gated MLPs), `L0N17.out` its column of the weight that
+writes; the bias of the latter belongs to no neuron: `L0.MLP.out_bias`.
 """
 
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mech_pipeline.errors import MechError
 from mech_pipeline.training.flat import FlatModel, Slot
 
 _WHOLE = {
@@ -63,21 +68,37 @@ class Components:
         """L2 norm per component."""
         return self.sums(vector.double().square()).sqrt()
 
+    def matching(self, patterns: Sequence[str]) -> list[int]:
+        """Indices of the components that fit any of the glob patterns, such as `L1H*.K` or `L0N3.*`.
 
-def components_of(flat: FlatModel, heads: int, kv_heads: int | None = None) -> Components:
+        Raises:
+            MechError: a pattern fits none.
+        """
+        found: set[int] = set()
+        for pattern in patterns:
+            fits = [index for index, name in enumerate(self.names) if fnmatchcase(name, pattern)]
+            if not fits:
+                near = difflib.get_close_matches(pattern, self.names, n=3, cutoff=0.5) or list(self.names[:5])
+                raise MechError(f"no component fits {pattern!r}", f"names here are like {', '.join(near)}")
+            found.update(fits)
+        return sorted(found)
+
+
+def components_of(flat: FlatModel, heads: int, kv_heads: int | None = None, *, neurons: bool = False) -> Components:
     """The components of a model.
 
     Args:
         kv_heads: heads with keys and values of their own; default: all.
+        neurons: split MLPs by neuron.
 
     Raises:
         ValueError: a parameter belongs to no known component.
     """
-    heads_of = _Heads(heads, kv_heads or heads)
+    shared = _Heads(heads, kv_heads or heads)
     names: dict[str, int] = {}
     index = []
     for slot in flat.slots:
-        labels, along = _labels(slot, heads_of)
+        labels, along = (_neuron_labels(slot) if neurons else None) or _labels(slot, shared)
         numbers = torch.tensor([names.setdefault(label, len(names)) for label in labels])
         index.append(_spread(numbers, slot, along).reshape(-1))
     return Components(tuple(names), torch.cat(index).to(flat.vector.device))
@@ -117,6 +138,37 @@ def _labels(slot: Slot, heads: _Heads) -> tuple[list[str], int | None]:
         raise ValueError(f"parameter {slot.name} belongs to no known component")
     units, along = _ATTENTION[found[1]](slot, kind, heads)
     return [f"{layer}{unit}" for unit in units], along
+
+
+_NEURONS = {
+    "mlp.fc_in": ("in", 0),
+    "mlp.fc_out": ("out", 1),
+    "mlp.gate": ("gate", 0),
+    "mlp.in": ("in", 0),
+    "mlp.out": ("out", 1),
+    "mlp.c_fc": ("in", 1),  # Conv1D stores [in, out]
+    "mlp.c_proj": ("out", 0),
+    "mlp.dense_h_to_4h": ("in", 0),
+    "mlp.dense_4h_to_h": ("out", 1),
+    "mlp.gate_proj": ("gate", 0),
+    "mlp.up_proj": ("in", 0),
+    "mlp.down_proj": ("out", 1),
+}
+"""What a weight is to a neuron, and the dimension along which neurons lie."""
+
+
+def _neuron_labels(slot: Slot) -> tuple[list[str], int | None] | None:
+    """As `_labels`, by neuron; none for parameters that no neuron owns."""
+    module, _, kind = slot.name.rpartition(".")
+    found = _LAYER.fullmatch(module)
+    if found is None or found[2] not in _NEURONS:
+        return None
+    part, along = _NEURONS[found[2]]
+    if kind == "bias":
+        if part == "out":
+            return [f"L{found[1]}.MLP.out_bias"], None
+        along = 0
+    return [f"L{found[1]}N{neuron}.{part}" for neuron in range(slot.shape[along])], along
 
 
 Projection = Callable[[Slot, str, _Heads], tuple[list[str], int | None]]

@@ -1,162 +1,167 @@
-"""⟨∇ℓ_i, V⟩ for every example i, direction V and component, without ever forming a per-example gradient.
+"""⟨∇ℓ_i, V⟩ for every example i, direction V and component, and for every token as well.
 
 For a linear layer with input a and output gradient g the gradient of example i is Σ_t g_{i,t} a_{i,t}ᵀ, so
 
-    ⟨∇_W ℓ_i, V⟩ = Σ_t g_{i,t}ᵀ V a_{i,t},
+    ⟨∇_W ℓ_i, V⟩ = Σ_t g_{i,t}ᵀ V a_{i,t}.
 
-one matrix product per direction. Not summing over output (or input) units splits the result by head at no cost.
-Inputs and output gradients are captured during an ordinary backward, whose bits do not change.
+Not summing over output (or input) units splits the result by head or neuron at no cost; not summing over t splits it by
+the *position whose activations were used* (not by the token whose loss it was: that is `target_tokens.py`).
 
-Cost beside that backward: about one forward per direction (METHOD §3). Agrees with one backward per example to 1e-6.
-Source: Goodfellow 2015 (per-example gradient norms), Wang et al. 2024 (ghost dot product).
+Cost in forward+backward passes of the same data, capture included, 8 directions, 2 layers of width 128: per example
+1.1, per token 2.4 (`benchmarks/attribution.py`; ways and operation counts in `outer_products.py`). Agrees with one
+backward per example to 1e-6 in float32. Sources: Goodfellow 2015 (per-example gradient norms), Wang et al. 2024 (ghost
+dot product).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import TracebackType
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformer_lens.model_bridge.sources.native.model import NativeRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.pytorch_utils import Conv1D
 
+from mech_pipeline.attribution.capture import Capture, Factors, example_factors
 from mech_pipeline.attribution.components import Components
+from mech_pipeline.attribution.outer_products import CACHE_BYTES, example_sums, outer_is_cheaper, token_sums
+from mech_pipeline.attribution.units import Part, parts_of
 from mech_pipeline.training.flat import FlatModel
 
-_KNOWN = (nn.Linear, Conv1D, nn.Embedding, nn.LayerNorm, NativeRMSNorm, LlamaRMSNorm)
-
-Factors = dict[str, tuple[Tensor, Tensor]]
-"""Per module: input [example, token, in] (token ids for embeddings) and output gradient [example, token, out]."""
-
-
-class Capture:
-    """While active, records the factors of every parametrised module in the next forward and backward.
-
-    Use as a context around one training step, then take `factors()`.
-
-    Raises:
-        TypeError: a module with parameters of its own is not of a kind whose per-example gradient is known.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._modules = {
-            name: module
-            for name, module in model.named_modules()
-            if next(module.parameters(recurse=False), None) is not None
-        }
-        for name, module in self._modules.items():
-            if not isinstance(module, _KNOWN):
-                raise TypeError(f"per-example gradients of {name} ({type(module).__name__}) are not implemented")
-        self._captured: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self._hooks: list[RemovableHandle] = []
-
-    def __enter__(self) -> "Capture":
-        self._hooks = [module.register_forward_hook(self._record(name)) for name, module in self._modules.items()]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def factors(self) -> Factors:
-        """The factors since the last call, backward after backward along the examples."""
-        captured, self._captured = self._captured, {}
-        return {
-            name: parts[0] if len(parts) == 1 else (torch.cat([v for v, _ in parts]), torch.cat([g for _, g in parts]))
-            for name, parts in captured.items()
-        }
-
-    def _record(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def forward_hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            value = inputs[0].detach()
-            if output.requires_grad:
-                output.register_hook(
-                    lambda gradient: self._captured.setdefault(name, []).append((value, gradient.detach()))
-                )
-
-        return forward_hook
-
-
-@dataclass(frozen=True)
-class _Group:
-    """How one parameter's units map to components: along outputs, along inputs, or as a whole."""
-
-    along: str
-    index: Tensor
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One parameter as one module uses it: its name in the vector, and whether it is stored [in, out] (Conv1D)."""
-
-    slot: str
-    transposed: bool
-    group: _Group
+__all__ = ["Capture", "Contraction", "Factors", "example_factors"]
 
 
 class Contraction:
-    """Contracts captured factors with directions in parameter space. A tied parameter counts wherever it is used."""
+    """Contracts captured factors with directions in parameter space. A tied parameter counts wherever it is used.
 
-    def __init__(self, flat: FlatModel, components: Components) -> None:
-        self._flat = flat
-        self._components = components
+    Args:
+        only: glob patterns of component names (`L1H*.K`, `L0N3.*`) to which directions are confined; what holds none of
+            them is skipped, so one head costs its share. None: all components.
+
+    Attributes:
+        names: the components on the last axis of results.
+        modules: names of the modules whose factors are needed, for `Capture` and `example_factors`.
+
+    Raises:
+        MechError: a pattern fits no component.
+    """
+
+    def __init__(self, flat: FlatModel, components: Components, only: Sequence[str] | None = None) -> None:
+        selected = None if only is None else components.matching(only)
+        self.names = components.names if selected is None else tuple(components.names[i] for i in selected)
+        self._parts = parts_of(flat, components, selected)
+        self.modules = frozenset(self._parts)
         self._modules = dict(flat.model.named_modules())
-        slots = {id(parameter): slot.name for slot, parameter in zip(flat.slots, flat.parameters, strict=True)}
-        index = flat.named(components.index)
-        self._parts: dict[str, dict[str, _Part]] = {}
-        for name, module in self._modules.items():
-            for kind, parameter in module.named_parameters(recurse=False):
-                transposed = isinstance(module, Conv1D) and parameter.dim() == 2
-                slot = slots[id(parameter)]
-                place = index[slot].T if transposed else index[slot]
-                self._parts.setdefault(name, {})[kind] = _Part(slot, transposed, _group(place))
 
     def __call__(
         self, factors: Factors, directions: Float[Tensor, "direction parameter"]
     ) -> Float[Tensor, "direction example component"]:
-        """⟨∇ℓ_i/B, V⟩ split by component: the batch mean's gradient was captured, so 1/B is in it already."""
-        named = [self._flat.named(direction) for direction in directions]
+        """⟨∇ℓ_i, V⟩ split by component, times whatever scaled ℓ_i when the factors were made.
+
+        `Capture` in a training step: the batch mean's gradient was captured, so 1/B is in it. `example_factors`: 1.
+        """
         examples = next(iter(factors.values()))[1].shape[0]
-        shape = (len(directions), examples, len(self._components.names))
+        shape = (len(directions), examples, len(self.names))
         total = torch.zeros(shape, dtype=torch.float64, device=directions.device)
         for name, (value, gradient) in factors.items():
-            for kind, part in self._parts[name].items():
-                direction = torch.stack([parts[part.slot] for parts in named])
-                direction = direction.transpose(1, 2) if part.transposed else direction
-                units = _contract(self._modules[name], kind, value, gradient, direction, part.group)
-                total.index_add_(2, part.group.index, units.double())
+            self.add(total, name, value, gradient, directions)
+        return total
+
+    def add(
+        self,
+        total: Float[Tensor, "direction example component"],
+        name: str,
+        value: Shaped[Tensor, "example token ..."],
+        gradient: Float[Tensor, "example token out"],
+        directions: Float[Tensor, "direction parameter"],
+    ) -> None:
+        """Adds what one module contributes; a module without the wanted components adds nothing."""
+        for part in self._parts.get(name, ()):
+            v = part.direction(directions)
+            total.index_add_(2, part.component, _examples(self._modules[name], part, value, gradient, v).double())
+
+    def per_token(
+        self, factors: Factors, directions: Float[Tensor, "direction parameter"], *, components: bool = False
+    ) -> Float[Tensor, "direction example token"] | Float[Tensor, "direction example token component"]:
+        """The same split by position t, the one whose activations were used; its sum over t is the example's score.
+
+        Args:
+            components: split by component as well.
+        """
+        examples, tokens = next(iter(factors.values()))[1].shape[:2]
+        shape = (len(directions), examples, tokens) + ((len(self.names),) if components else ())
+        total = torch.zeros(shape, dtype=torch.float64, device=directions.device)
+        wanted = [(name, part) for name in factors for part in self._parts.get(name, ())]
+        for name, part in wanted:
+            value, gradient = factors[name]
+            split = components and len(part.component) > 1
+            found = _tokens(self._modules[name], part, value, gradient, part.direction(directions), split=split)
+            if components:
+                total.index_add_(3, part.component, found.double())
+            else:
+                total += found[..., 0]
         return total
 
 
-def _contract(
-    module: nn.Module, kind: str, value: Tensor, gradient: Tensor, direction: Tensor, group: _Group
-) -> Tensor:
-    """One parameter's contribution per direction, example and unit (or in one piece)."""
-    if kind == "bias":
-        units = gradient.sum(1)[None] * direction[:, None]
-    elif isinstance(module, nn.Embedding):
-        units = (gradient[None] * direction[:, value]).sum(2)
-    elif isinstance(module, nn.Linear | Conv1D):
-        return _contract_linear(value, gradient, direction, group)
-    else:
-        units = (gradient * _normalised(module, value)).sum(1)[None] * direction[:, None]
-    return units.sum(-1, keepdim=True) if group.along == "whole" else units
+def _examples(module: nn.Module, part: Part, value: Tensor, gradient: Tensor, v: Tensor) -> Tensor:
+    """One parameter's contribution per direction, example and run."""
+    if isinstance(module, nn.Embedding):
+        return _embedded(value, gradient, v).sum(2)[..., None]
+    if part.kind == "weight" and v.dim() == 3:
+        split = len(part.component) > 1
+        narrow = not outer_is_cheaper(gradient.shape[1], len(v))
+        left, right, v = _sides(module, part, value, gradient, v, split=split, narrow=narrow)
+        return example_sums(left, right, v, part.width if split else left.shape[-1])
+    summed = _vector_gradient(module, part, value, gradient).sum(1)
+    return _runs(part, summed, v, len(part.component))
 
 
-def _contract_linear(value: Tensor, gradient: Tensor, direction: Tensor, group: _Group) -> Tensor:
-    """Σ_t g V a, kept per output unit, per input unit, or summed (then over the narrower side, which is cheaper)."""
-    narrow_input = direction.shape[2] <= direction.shape[1]
-    if group.along == "input" or (group.along == "whole" and narrow_input):
-        units = torch.stack([((gradient @ v) * value).sum(1) for v in direction])
-    else:
-        units = torch.stack([((value @ v.T) * gradient).sum(1) for v in direction])
-    return units.sum(-1, keepdim=True) if group.along == "whole" else units
+def _tokens(module: nn.Module, part: Part, value: Tensor, gradient: Tensor, v: Tensor, *, split: bool) -> Tensor:
+    """One parameter's contribution per direction, example, token and run (or one run for all)."""
+    if isinstance(module, nn.Embedding):
+        return _embedded(value, gradient, v)[..., None]
+    if part.kind == "weight" and v.dim() == 3:
+        left, right, v = _sides(module, part, value, gradient, v, split=split, narrow=True)
+        return token_sums(left, right, v, part.width if split else left.shape[-1])
+    return _runs(part, _vector_gradient(module, part, value, gradient), v, len(part.component) if split else 1)
+
+
+def _sides(
+    module: nn.Module, part: Part, value: Tensor, gradient: Tensor, v: Tensor, *, split: bool, narrow: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(side that is kept, side that is summed, V) of a matrix: kept is the one to split, else the first or narrower."""
+    rows, columns = (gradient, value) if isinstance(module, nn.Linear) else (value, gradient)  # Conv1D is [in, out]
+    if part.axis == 0:
+        rows = part.needed(rows, 2)
+    elif part.axis == 1:
+        columns = part.needed(columns, 2)
+    by_columns = part.axis == 1 if split else narrow and columns.shape[-1] < rows.shape[-1]
+    return (columns, rows, v.transpose(1, 2)) if by_columns else (rows, columns, v)
+
+
+def _vector_gradient(module: nn.Module, part: Part, value: Tensor, gradient: Tensor) -> Tensor:
+    """Per-token gradient of a bias or of a norm's scale, [example, token, unit]."""
+    own = gradient if part.kind == "bias" else gradient * _normalised(module, value)
+    return own if part.axis is None else part.needed(own, 2)
+
+
+def _runs(part: Part, gradients: Tensor, v: Tensor, runs: int) -> Tensor:
+    """⟨gradient, V⟩ [direction, …, run] of a vector parameter."""
+    split = gradients.reshape(-1, runs, gradients.shape[-1] // runs).transpose(0, 1)
+    found = split @ v.reshape(len(v), runs, -1).permute(1, 2, 0)
+    return found.permute(2, 1, 0).reshape(len(v), *gradients.shape[:-1], runs)
+
+
+def _embedded(value: Tensor, gradient: Tensor, v: Tensor) -> Float[Tensor, "direction example token"]:
+    """⟨g_t, V[token t]⟩: only rows of tokens that occur are read, nothing is as large as the vocabulary."""
+    flat_ids, flat_gradient = value.reshape(-1), gradient.reshape(-1, gradient.shape[-1])
+    step = max(1, CACHE_BYTES // (gradient.shape[-1] * gradient.element_size()))
+    found = [
+        torch.stack([(one[flat_ids[some]] * flat_gradient[some]).sum(-1) for one in v])
+        for some in (slice(begin, begin + step) for begin in range(0, len(flat_ids), step))
+    ]
+    return torch.cat(found, dim=1).view(len(v), *value.shape)
 
 
 def _normalised(module: nn.Module, value: Tensor) -> Tensor:
@@ -164,14 +169,5 @@ def _normalised(module: nn.Module, value: Tensor) -> Tensor:
     if isinstance(module, nn.LayerNorm):
         return F.layer_norm(value, module.normalized_shape, eps=module.eps)
     assert isinstance(module, NativeRMSNorm | LlamaRMSNorm), "Capture admits no other kind"
-    eps = module.variance_epsilon if isinstance(module, LlamaRMSNorm) else module.eps
+    eps = cast(float, module.variance_epsilon if isinstance(module, LlamaRMSNorm) else module.eps)
     return value * torch.rsqrt(value.square().mean(-1, keepdim=True) + eps)
-
-
-def _group(index: Tensor) -> _Group:
-    if bool((index == index.flatten()[0]).all()):
-        return _Group("whole", index.flatten()[:1])
-    if index.dim() == 1 or bool((index == index[:, :1]).all()):
-        return _Group("output", index if index.dim() == 1 else index[:, 0])
-    assert bool((index == index[:1]).all()), "components split a weight by rows or by columns"
-    return _Group("input", index[0])

@@ -17,7 +17,7 @@ of what happened, not derivatives. METHOD §1; the path integral is that of ExPL
 Cost per update: one training step, about one forward per direction (two of them), two gradients of M and one value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -33,6 +33,9 @@ from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.optimizer import State, Vector, coefficients, scaling
 
+ByToken = Callable[[Update, Factors, Vector], Float[Tensor, "meaning example token"]]
+"""(update, its factors, direction V) → ⟨∇ℓ_i/B, V⟩ split by token, in one or several meanings of "token"."""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -47,6 +50,7 @@ class Account:
         momentum: carried in, per component.
         carry: a' at the window's start, over this and all later windows: what the window before needs.
         gross: Σ_t |⟨ḡ_t, θ_{t+1} − θ_t⟩|.
+        tokens: the whole effect (inside the window and after it) by meaning, example and token, if it was asked for.
         update_error: largest ‖rebuilt − applied‖ / ‖applied‖ over updates, beyond the rounding of stored weights.
         example_error: largest |Σ_i − ⟨g, a'⟩ of the batch| / (‖g‖ ‖a'‖).
     """
@@ -61,6 +65,7 @@ class Account:
     gross: float
     update_error: float
     example_error: float
+    tokens: Float[Tensor, "update meaning example token"] | None = None
 
     def explained(self) -> float:
         """Sum of everything that acted inside the window: equals the change of M."""
@@ -74,17 +79,23 @@ def replay_with_factors(trainer: Trainer, state: State, until: int) -> tuple[lis
     with capture if trainer.hooked else nullcontext():
         for made in trainer.updates(state, until):
             updates.append(made)
-            factors.append(capture.factors() if trainer.hooked else _plain_factors(trainer, made, capture))
+            factors.append(capture.factors() if trainer.hooked else batch_factors(trainer, made, capture))
     return updates, factors
 
 
-def _plain_factors(trainer: Trainer, made: Update, capture: Capture) -> Factors:
-    """Factors of an update that was computed another way (stacked, compiled): the same to rounding."""
+def batch_factors(trainer: Trainer, made: Update, capture: Capture | None = None, *, weighted: bool = True) -> Factors:
+    """Factors of an update's batch from a forward and backward of its own: of training to rounding.
+
+    Args:
+        weighted: each example's loss times its weight, as in training; else the plain loss.
+    """
+    capture = Capture(trainer.flat.model) if capture is None else capture
     trainer.flat.load(made.before.theta)
     with capture:
         for part in trainer.micro_batches(made.examples):
             losses = example_losses(trainer.flat.model, trainer.tokens(part))
-            losses = losses if trainer.weights is None else losses * trainer.weights[part]
+            weights = trainer.weights_at(made.before.step, part) if weighted else None
+            losses = losses if weights is None else losses * weights
             trainer.flat.gradient(losses.mean() / trainer.training.micro_batches)
     return capture.factors()
 
@@ -98,17 +109,19 @@ def window_account(
     factors: Sequence[Factors],
     carry: Vector | None = None,
     value_at: ValueAt | None = None,
+    by_token: ByToken | None = None,
 ) -> Account:
     """The account of one window of one mechanism.
 
     Args:
         value_at: M itself, if the quadrature is to be refined where it misses the true change.
+        by_token: splits ⟨∇ℓ_i/B, V⟩ of an update's examples by token.
         carry: the `Account.carry` of the window right after this one; none if nothing comes after.
     """
     path_gradients = path_averages(gradient_at, updates, value_at)
     within = torch.zeros_like(updates[0].before.theta)
     later = within.clone() if carry is None else carry.clone()
-    examples, examples_later, decay, decay_later = [], [], [], []
+    examples, examples_later, decay, decay_later, tokens = [], [], [], [], []
     example_error = update_error = gross = 0.0
     for made, factor, path_gradient in reversed(list(zip(updates, factors, path_gradients, strict=True))):
         c = coefficients(spec, made.before.step)
@@ -117,6 +130,8 @@ def window_account(
         )
         later = c.beta * later
         parts = -c.kappa * made.clip * contraction(factor, torch.stack([within, later]))
+        if by_token is not None:
+            tokens.append(-c.kappa * made.clip * by_token(made, factor, within + later))
         examples.append(parts[0])
         examples_later.append(parts[1])
         theta, coupled = made.before.theta, -c.kappa * c.coupled_decay
@@ -138,7 +153,19 @@ def window_account(
         gross=gross,
         update_error=update_error,
         example_error=example_error,
+        tokens=torch.stack(tokens[::-1]) if tokens else None,
     )
+
+
+def movement(components: Components, updates: Sequence[Update]) -> Vector:
+    """The direction in which each component of the weights moved over a window: unit vectors u_c = Δ_c / ‖Δ_c‖.
+
+    Taken as ḡ of every update, it makes the account of the weights themselves: contributions are weight distances along
+    what the component did, and sum to Σ_c ‖Δ_c‖. A component that did not move gets 0.
+    """
+    moved = updates[-1].after.theta.double() - updates[0].before.theta.double()
+    norms = components.norms(moved)[components.index]
+    return torch.where(norms > 0, moved / norms.clamp_min(torch.finfo(torch.float64).tiny), 0.0).to(updates[0].gradient)
 
 
 def _example_error(made: Update, parts: Tensor, adjoint: Vector, factor: float) -> float:

@@ -70,6 +70,21 @@ class Order:
         return np.concatenate(drawn)
 
 
+class GivenOrder(Order):
+    """An order that was recorded elsewhere.
+
+    Args:
+        order: indices into the pool, a row per update.
+    """
+
+    def __init__(self, order: NDArray[np.int64]) -> None:
+        self._order = order
+
+    def at_step(self, step: int) -> NDArray[np.int64]:
+        """The recorded row."""
+        return self._order[step]
+
+
 def _stream(seed: int, purpose: str, positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Entries of an endless stream of permutations of `size`."""
     epochs, places = positions // size, positions % size

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mech_pipeline.mechanisms.probe import Probe, Sequences
+from mech_pipeline.mechanisms.sequences import Sequences
 from mech_pipeline.training.model import ATTENTION, next_token_losses
 
 
@@ -27,19 +27,9 @@ def copy_advantage(model: nn.Module, sequences: Sequences) -> Float[Tensor, ""]:
     return (mean_first - mean_repeat).mean()
 
 
-def induction_copy_advantage(model: nn.Module, probe: Probe) -> Float[Tensor, ""]:
-    """Copy advantage on snippets of held-out text."""
-    return copy_advantage(model, probe.tiled)
-
-
-def induction_copy_advantage_random(model: nn.Module, probe: Probe) -> Float[Tensor, ""]:
-    """Copy advantage on random tokens: no bigram statistics help, only copying does."""
-    return copy_advantage(model, probe.random)
-
-
-def previous_token_attention(model: nn.Module, probe: Probe) -> Float[Tensor, ""]:
-    """Mean attention from each token to the one before it, of the head where it is largest (random tokens)."""
-    patterns = attention_patterns(model, probe.random)
+def previous_token_attention(model: nn.Module, sequences: Sequences) -> Float[Tensor, ""]:
+    """Mean attention from each token to the one before it, of the head where it is largest."""
+    patterns = attention_patterns(model, sequences)
     return torch.stack([previous_token_score(pattern).max() for pattern in patterns]).max()
 
 

@@ -1,27 +1,23 @@
-"""Every mechanism and detector by name. Add one: write a function, add a line, and it works in YAML everywhere.
+"""Every mechanism and detector by name.
 
+Mechanisms are found: see `discovery.py` and docs/mechanisms.md. A detector is a function in `heads.py` and a line here.
 Raise `version` when the numbers change: exactly that mechanism or detector is then recomputed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens.model_bridge.bridge import TransformerBridge
 
-from mech_pipeline.mechanisms import heads, induction
+from mech_pipeline.home import mechanisms_folder
+from mech_pipeline.mechanisms import heads
+from mech_pipeline.mechanisms.discovery import discover
+from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """A named differentiable number of the parameters; higher always means more formed."""
-
-    value: Callable[[nn.Module, Probe], Float[Tensor, ""]]
-    unit: str
-    meaning: str
-    version: str = "1"
 
 
 @dataclass(frozen=True)
@@ -34,19 +30,41 @@ class Detector:
     version: str = "1"
 
 
-MECHANISMS: dict[str, Mechanism] = {
-    "induction_copy_advantage": Mechanism(
-        induction.induction_copy_advantage, "nats", "loss on the first copy minus loss on the repetition, held-out text"
-    ),
-    "induction_copy_advantage_random": Mechanism(
-        induction.induction_copy_advantage_random,
-        "nats",
-        "loss on the first copy minus loss on the repetition, random tokens",
-    ),
-    "previous_token_attention": Mechanism(
-        induction.previous_token_attention, "attention probability", "attention to the previous token, best head"
-    ),
-}
+_loaded: dict[Path | None, dict[str, Mechanism[Any]]] = {}
+
+
+def mechanisms() -> dict[str, Mechanism[Any]]:
+    """The mechanisms of the package and of the present project; files are read once in a process.
+
+    Raises:
+        MechError: a file of the project cannot be used; it is named, with the line.
+    """
+    folder = mechanisms_folder()
+    if folder not in _loaded:
+        _loaded[folder] = discover(folder)
+    return _loaded[folder]
+
+
+class _Mechanisms(MutableMapping[str, Mechanism[Any]]):
+    """`mechanisms()` as a mapping, asked for when it is used and not when it is imported."""
+
+    def __getitem__(self, name: str) -> Mechanism[Any]:
+        return mechanisms()[name]
+
+    def __setitem__(self, name: str, mechanism: Mechanism[Any]) -> None:
+        mechanisms()[name] = mechanism
+
+    def __delitem__(self, name: str) -> None:
+        del mechanisms()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(mechanisms())
+
+    def __len__(self) -> int:
+        return len(mechanisms())
+
+
+MECHANISMS = _Mechanisms()
 
 DETECTORS: dict[str, Detector] = {
     "previous_token": Detector(heads.previous_token, "attention probability", "mean attention from i to i − 1"),

@@ -12,9 +12,11 @@ from safetensors.torch import save
 from torch import Tensor
 from transformer_lens.model_bridge.bridge import TransformerBridge
 
+from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.pipeline.checkpoints import provenance_columns
-from mech_pipeline.pipeline.grid import mechanism_fingerprint
+from mech_pipeline.pipeline.grid import mechanism_fingerprint, probe_version
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
@@ -30,7 +32,20 @@ from mech_pipeline.training.optimizer import Vector
 GRADIENTS_VERSION = "1"
 BATCH = "batch"
 OUTPUTS = ("mechanism_values", "head_scores", "gradients")
-_MECHANISMS = fingerprint({name: m.version for name, m in MECHANISMS.items()})[:8]
+
+
+def _mechanism_versions() -> str:
+    """One version for all mechanisms, for Dagster to display.
+
+    A project's file that cannot be used is named when an experiment is read. Dagster starts all the same.
+    """
+    try:
+        return fingerprint({name: mechanism.version for name, mechanism in MECHANISMS.items()})[:8]
+    except MechError:
+        return "unknown"
+
+
+_MECHANISMS = _mechanism_versions()
 CODE_VERSIONS = {
     "mechanism_values": _MECHANISMS,
     "head_scores": fingerprint({name: d.version for name, d in DETECTORS.items()})[:8],
@@ -41,19 +56,20 @@ _FLUSH_STEPS = 24
 
 def wanted(run: OpenRun, table: str, steps: Iterable[int]) -> dict[Cell, str]:
     """Fingerprints of a table's cells at the given steps, from what they would be made now."""
-    spec, probe = run.spec, run.artifacts["probe"]
+    spec = run.spec
     cells: dict[Cell, str] = {}
     for step in steps:
         state = run.checkpoint_version(step)
         if table == "mechanism_values":
             for name in spec.mechanisms:
-                cells[step, name] = mechanism_fingerprint(spec, name, state, probe)
+                cells[step, name] = mechanism_fingerprint(spec, name, state, probe_version(name, run.artifacts))
         elif table == "head_scores":
             for name in spec.detectors:
+                probe = run.artifacts["probe"]
                 cells[step, name] = fingerprint("detector", name, DETECTORS[name].version, state, probe, spec.model)
         elif step in run.planned:  # gradient tensors are large: not at every step of a zoom
             for name in spec.gradients:
-                version = MECHANISMS[name].version
+                version, probe = MECHANISMS[name].version, probe_version(name, run.artifacts)
                 cells[step, name] = fingerprint("gradient", GRADIENTS_VERSION, name, version, state, probe, spec.model)
             if spec.gradients:
                 batch = [run.artifacts["pool"], spec.seed, spec.training.batch]
@@ -199,7 +215,7 @@ class Analyser:
             losses = example_losses(trainer.flat.model, trainer.pool[examples])
             weights = trainer.weights_at(step, examples)
             return trainer.flat.gradient((losses if weights is None else losses * weights).mean())
-        return trainer.flat.gradient(MECHANISMS[name].value(trainer.flat.model, self.run.tokens.probe))
+        return mechanism_gradient(name, trainer.flat, self.run.tokens.probe)
 
     def _keep_gradients(self, step: int, tensors: dict[str, Vector]) -> None:
         run, parts = self.run, list(self.run.components.names)

@@ -6,6 +6,7 @@ ledger, formation, influence and report rest on it.
 kept: the planned steps and those of zooms. A zoom shows more and changes no result.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,20 @@ def mechanism_fingerprint(spec: RunSpec, mechanism: str, state_version: str, pro
     """What the value of a mechanism at a checkpoint is made from."""
     version = MECHANISMS[mechanism].version
     return fingerprint("mechanism", mechanism, version, state_version, probe_version, spec.model)
+
+
+def probe_version(mechanism: str, artifacts: Mapping[str, str]) -> str:
+    """What a mechanism's probe data are made from.
+
+    Sequences of the stored probe are its content; data of any other kind may depend on tokenizer and text as well.
+
+    Args:
+        artifacts: data version of each tokenised artifact of the run.
+    """
+    probe = artifacts.get("probe", "")
+    if not MECHANISMS[mechanism].reads_text:
+        return probe
+    return fingerprint("probe data", probe, artifacts.get("tokenizer", ""), artifacts.get("corpus", ""))
 
 
 def planned_steps(store: Store, spec: RunSpec) -> tuple[int, ...]:
@@ -71,7 +86,7 @@ def request_zoom(store: Store, spec: RunSpec, begin: int, end: int, every: int =
 
 def _current_values(store: Store, spec: RunSpec, mechanism: str, steps: tuple[int, ...]) -> dict[int, float]:
     """Values of a mechanism at those of the steps where they are current."""
-    probe = artifact_versions(store, spec.run).get("probe", "")
+    probe = probe_version(mechanism, artifact_versions(store, spec.run))
     states = current_checkpoints(store, spec)
     with connect(store.root, ["mechanism_values"]) as connection:
         rows = connection.execute(

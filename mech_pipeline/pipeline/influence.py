@@ -1,122 +1,167 @@
-"""Influence partitions: a sweep from the target checkpoint back to step 0, with its reliability beside it."""
+"""Influence partitions: what would happen to mechanisms at target steps, by one or several estimators.
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+The exact adjoint sweeps once for all targets of a run. Cheap estimators write to the same tables under their own `method`.
+"""
+
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from mech_pipeline.attribution.influence import UpdateInfluence, influence_sweep
 from mech_pipeline.attribution.reliability import METASMOOTH_LIMIT, adjoint_growth, metasmoothness
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
-from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline import sweep_state
+from mech_pipeline.pipeline.estimates import compute_estimates, estimate_fingerprint
+from mech_pipeline.pipeline.formation import influence_step
+from mech_pipeline.pipeline.grid import probe_version
+from mech_pipeline.pipeline.influence_rows import WHOLE, WHOLE_SWEEP, Metric, Scored, gridded, write_scored
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.score_rows import ExampleScores
+from mech_pipeline.pipeline.sweep import SweptTarget, sweep_targets
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
-from mech_pipeline.store.rows import content_version
-from mech_pipeline.store.tables import TABLES
+from mech_pipeline.store.tables import ADJOINT
 from mech_pipeline.training.device import computing
 
-CODE_VERSION = "1"
-WHOLE_SWEEP = -1
+CODE_VERSION = "2"
+Emit = Callable[[str], None]
 
 
-def wanted(run: OpenRun, step: int, mechanisms: tuple[str, ...] | None = None) -> dict[Cell, str]:
-    """Fingerprints of the influence cells at a target step."""
+def target_steps(run: OpenRun) -> list[int]:
+    """The steps at which the run's influence is asked for, as far as they are known and kept; sorted."""
     chosen = run.spec.influence
-    settings = [chosen.metasmoothness_steps, chosen.metasmoothness_size]
-    state = run.checkpoint_version(step)
-    return {
-        (step, name): fingerprint(
-            "influence",
-            CODE_VERSION,
-            name,
-            MECHANISMS[name].version,
-            state,
-            run.artifacts["probe"],
-            run.training,
-            settings,
-        )
-        for name in (chosen.mechanisms if mechanisms is None else mechanisms)
-    }
+    if not chosen.mechanisms:
+        return []
+    if chosen.at == "formation":
+        step = influence_step(run.store, run.spec)
+        return [step] if step else []
+    wanted = run.planned if chosen.at == "checkpoints" else chosen.at
+    return sorted(step for step in wanted if step > 0 and step in run.checkpoints)
 
 
-def pending(run: OpenRun, step: int, mechanisms: tuple[str, ...] | None = None) -> list[Cell]:
+def split_item(item: str) -> tuple[str, str]:
+    """(mechanism, method) of a cell's item.
+
+    >>> split_item("induction"), split_item("induction:ekfac")
+    (('induction', 'adjoint'), ('induction', 'ekfac'))
+    """
+    mechanism, _, method = item.partition(":")
+    return mechanism, method or ADJOINT
+
+
+def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
+    """Fingerprints of the influence cells at target steps: one per mechanism and method."""
+    cells: dict[Cell, str] = {}
+    chosen = run.spec.influence
+    for step in steps:
+        state = run.checkpoint_version(step)
+        for name in chosen.mechanisms:
+            common = [name, MECHANISMS[name].version, state, probe_version(name, run.artifacts), run.training]
+            for method in chosen.methods:
+                if method == ADJOINT:
+                    settings = [chosen.metasmoothness_steps, chosen.metasmoothness_size, chosen.horizon]
+                    settings += [chosen.components, chosen.tokens]
+                    cells[step, name] = fingerprint("influence", CODE_VERSION, *common, settings)
+                else:
+                    cells[step, f"{name}:{method}"] = estimate_fingerprint(run, step, method, common)
+    return cells
+
+
+def pending(run: OpenRun, steps: Iterable[int]) -> list[Cell]:
     """Influence cells that must be computed; a cell counts only together with its reliability."""
-    cells = wanted(run, step, mechanisms)
+    cells = wanted(run, steps)
     missing = outdated(stored_versions(run.store, "influence", run.spec.run), cells)
     unrated = outdated(stored_versions(run.store, "reliability", run.spec.run), cells)
     return sorted(set(missing) | set(unrated))
 
 
-def compute_influence(
-    run: OpenRun, step: int, emit: Callable[[str], None] = lambda line: None, mechanisms: tuple[str, ...] | None = None
-) -> int:
-    """Computes what is pending at a target step; returns the number of cells.
+def compute_influence(run: OpenRun, steps: Iterable[int], emit: Emit = lambda line: None) -> int:
+    """Computes what is pending at target steps; returns the number of cells.
 
     Raises:
-        MechError: the target is step 0, which no example has influenced.
+        MechError: a target is step 0, which no example has influenced, or has no checkpoint.
     """
-    if step == 0:
+    steps = sorted(set(steps))
+    if 0 in steps:
         raise MechError(f"influence at step 0 of run {run.spec.run}: no example has been seen yet", "name a later step")
-    todo = pending(run, step, mechanisms)
+    todo = pending(run, steps)
+    exact = [cell for cell in todo if split_item(cell[1])[1] == ADJOINT]
+    fingerprints = wanted(run, steps)
     with computing(run.spec.training):
-        for _, name in todo:
-            _compute(run, step, name, wanted(run, step, (name,))[step, name], emit)
+        if exact:
+            smooth: dict[int, float | None] = {}
+            for cell, swept in zip(exact, sweep_targets(run, exact, emit), strict=True):
+                step = cell[0]
+                if step not in smooth:  # it belongs to training, whatever the mechanism
+                    smooth[step] = _metasmoothness(run, step, emit)
+                write_scored(run, _scored(run, swept, smooth[step]), fingerprints[cell], CODE_VERSION)
+            sweep_state.forget(run.store, run.spec.run, max(step for step, _ in exact))
+        others = [cell for cell in todo if cell not in exact]
+        if others:
+            compute_estimates(run, others, fingerprints, emit)
     return len(todo)
 
 
-def _compute(run: OpenRun, step: int, name: str, made_from: str, emit: Callable[[str], None]) -> None:
-    state, flat = run.state(step), run.trainer.flat
-    flat.load(state.theta)
-    gradient = flat.gradient(MECHANISMS[name].value(flat.model, run.tokens.probe))
-    windows = [partial(run.replay, begin, end) for begin, end in reversed(run.windows(step))]
-    progress = Progress(emit, f"influence {run.spec.run} at {step}", step, "updates backwards")
-    swept = list(influence_sweep(run.trainer, gradient, windows, progress))
-    finite = [part for part in swept if bool(part.scores.isfinite().all())]
+def _scored(run: OpenRun, swept: SweptTarget, smooth: float | None) -> Scored:
+    found, target = swept.found, swept.target
+    finite = [i for i, part in enumerate(found.parts) if np.isfinite(part.astype(np.float32)).all()]
     if not finite:
         raise MechError(
-            f"influence on {name} at step {step} of run {run.spec.run} is not finite anywhere",
+            f"influence on {target.name} at step {target.step} of run {run.spec.run} is not finite anywhere",
             "the adjoint overflowed at once; train with the attributable optimizer preset",
         )
-    reliability = _reliability(run, step, finite, swept, float(gradient.double().norm()), emit)
-    _write(run, step, name, made_from, finite, reliability)
+
+    def gathered(pieces: list[np.ndarray]) -> ExampleScores:
+        return ExampleScores.gathered(
+            [found.steps[i] for i in finite], [found.examples[i] for i in finite], [pieces[i] for i in finite]
+        )
+
+    scores = gathered(found.parts)
+    metrics, horizon = _metrics(run, swept, finite, scores)
+    trusted = None
+    if smooth is not None:  # without it nothing is said about reliability, neither yes nor no
+        trusted = smooth >= METASMOOTH_LIMIT
+        begin = 0 if target.horizon is None else max(0, target.step - target.horizon)
+        metrics += [
+            ("metasmoothness", WHOLE_SWEEP, smooth),
+            ("reliable", WHOLE_SWEEP, float(horizon <= begin and trusted)),
+        ]
+    return Scored(
+        step=target.step,
+        mechanism=target.name,
+        method=ADJOINT,
+        scores=scores,
+        components=run.components.names if run.spec.influence.components else WHOLE,
+        metrics=metrics,
+        horizon=horizon,
+        trusted=trusted,
+        tokens=gridded(gathered(found.tokens)) if found.tokens else None,
+    )
 
 
-def _reliability(
-    run: OpenRun,
-    step: int,
-    finite: list[UpdateInfluence],
-    swept: list[UpdateInfluence],
-    at_target: float,
-    emit: Callable[[str], None],
-) -> list[tuple[str, int, float]]:
-    """(metric, update step, value) of one sweep."""
-    growth = adjoint_growth([(part.step, part.adjoint_norm) for part in swept], at_target)
-    horizon = max(growth.horizon_step, min(part.step for part in finite))
-    scores = np.concatenate([part.scores.double().numpy() for part in finite])
+def _metrics(run: OpenRun, swept: SweptTarget, finite: list[int], scores: ExampleScores) -> tuple[list[Metric], int]:
+    """What is known of a sweep, and the update from which on it may be trusted."""
+    found, step = swept.found, swept.target.step
+    growth = adjoint_growth(list(zip(found.steps, found.norms, strict=True)), swept.norm)
+    horizon = max(growth.horizon_step, min(found.steps[i] for i in finite))
+    whole = scores.values.sum(axis=1)
     begins = {begin for begin, _ in run.windows(step)}
-    rows = [
-        ("adjoint_norm", part.step, part.adjoint_norm)
-        for part in finite
-        if part.step in begins and np.isfinite(part.adjoint_norm)
+    metrics: list[Metric] = [
+        ("adjoint_norm", found.steps[i], found.norms[i])
+        for i in finite
+        if found.steps[i] in begins and np.isfinite(found.norms[i])
     ]
-    rows += [
-        ("adjoint_norm", step, at_target),
+    metrics += [
+        ("adjoint_norm", step, swept.norm),
         ("adjoint_growth", WHOLE_SWEEP, min(growth.growth, float(np.finfo(np.float64).max))),
         ("horizon_step", WHOLE_SWEEP, float(horizon)),
-        ("influence_sum", WHOLE_SWEEP, float(scores.sum() / np.abs(scores).sum())),
+        ("influence_sum", WHOLE_SWEEP, float(whole.sum() / max(np.abs(whole).sum(), np.finfo(np.float64).tiny))),
     ]
-    smooth = _metasmoothness(run, step, emit)
-    if smooth is not None:  # without it nothing is said about reliability, neither yes nor no
-        rows.append(("metasmoothness", WHOLE_SWEEP, smooth))
-        rows.append(("reliable", WHOLE_SWEEP, float(horizon == 0 and smooth >= METASMOOTH_LIMIT)))
-    return rows
+    return metrics, horizon
 
 
-def _metasmoothness(run: OpenRun, step: int, emit: Callable[[str], None]) -> float | None:
+def _metasmoothness(run: OpenRun, step: int, emit: Emit) -> float | None:
     chosen = run.spec.influence
     if chosen.metasmoothness_steps == 0:
         return None
@@ -127,38 +172,3 @@ def _metasmoothness(run: OpenRun, step: int, emit: Callable[[str], None]) -> flo
     return metasmoothness(
         run.trainer, run.state(start), step, chosen.metasmoothness_size, run.state(step).theta, progress
     )
-
-
-def _write(
-    run: OpenRun,
-    step: int,
-    name: str,
-    made_from: str,
-    finite: list[UpdateInfluence],
-    reliability: list[tuple[str, int, float]],
-) -> None:
-    key = {"run": run.spec.run, "step": step, "mechanism": name}
-    replace = {column: [value] for column, value in key.items()}
-    metrics: dict[str, list[Any]] = {column: [value] * len(reliability) for column, value in key.items()}
-    metrics |= {
-        "metric": [row[0] for row in reliability],
-        "update_step": [row[1] for row in reliability],
-        "value": [row[2] for row in reliability],
-    }
-    version = content_version(TABLES["reliability"], metrics)
-    rows = metrics | provenance_columns(len(reliability), made_from, version)
-    run.store.write("reliability", rows, replace=replace, code_version=CODE_VERSION)
-    scores: dict[tuple[int, str], float] = {}
-    for part in finite:
-        for index, score in zip(part.examples.tolist(), part.scores.tolist(), strict=True):
-            cell = part.step, str(run.tokens.example_ids[index])
-            scores[cell] = scores.get(cell, 0.0) + score  # an example that came twice in one batch
-    columns: dict[str, list[Any]] = {column: [value] * len(scores) for column, value in key.items()}
-    columns |= {
-        "update_step": [cell[0] for cell in scores],
-        "example_id": [cell[1] for cell in scores],
-        "value": list(scores.values()),
-    }
-    version = content_version(TABLES["influence"], columns)
-    rows = columns | provenance_columns(len(scores), made_from, version)
-    run.store.write("influence", rows, replace=replace, code_version=CODE_VERSION)

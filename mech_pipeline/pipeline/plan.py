@@ -4,7 +4,7 @@ A stage is ready when everything it reads is current. Asking again after each st
 changed nothing leaves nothing to do after it.
 """
 
-from mech_pipeline.pipeline import analysis, batches, formation, influence, ledger, tokens, training
+from mech_pipeline.pipeline import analysis, batches, formation, influence, lds, ledger, tokens, training
 from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import run_row_fingerprint
@@ -32,7 +32,7 @@ def _ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, 
     run, steps = OpenRun(store, spec), kept_steps(store, spec)
     ready = {
         "analysis": sum(len(cells) for cells in analysis.pending(run, analysis.OUTPUTS, steps).values()),
-        "ledger": len(ledger.pending(run, run.planned)) if spec.ledger else 0,
+        "ledger": len(ledger.pending(run, run.planned)) if spec.accounts else 0,
     }
     if not ready["analysis"]:
         ready |= _after_analysis(run)
@@ -43,10 +43,10 @@ def _ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, 
 
 
 def _after_analysis(run: OpenRun) -> dict[str, int]:
-    """Formation, and influence once the step it aims at is known."""
+    """Formation, influence once the steps it aims at are known, and retraining once there is influence to compare with."""
     store, spec = run.store, run.spec
     waiting = outdated(stored_versions(store, "formation", spec.run), formation.wanted(store, spec))
     if waiting:
         return {"formation": len(waiting)}
-    step = formation.influence_step(store, spec) if spec.influence.mechanisms else None
-    return {"influence": len(influence.pending(run, step)) if step else 0}
+    unknown = len(influence.pending(run, influence.target_steps(run)))
+    return {"influence": unknown} if unknown else {"retraining": lds.pending_cells(run)}

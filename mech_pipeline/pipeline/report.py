@@ -14,7 +14,10 @@ from mech_pipeline.store.store import Store
 
 CODE_VERSION = "1"
 HTML = "report.html"
-_READ = ("mechanism_values", "head_scores", "ledger_balance", "influence", "reliability", "formation")
+_READ = (
+    *("mechanism_values", "head_scores", "ledger_balance", "influence", "reliability", "formation"),
+    *("retrainings", "lds"),
+)
 
 
 @dataclass(frozen=True)

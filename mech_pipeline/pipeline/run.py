@@ -1,5 +1,6 @@
 """A run opened for work: its tokens, a trainer, its checkpoints. Shared by training, analysis and attribution."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -99,6 +100,14 @@ class OpenRun:
         """Components of the model."""
         return components_of(self.trainer.flat, self.spec.model.heads, self.spec.model.key_value_heads)
 
+    @cached_property
+    def ledger_components(self) -> Components:
+        """Components as finely as the run's ledger asks for."""
+        if not self.spec.ledger_by.neurons:
+            return self.components
+        heads = self.spec.model.heads, self.spec.model.key_value_heads
+        return components_of(self.trainer.flat, *heads, neurons=True)
+
     def refresh(self) -> None:
         """Reads the checkpoint rows and the plan again."""
         self.checkpoints = current_checkpoints(self.store, self.spec)
@@ -141,9 +150,14 @@ class OpenRun:
                 f"runs where run = '{self.spec.run}'\"`)",
             )
 
-    def windows(self, until: int) -> list[tuple[int, int]]:
-        """Consecutive (checkpoint, next checkpoint) up to `until`, first to last; zoomed states are not among them."""
-        steps = [step for step in self.checkpoints if step <= until and step in set(self.planned)]
+    def windows(self, until: int, also: Iterable[int] = ()) -> list[tuple[int, int]]:
+        """Consecutive (checkpoint, next checkpoint) up to `until`, first to last.
+
+        Args:
+            also: zoomed states that bound windows as well; the others do not.
+        """
+        bounds = {*self.planned, *also}
+        steps = [step for step in self.checkpoints if step <= until and step in bounds]
         return list(pairwise(steps))
 
     def checkpoint_version(self, step: int) -> str:

@@ -20,6 +20,7 @@ from mech_pipeline.data.example_weights import ExampleWeights, read_weights
 from mech_pipeline.data.pool import Pool
 from mech_pipeline.data.tokenizer import open_tokenizer, tokenizer_identity, vocabulary_size
 from mech_pipeline.mechanisms.probe import Probe, Sequences
+from mech_pipeline.mechanisms.source import HeldOut, Origin
 from mech_pipeline.pipeline.artifacts import (
     AGAIN,
     CODE_VERSION,
@@ -128,12 +129,15 @@ def load_tokens(store: Store, spec: RunSpec) -> Tokens:
     def sequences(kind: str) -> Sequences:
         return Sequences(_int64(probe[f"{kind}.tokens"]), _int64(probe[f"{kind}.period"]))
 
-    stored = _stored_pool(store, spec.run)
+    stored, vocabulary = _stored_pool(store, spec.run), int(probe["vocabulary"][0])
+    origin = Origin(
+        vocabulary, spec.probe.seed, lambda: _stored_tokenizer(store, spec.run), lambda: _held_out(store, spec.run)
+    )
     return Tokens(
         pool=Pool(stored.tokens),
         stored=stored,
-        probe=Probe(sequences("tiled"), sequences("random")),
-        vocabulary=int(probe["vocabulary"][0]),
+        probe=Probe(sequences("tiled"), sequences("random"), origin),
+        vocabulary=vocabulary,
         weights=None if spec.data.weights is None else ExampleWeights(**_arrays(store, spec.run, "weights")),
     )
 
@@ -144,6 +148,16 @@ def _int64(array: NDArray) -> Int[Tensor, "..."]:
 
 def _arrays(store: Store, run: str, name: str) -> dict[str, NDArray]:
     return load_arrays(store.get_blob(read_artifact(store, run, name).blob, f"{name} of run {run}", AGAIN))
+
+
+def _stored_tokenizer(store: Store, run: str) -> Tokenizer:
+    blob = read_artifact(store, run, "tokenizer").blob
+    return open_tokenizer(store.get_blob(blob, f"tokenizer of run {run}", AGAIN).decode())
+
+
+def _held_out(store: Store, run: str) -> HeldOut:
+    held = open_corpus(store, read_artifact(store, run, "corpus"), (), _stored_tokenizer(store, run))
+    return HeldOut(held.corpus, held.held_out)
 
 
 def _stored_pool(store: Store, run: str) -> StoredPool:

@@ -24,6 +24,7 @@ from mech_pipeline.reports.attribution_sections import (
     ledger_section,
 )
 from mech_pipeline.reports.provenance import sql_examples, version_texts
+from mech_pipeline.reports.retraining_section import no_predictions, prediction_sections
 from mech_pipeline.reports.wording import UNKNOWN, number, plus_minus, signal_name, signal_unit
 from mech_pipeline.spec.analysis import Event
 from mech_pipeline.spec.experiment import Experiment
@@ -65,6 +66,8 @@ def build_report(connection: duckdb.DuckDBPyConnection, experiment: Experiment) 
         balance=balance_rows(connection, experiment),
         influence=influence,
         no_influence=_no_influence(experiment, results[0]),
+        predictions=prediction_sections(connection, experiment, drawn),
+        no_predictions=no_predictions(experiment),
         provenance=provenance.to_dicts(),
         versions=version_texts(provenance),
         sql=sql_examples(experiment, ledger, influence),

@@ -12,7 +12,8 @@ from mech_pipeline.home import report_name
 from mech_pipeline.reports.attribution_queries import attributed, responsible_documents, target_step, tiled_share_of_top
 from mech_pipeline.reports.ledger_queries import balance
 from mech_pipeline.reports.queries import results_per_run
-from mech_pipeline.reports.wording import number, percent, signal_name, signal_unit
+from mech_pipeline.reports.retraining_queries import lds_measures
+from mech_pipeline.reports.wording import interval, number, percent, signal_name, signal_unit
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.warehouse import FILE
@@ -101,3 +102,8 @@ def _influence(console: Console, connection: duckdb.DuckDBPyConnection, run: str
         f"\nInfluence on {mechanism} at step {step}, {run}: {percent(top)} of the top 5 % of examples are tiled "
         f"({percent(everything)} of all). A prediction for small changes; the report has its reliability."
     )
+    for row in lds_measures(connection, run, step or 0).filter(mechanism=mechanism, metric="lds").iter_rows(named=True):
+        console.print(
+            f"Retrained without random {100 * row['fraction']:g} % of the examples, {row['n']} times: LDS of "
+            f"{row['method']} {interval(row['value'], row['lower'], row['upper'])}."
+        )

@@ -24,6 +24,15 @@ def plus_minus(mean: float | None, sd: float | None) -> str:
     return number(mean) if sd is None else f"{number(mean)} ± {number(sd)}"
 
 
+def interval(value: float, lower: float | None, upper: float | None) -> str:
+    """A value with its interval, or alone where there is none.
+
+    >>> interval(0.9, 0.81, 0.95), interval(1.0, None, None)
+    ('0.90 [0.81, 0.95]', '1.00')
+    """
+    return f"{value:.2f}" if lower is None or upper is None else f"{value:.2f} [{lower:.2f}, {upper:.2f}]"
+
+
 def percent(share: float) -> str:
     """A share of 1 as whole percent."""
     return f"{100 * share:.0f} %"

@@ -2,9 +2,13 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from mech_pipeline.spec.stage import Stage
+from mech_pipeline.spec.stage import Stage, added
+
+WEIGHTS = "weights"
+"""Name, in the table `ledger`, of the account of the weights themselves."""
+Method = Literal["adjoint", "gradient_dot", "gradient_dot_adam", "gauss_newton", "ekfac"]
 
 
 class Event(Stage):
@@ -34,19 +38,82 @@ class Attribution(Stage):
     arms: tuple[str, ...] | Literal["all"] = Field(("baseline",), description="arms, or the word all")
     seeds: tuple[int, ...] | Literal["all"] = Field((0,), description="seeds, or the word all")
 
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked for at all."""
+        return bool(self.mechanisms)
+
     def covers(self, arm: str, seed: int) -> bool:
         """Whether a run is selected."""
-        return (
-            bool(self.mechanisms)
-            and (self.arms == "all" or arm in self.arms)
-            and (self.seeds == "all" or seed in self.seeds)
-        )
+        return self.asks and (self.arms == "all" or arm in self.arms) and (self.seeds == "all" or seed in self.seeds)
+
+
+class Ledger(Attribution):
+    """What the account is split by, beside example and component."""
+
+    tokens: tuple[Literal["position", "target"], ...] = added(
+        (), "also by token: whose activations the gradient went through (position), or whose loss it is (target)"
+    )
+    neurons: bool = added(False, "split the MLPs by neuron, in- and out-weights apart; many rows")
+    weights: bool = added(
+        False, f"also the account of the weights themselves, as mechanism `{WEIGHTS}`: which examples moved which part"
+    )
+
+    @property
+    def asks(self) -> bool:
+        """A ledger of the weights needs no mechanism."""
+        return bool(self.mechanisms) or self.weights
+
+    def resolution(self) -> "Resolution":
+        """The splits alone, as a run keeps them."""
+        return Resolution(tokens=self.tokens, neurons=self.neurons, weights=self.weights)
+
+
+class Resolution(Stage):
+    """How finely a run's ledger is split."""
+
+    tokens: tuple[Literal["position", "target"], ...] = ()
+    neurons: bool = False
+    weights: bool = False
+
+
+class Retraining(Stage):
+    """Removals that are really retrained: what predictions are measured against."""
+
+    fractions: tuple[float, ...] = Field(
+        (0.005, 0.01, 0.05), description="shares of the examples seen that random removals leave out"
+    )
+    subsets: int = Field(40, ge=3, description="random removals of each fraction")
+    top: tuple[float, ...] = Field((), description="shares of the most positive influence that are left out as well")
+    seed: int = Field(0, ge=0, description="seed of the random removals")
+
+    @field_validator("fractions", "top")
+    @classmethod
+    def _shares(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(shares)) != len(shares) or any(not 0 < share < 1 for share in shares):
+            raise ValueError(f"shares must be distinct and between 0 and 1, got {list(shares)}")
+        return shares
 
 
 class Influence(Attribution):
-    """Influence is computed at the formation step of the first formation event."""
+    """What would happen to mechanisms at target steps; by default where the first formation event happened."""
 
     metasmoothness_steps: int = Field(
         200, ge=0, description="updates before the target that are retrained, perturbed; 0: off"
     )
     metasmoothness_size: float = Field(0.05, gt=0, lt=1, description="size h of the perturbation of example weights")
+    at: Literal["formation", "checkpoints"] | tuple[int, ...] = added(
+        "formation", "target steps: where the first event formed, every planned checkpoint, or a list of steps"
+    )
+    horizon: int | None = added(None, "only the influence of so many updates before each target", ge=1)
+    components: bool = added(False, "split the adjoint's scores by head and layer; parts sum to the whole")
+    tokens: bool = added(False, "also by target token, in the table `influence_tokens`")
+    methods: tuple[Method, ...] = added(("adjoint",), "estimators: the exact adjoint and cheaper ones")
+    retraining: Retraining | None = added(None, "measure the predictions against removals that are really retrained")
+
+    @field_validator("methods")
+    @classmethod
+    def _distinct_methods(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        if not methods or len(set(methods)) != len(methods):
+            raise ValueError(f"name one or more different methods, got {list(methods)}")
+        return methods

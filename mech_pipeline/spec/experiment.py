@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.analysis import Attribution, Event, Influence
+from mech_pipeline.spec.analysis import WEIGHTS, Event, Influence, Ledger, Resolution
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.initial import initial_sha256
 from mech_pipeline.spec.model import Model
@@ -66,7 +66,7 @@ class Experiment(Stage):
     detectors: tuple[str, ...] = Field((), description="per-head scores at every checkpoint")
     gradients: tuple[str, ...] = Field((), description="mechanisms whose gradient tensors are kept")
     formation: tuple[Event, ...] = Field(min_length=1, description="the first event names the influence's target step")
-    ledger: Attribution = Attribution()
+    ledger: Ledger = Ledger()
     influence: Influence = Influence()
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     arms: dict[str, Arm] = Field(default_factory=lambda: {"baseline": Arm()}, min_length=1)
@@ -99,11 +99,15 @@ class Experiment(Stage):
             for name in names:
                 if name not in known:
                     raise ValueError(f"{field}: unknown name {name!r}; allowed: {', '.join(sorted(known)) or 'none'}")
+        if WEIGHTS in self.mechanisms:
+            raise ValueError(
+                f"mechanisms: {WEIGHTS!r} is the name of the ledger's account of the weights; name it otherwise"
+            )
         signals = [event.signal for event in self.formation]
         if twice := {signal for signal in signals if signals.count(signal) > 1}:
             raise ValueError(f"formation: {min(twice)} is watched twice; one threshold per value")
         for field, chosen in (("ledger", self.ledger), ("influence", self.influence)):
-            if not chosen.mechanisms:
+            if not chosen.asks:
                 continue
             if chosen.arms != "all" and (unknown := set(chosen.arms) - set(self.arms)):
                 raise ValueError(
@@ -140,6 +144,7 @@ class Experiment(Stage):
             gradients=self.gradients,
             formation=self.formation,
             ledger=self.ledger.mechanisms if self.ledger.covers(arm, seed) else (),
+            ledger_by=self.ledger.resolution() if self.ledger.covers(arm, seed) else Resolution(),
             influence=self.influence.model_copy(update={} if self.influence.covers(arm, seed) else {"mechanisms": ()}),
             **stages,
         )
@@ -188,10 +193,23 @@ def parse_experiment(content: Any, source: str = "experiment") -> Experiment:
         )
     try:
         experiment = Experiment.model_validate(content)
-        experiment.runs()
+        runs = experiment.runs()
     except ValidationError as error:
         raise MechError(f"{source}: {_explain(error)}", "fix that field and run again") from error
+    _check_requirements(runs, source)
     return experiment
+
+
+def _check_requirements(runs: tuple[RunSpec, ...], source: str) -> None:
+    """Every run's model must have the heads and neurons that its mechanisms look at."""
+    from mech_pipeline.mechanisms.registry import MECHANISMS
+
+    for run in runs:
+        for name in run.mechanisms:
+            if missing := MECHANISMS[name].missing(run.model):
+                raise MechError(
+                    f"{source}: mechanism {name} of run {run.run} {missing}", "change `model` or the mechanism"
+                )
 
 
 def _explain(error: ValidationError) -> str:

@@ -10,12 +10,12 @@ import re
 from pydantic import model_validator
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.analysis import Event, Influence
+from mech_pipeline.spec.analysis import WEIGHTS, Event, Influence, Resolution
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.mixture import check_mixture
 from mech_pipeline.spec.model import Model
-from mech_pipeline.spec.stage import Stage
+from mech_pipeline.spec.stage import Stage, added
 from mech_pipeline.spec.training import Checkpoints, Optimizer, Training, caveats
 
 VECTOR_WIDTH = 32
@@ -59,6 +59,7 @@ class RunSpec(Stage):
     formation: tuple[Event, ...]
     ledger: tuple[str, ...]
     influence: Influence
+    ledger_by: Resolution = added(Resolution(), "how finely the ledger is split")
 
     @model_validator(mode="after")
     def _fits(self) -> "RunSpec":
@@ -76,15 +77,28 @@ class RunSpec(Stage):
         if self.training.sharded and not self.optimizer.linear:
             raise ValueError("sharded runs cannot use muon, which needs whole matrices; use adamw")
         for what, wanted, refused in (
-            ("ledger", self.ledger, self.training.precision == "bf16" or not self.optimizer.linear),
+            ("ledger", self.accounts, self.training.precision == "bf16" or not self.optimizer.linear),
             ("influence", self.influence.mechanisms, not self.optimizer.linear),
         ):
             if wanted and refused:
                 reasons = "; ".join(self.caveats())
                 raise ValueError(f"{what} of run {self.run}: {reasons}; take its arm out of `{what}.arms`")
+        self._check_targets()
         self._check_parts()
         check_mixture(self.data.mixture, self.data.shares(), self.corpus.parts)
         return self
+
+    def _check_targets(self) -> None:
+        """Influence is swept back from kept states."""
+        if not self.influence.mechanisms or isinstance(self.influence.at, str):
+            return
+        possible = set(self.checkpoints.possible(self.training.steps))
+        for step in self.influence.at:
+            if step <= 0 or step not in possible:
+                raise ValueError(
+                    f"influence.at: run {self.run} keeps no state at step {step}; choose a step of its checkpoint plan, "
+                    f"or add it with checkpoints.extra: [{max(step, 1)}]"
+                )
 
     def _check_parts(self) -> None:
         named, parts = set(self.data.part_shares), set(self.corpus.parts)
@@ -93,6 +107,11 @@ class RunSpec(Stage):
                 f"data.part_shares names {', '.join(sorted(named))}; the parts of the corpus are "
                 f"{', '.join(sorted(parts)) or 'none'}"
             )
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """What the run's ledger has an account of: mechanisms, and perhaps the weights themselves."""
+        return (*self.ledger, WEIGHTS) if self.ledger_by.weights else self.ledger
 
     def caveats(self) -> tuple[str, ...]:
         """What makes attribution of this run unreliable or impossible, one sentence each."""

@@ -32,6 +32,9 @@ class Optimizer(Stage):
     horizon: int | None = added(None, "update at which cosine or WSD ends; default training.steps", ge=1)
     decay_steps: int | None = added(None, "updates of WSD's final decay; default a fifth of the horizon", ge=1)
     final_share: float = added(0.0, "share of the learning rate that is left at the horizon", ge=0, le=1)
+    rates: tuple[float, ...] = added(
+        (), "the learning rate of every update, from a record; instead of learning_rate, warm-up and schedule"
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="momentum of adam and adamw")
     beta2: float = Field(0.999, ge=0, lt=1, description="decay of the second moment of adam and adamw")
     eps_root: float = Field(1e-8, ge=0, description="inside the root: √(v̂ + eps_root)")
@@ -56,6 +59,12 @@ class Optimizer(Stage):
             raise ValueError(f"decay_steps belongs to schedule: wsd; the schedule is {self.schedule}")
         if self.horizon is not None:
             self.check_horizon(self.horizon)
+        return self
+
+    @model_validator(mode="after")
+    def _one_source_of_rates(self) -> "Optimizer":
+        if self.rates and self.schedule != "constant":
+            raise ValueError(f"rates give the learning rate of every update; leave out schedule: {self.schedule}")
         return self
 
     @property

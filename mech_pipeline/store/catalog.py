@@ -19,7 +19,7 @@ from mech_pipeline.store.delta import DataFile, TableVersion, check_columns
 from mech_pipeline.store.files import Files, open_files, readable_storage_errors, storage_sentence
 from mech_pipeline.store.layout import check_readable
 from mech_pipeline.store.snapshot import Snapshot, take_snapshot
-from mech_pipeline.store.tables import SNAPSHOT, TABLES, Table
+from mech_pipeline.store.tables import SNAPSHOT, TABLES, Column, Table
 
 _DUCKDB = {
     "string": "VARCHAR",
@@ -149,12 +149,18 @@ def view_sql(files: Files, table: Table, found: TableVersion | None) -> str:
 
 def _select(files: Files, table: Table, group: list[DataFile], lacking: frozenset[str]) -> str:
     """Of files with the same columns; a column that was added after they were written is empty in them."""
-    columns = ", ".join(
-        f'null::{_DUCKDB[c.type]} as "{c.name}"' if c.name in lacking else f'"{c.name}"' for c in table.all_columns
-    )
+    columns = ", ".join(_read(c, lacking=c.name in lacking) for c in table.all_columns)
     listed = ", ".join(quoted(files.url(file.name)) for file in group)
     hive = ", hive_partitioning=true, hive_types={run: VARCHAR}" if table.per_run else ""
     return f"select {columns} from read_parquet([{listed}]{hive})"
+
+
+def _read(column: Column, *, lacking: bool) -> str:
+    """One column of a view; in files that are older than the column it reads as its default."""
+    if not lacking:
+        return f'"{column.name}"'
+    empty = "null" if column.default is None else quoted(column.default)
+    return f'{empty}::{_DUCKDB[column.type]} as "{column.name}"'
 
 
 def snapshot_sql(cut: Snapshot) -> str:

@@ -56,10 +56,9 @@ def stored_versions(store: Store, name: str, run: str) -> dict[Cell, Version]:
 def _read_versions(store: Store, name: str, run: str) -> dict[Cell, Version]:
     table = TABLES[name]
     step = "step" if "step" in table.keys else "-1"
-    item = table.item or "''"
     with connect(store.root, [name]) as connection:
         rows = connection.execute(
-            f"select {step}, {item}, any_value(input_fingerprint), any_value(data_version), "
+            f"select {step}, {table.item_sql}, any_value(input_fingerprint), any_value(data_version), "
             f"count(distinct input_fingerprint) from {name} where run = ? group by 1, 2",
             [run],
         ).fetchall()

@@ -46,7 +46,7 @@ def _keys(table: Table) -> str:
 
 
 def _row(column: Column) -> str:
-    kind = f"{column.type}, may be empty" if column.nullable else column.type
+    kind = f"{column.type}, may be empty" if column.nullable and column.default is None else column.type
     return f"| `{column.name}` | {kind} | {_text(column.unit)} | {_text(column.meaning)} |"
 
 

@@ -28,6 +28,9 @@ def check_rows(table: Table, rows: Mapping[str, Any] | pa.Table) -> pa.Table:
         raise ValueError(f"table {table.name}: refusing to write no rows")
     if faults := value_faults(table, checked):
         raise ValueError(f"table {table.name}: {faults[0]}")
+    for column in table.columns:
+        if column.default is not None and checked[column.name].null_count:
+            raise ValueError(f"table {table.name}: column {column.name} has empty values; write {column.default!r}")
     distinct = checked.group_by(list(table.keys)).aggregate([]).num_rows
     if distinct != checked.num_rows:
         raise ValueError(f"table {table.name}: {checked.num_rows - distinct} rows repeat a key {table.keys}")

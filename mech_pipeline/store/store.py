@@ -94,7 +94,7 @@ class Store:
                 raise ValueError(
                     f"table {name}: rows with {column} {sorted(outside)[:5]} lie outside the cells to be replaced"
                 )
-        predicate = " and ".join(f"{column} in ({_literals(values)})" for column, values in replace.items())
+        predicate = " and ".join(_among(table, column, values) for column, values in replace.items())
 
         def overwrite(opened: DeltaTable, properties: CommitProperties) -> None:
             write_deltalake(
@@ -282,6 +282,13 @@ def writer_properties(table: Table) -> WriterProperties:
         dictionary_page_size_limit=DICTIONARY_BYTES,
         column_properties=dict.fromkeys(values, split) or None,
     )
+
+
+def _among(table: Table, column: str, values: Sequence[Any]) -> str:
+    """Delta predicate for rows of these cells; rows that are older than the column have its default."""
+    found = f"{column} in ({_literals(values)})"
+    default = next((c.default for c in table.columns if c.name == column), None)
+    return f"({found} or {column} is null)" if default is not None and default in values else found
 
 
 def _literals(values: Sequence[Any]) -> str:

@@ -32,6 +32,8 @@ class Column:
     meaning: str
     unit: str = ""
     nullable: bool = False
+    default: str | None = None
+    """What an empty value means, where the column came after rows had been written: it is read as this."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,15 @@ class Table:
         return pa.schema([pa.field(c.name, _TYPES[c.type], nullable=c.nullable) for c in self.all_columns])
 
     @property
+    def item_sql(self) -> str:
+        """SQL for the item that a row belongs to. Every method of influence is an item of its own."""
+        if self.item is None:
+            return "''"
+        if "method" not in self.keys:
+            return self.item
+        return f"case when method = '{ADJOINT}' then {self.item} else {self.item} || ':' || method end"
+
+    @property
     def order(self) -> tuple[str, ...]:
         """Columns by which files are sorted."""
         return self.sort or self.keys
@@ -79,6 +90,21 @@ PROVENANCE = (
 RUN = Column("run", "string", "run id: <experiment>.<arm>.s<seed>")
 STEP = Column("step", "int32", "checkpoint step: optimizer updates done", "updates")
 MECHANISM = Column("mechanism", "string", "name of the mechanism")
+ADJOINT, EVERYTHING = "adjoint", "all"
+METHOD = Column(
+    "method",
+    "string",
+    "estimator: adjoint (exact), or a cheap one (see docs/method.md); never add up several",
+    nullable=True,
+    default=ADJOINT,
+)
+MEANING = Column(
+    "meaning",
+    "string",
+    "position: the token whose activations the gradient went through; target: the token whose loss it is",
+)
+TOKEN_POSITION = Column("token_position", "int32", "token of the example, from 0", "tokens")
+FRACTION = Column("fraction", "float64", "share of the examples seen before `step` that is left out", "1")
 UPDATE_STEP = Column("update_step", "int32", "update s, from state s to state s + 1", "updates")
 BLOB = (
     Column("uri", "string", "file under the store's root"),
@@ -326,6 +352,28 @@ TABLES: dict[str, Table] = {
             item="mechanism",
         ),
         Table(
+            "ledger_tokens",
+            "what happened, by token: the whole effect (value + value_later) of an example's gradient, split by its tokens",
+            (
+                RUN,
+                STEP,
+                MECHANISM,
+                MEANING,
+                UPDATE_STEP,
+                Column("example_id", "string", "example"),
+                TOKEN_POSITION,
+                Column(
+                    "value",
+                    "float32",
+                    "contribution, on a grid of 1/64 of the example's typical (rms) token; sums to the example's",
+                    "unit of the mechanism",
+                ),
+            ),
+            keys=("run", "step", "mechanism", "meaning", "update_step", "example_id", "token_position"),
+            item="mechanism",
+            ranked="value",
+        ),
+        Table(
             "influence",
             "what would happen: derivative of a mechanism at `step` by the weight of one example at one update",
             (
@@ -340,11 +388,58 @@ TABLES: dict[str, Table] = {
                     "d mechanism(step) / d weight; minus this is the predicted effect of removal",
                     "unit of the mechanism per unit weight",
                 ),
+                METHOD,
+                Column(
+                    "component",
+                    "string",
+                    "all, or the part of the model that the example's gradient acted on; parts sum to the whole",
+                    nullable=True,
+                    default=EVERYTHING,
+                ),
+                Column(
+                    "reliable",
+                    "bool",
+                    "false: outside the regime in which this number may be trusted; empty: not measured",
+                    nullable=True,
+                ),
             ),
-            keys=("run", "step", "mechanism", "update_step", "example_id"),
+            keys=("run", "step", "mechanism", "method", "update_step", "example_id", "component"),
             item="mechanism",
-            sort=("mechanism", "step", "update_step", "example_id"),
+            sort=("method", "mechanism", "step", "component", "update_step", "example_id"),
             ranked="value",
+        ),
+        Table(
+            "influence_tokens",
+            "what would happen, by token: influence of the loss of single target tokens of an example at one update",
+            (
+                RUN,
+                STEP,
+                MECHANISM,
+                UPDATE_STEP,
+                Column("example_id", "string", "example"),
+                TOKEN_POSITION,
+                Column(
+                    "value",
+                    "float32",
+                    "d mechanism(step) / d weight of that token's loss, on a grid of 1/64 of the example's rms; sums to"
+                    " the example's influence",
+                    "unit of the mechanism per unit weight",
+                ),
+            ),
+            keys=("run", "step", "mechanism", "update_step", "example_id", "token_position"),
+            item="mechanism",
+            ranked="value",
+        ),
+        Table(
+            "sweeps",
+            "one row per unfinished influence sweep: where it goes on after a crash",
+            (
+                RUN,
+                STEP,
+                Column("first_update", "int32", "earliest update whose scores are kept in the file", "updates"),
+                *BLOB,
+            ),
+            keys=("run", "step"),
         ),
         Table(
             "reliability",
@@ -356,12 +451,74 @@ TABLES: dict[str, Table] = {
                 Column(
                     "metric",
                     "string",
-                    "metasmoothness, adjoint_norm, adjoint_growth, horizon_step, influence_sum (sum / sum of sizes), reliable",
+                    "metasmoothness, adjoint_norm, adjoint_growth, horizon_step, influence_sum (sum / sum of sizes),"
+                    " agreement (rank correlation with the adjoint; _lower, _upper: its 95 % interval), reliable, and what"
+                    " else an estimator knows of itself",
                 ),
                 Column("update_step", "int32", "update the measure belongs to; -1: the whole sweep", "updates"),
                 Column("value", "float64", "the measure", "see METHOD in docs/method.md"),
+                METHOD,
             ),
-            keys=("run", "step", "mechanism", "metric", "update_step"),
+            keys=("run", "step", "mechanism", "method", "metric", "update_step"),
+            item="mechanism",
+        ),
+        Table(
+            "removals",
+            "which examples a retraining left out",
+            (
+                RUN,
+                STEP,
+                Column("removal", "string", "random-<fraction>-<number>, or top-<fraction>-<method>-<mechanism>"),
+                Column("example_id", "string", "example whose weight was 0 in every batch"),
+            ),
+            keys=("run", "step", "removal", "example_id"),
+            item="removal",
+        ),
+        Table(
+            "retrainings",
+            "what really happened to a mechanism when examples were left out and the run was trained again",
+            (
+                RUN,
+                STEP,
+                Column("removal", "string", "see `removals`; none: nothing is left out, the baseline of the others"),
+                FRACTION,
+                Column("n_removed", "int32", "examples left out", "examples"),
+                MECHANISM,
+                Column(
+                    "value",
+                    "float64",
+                    "the mechanism at `step` of the retrained run; empty if training diverged",
+                    "unit of the mechanism",
+                    nullable=True,
+                ),
+                Column("change", "float64", "value minus that of the baseline", "unit of the mechanism", nullable=True),
+            ),
+            keys=("run", "step", "removal", "mechanism"),
+            item="removal",
+        ),
+        Table(
+            "lds",
+            "linear datamodeling score: rank correlation of predicted and real effects of random removals, and what"
+            " removing the top examples did",
+            (
+                RUN,
+                STEP,
+                MECHANISM,
+                METHOD,
+                FRACTION,
+                Column(
+                    "metric",
+                    "string",
+                    "of random removals: lds, predicted_mean, predicted_spread, measured_mean, measured_spread, slope,"
+                    " offset, diverged (how many have no value); of the top examples: query_loss_difference (what"
+                    " removing them did), predicted_difference, query_loss_z (against random removals), top_diverged",
+                ),
+                Column("value", "float64", "the measure; absent where it is undefined", "see docs/method.md"),
+                Column("lower", "float64", "end of its 95 % bootstrap interval", "", True),
+                Column("upper", "float64", "end of its 95 % bootstrap interval", "", True),
+                Column("n", "int32", "retrainings it rests on", "retrainings"),
+            ),
+            keys=("run", "step", "mechanism", "method", "fraction", "metric"),
             item="mechanism",
         ),
         Table(

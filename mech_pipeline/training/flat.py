@@ -3,6 +3,7 @@
 The model's parameters are views into one buffer, so loading a state is a copy, and no name is ever looked up twice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +54,7 @@ class FlatModel:
         return {slot.name: vector[slot.begin : slot.end].view(slot.shape) for slot in self.slots}
 
 
-def flatten(tensors: tuple[Tensor | None, ...], like: list[nn.Parameter]) -> Float[Tensor, " parameter"]:
+def flatten(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> Float[Tensor, " parameter"]:
     """One vector from per-parameter tensors; missing ones are zeros."""
     return torch.cat(
         [(torch.zeros_like(p) if t is None else t).reshape(-1) for t, p in zip(tensors, like, strict=True)]

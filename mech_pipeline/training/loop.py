@@ -134,13 +134,18 @@ class Trainer:
         examples = self.batch(state.step)
 
         def finish(gradient: Vector, loss: float) -> Update:
-            return self._update(state, examples, gradient, loss)
+            return self.update_from(state, examples, gradient, loss)
 
         if self.training.stacked:
             return self._stacked(state.theta, examples, state.step, finish)
         return finish(*self.gradient(state.theta, examples, state.step))
 
-    def _update(self, state: State, examples: Int[Tensor, " example"], gradient: Vector, loss: float) -> Update:
+    def update_from(self, state: State, examples: Int[Tensor, " example"], gradient: Vector, loss: float) -> Update:
+        """The update that the gradient of a batch makes.
+
+        Raises:
+            Diverged: see `step`.
+        """
         norm = self.norm(gradient)
         if not math.isfinite(norm) or not loss < DIVERGED_NATS:
             raise Diverged(self.run, state.step, loss, norm)

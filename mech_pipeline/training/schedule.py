@@ -8,6 +8,7 @@ warm-up(t) = min(1, (t + 1) / W), then with p = share of the way to the horizon 
 
 Sources: Loshchilov & Hutter 2017 (cosine), Hu et al. 2024 (WSD, warm-up–stable–decay). Beyond the horizon the rate
 stays at its final share. A constant rate does not depend on the run's length; the others do, through the horizon.
+Recorded `rates` replace all of this.
 """
 
 import math
@@ -22,6 +23,8 @@ def learning_rate(spec: Optimizer, step: int) -> float:
     >>> [learning_rate(wsd, step) for step in range(11)]
     [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
+    if spec.rates:
+        return spec.rates[min(step, len(spec.rates) - 1)]
     warm = min(1.0, (step + 1) / spec.warmup_steps) if spec.warmup_steps else 1.0
     return spec.learning_rate * warm * _decay(spec, step)
 

@@ -1,0 +1,96 @@
+"""Sums over one weight of Σ_t x_{i,t} ⊗ y_{i,t} against V, for every example i, or for every token t as well.
+
+x [example, token, left] and y [example, token, right] are a linear layer's output gradient and input (or the reverse),
+V [direction, left, right]. `left` is the side that is split into runs of units; the other is always summed. Two ways:
+
+    products:        Z_k = y V_kᵀ, then Σ x ∘ Z_k       2 K T LR operations a layer and example, token scores at hand
+    outer products:  G_i = x_iᵀ y_i, then ⟨G_i, V_k⟩     2 T LR + 2 K LR: with several directions far less
+
+A large matrix product runs at 75 Gflop/s here, the batched one of G_i at 60, and the last, which reads all G_i once,
+at 20 (float32, one thread); `outer_is_cheaper` weighs operations by that. Blocks keep what is in between in cache.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+GRADIENT_BYTES = 64 * 2**20
+"""Per-example gradients of one weight that are held at once."""
+CACHE_BYTES = 2 * 2**20
+"""Products that are held at once: they are written and read again while still in cache."""
+_BATCHED, _READING, _GRADIENT = 1.25, 3.75, 8.0
+
+
+def outer_is_cheaper(tokens: int, directions: int) -> bool:
+    """Whether per-example gradients pay; true from two directions on, at any usual context."""
+    return _BATCHED * tokens + _GRADIENT + _READING * directions < tokens * directions
+
+
+def example_sums(
+    x: Float[Tensor, "example token left"],
+    y: Float[Tensor, "example token right"],
+    v: Float[Tensor, "direction left right"],
+    width: int,
+) -> Float[Tensor, "direction example run"]:
+    """⟨Σ_t x ⊗ y, V⟩ per example, split into runs of `width` units of the left side."""
+    tokens, left = x.shape[1:]
+    if outer_is_cheaper(tokens, len(v)):
+        return _by_outer_products(x, y, v, width)
+    sums = [_products(x[some], y[some], v).view(len(v), -1, left // width, width).sum(-1) for some in _blocks(x, v)]
+    return torch.cat(sums, dim=1)
+
+
+def _blocks(x: Tensor, v: Tensor) -> list[slice]:
+    """Slices of examples whose products fit the cache."""
+    examples, tokens, left = x.shape
+    step = max(1, CACHE_BYTES // (tokens * left * len(v) * x.element_size()))
+    return [slice(begin, begin + step) for begin in range(0, examples, step)]
+
+
+def _products(x: Tensor, y: Tensor, v: Tensor) -> Float[Tensor, "direction example left"]:
+    """Σ_t x ∘ (y Vᵀ) of one block of examples."""
+    flat = y.reshape(-1, y.shape[-1])
+    return torch.stack([(flat @ one.T).view_as(x).mul_(x).sum(1) for one in v])
+
+
+def _by_outer_products(x: Tensor, y: Tensor, v: Tensor, width: int) -> Float[Tensor, "direction example run"]:
+    """The same through G_i = Σ_t x ⊗ y, as many rows and examples at a time as `GRADIENT_BYTES` hold."""
+    examples, _, left = x.shape
+    right = y.shape[-1]
+    row = right * x.element_size()
+    whole = width == left
+    unit = 1 if whole else width
+    rows = min(left, max(1, GRADIENT_BYTES // (row * unit)) * unit)
+    step = max(1, GRADIENT_BYTES // (row * rows))
+    total = x.new_zeros(len(v), examples, left // width)
+    for top in range(0, left, rows):
+        bottom = min(left, top + rows)
+        runs = 1 if whole else (bottom - top) // width
+        place = slice(0, 1) if whole else slice(top // width, bottom // width)
+        against = v[:, top:bottom].reshape(len(v), runs, -1).permute(1, 2, 0)
+        for begin in range(0, examples, step):
+            some = slice(begin, begin + step)
+            gradients = x[some, :, top:bottom].transpose(1, 2) @ y[some]
+            found = gradients.view(len(gradients), runs, -1).transpose(0, 1) @ against
+            total[:, some, place] += found.permute(2, 1, 0)
+    return total
+
+
+def token_sums(
+    x: Float[Tensor, "example token left"],
+    y: Float[Tensor, "example token right"],
+    v: Float[Tensor, "direction left right"],
+    width: int,
+) -> Float[Tensor, "direction example token run"]:
+    """x_t ᵀ V y_t per token, split into runs of `width` units of the left side: one matrix product for all directions."""
+    directions, left, right = v.shape
+    examples, tokens, _ = x.shape
+    stacked = v.reshape(directions * left, right).T
+    flat_x, flat_y = x.reshape(-1, 1, left), y.reshape(-1, right)
+    step = max(64, CACHE_BYTES // (directions * left * x.element_size()))
+    found = []
+    for begin in range(0, len(flat_x), step):
+        some = slice(begin, begin + step)
+        product = (flat_y[some] @ stacked).view(-1, directions, left).mul_(flat_x[some])
+        found.append(product.view(len(product), directions, left // width, width).sum(-1))
+    return torch.cat(found).view(examples, tokens, directions, left // width).permute(2, 0, 1, 3)

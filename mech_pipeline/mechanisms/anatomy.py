@@ -1,0 +1,184 @@
+"""Where attention heads, neurons and the unembedding are in the modules of every model family, and what passes there.
+
+Weights are views of the trained parameters and recorded tensors keep their graph, so gradients of any order reach what is
+trained.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens.model_bridge.sources.native import NativeModel
+from transformers import GPT2LMHeadModel, GPTNeoXForCausalLM, LlamaForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.requirements import missing_head
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Names of modules.
+
+    Attributes:
+        layers: the list of blocks.
+        attention: inside a block.
+        output: O, inside attention.
+        neurons: inside a block, the MLP's second matrix, whose input are the neurons' activations.
+        unembedding: from the residual stream to logits.
+    """
+
+    layers: str
+    attention: str
+    output: str
+    neurons: str
+    unembedding: str
+
+
+_FAMILIES: dict[type[nn.Module], _Names] = {
+    NativeModel: _Names("layers", "attn", "o", "mlp.fc_out", "head"),
+    GPT2LMHeadModel: _Names("transformer.h", "attn", "c_proj", "mlp.c_proj", "lm_head"),
+    GPTNeoXForCausalLM: _Names("gpt_neox.layers", "attention", "dense", "mlp.dense_4h_to_h", "lm_head"),
+    LlamaForCausalLM: _Names("model.layers", "self_attn", "o_proj", "mlp.down_proj", "lm_head"),
+}
+
+
+@dataclass(frozen=True)
+class HeadWeights:
+    """The weights of one head, biases aside. Heads that share keys and values have the same `key` and `value`."""
+
+    query: Float[Tensor, "d_head d_model"]
+    key: Float[Tensor, "d_head d_model"]
+    value: Float[Tensor, "d_head d_model"]
+    output: Float[Tensor, "d_model d_head"]
+
+
+def attention(model: nn.Module, layer: int) -> nn.Module:
+    """The attention module of a layer; the second result of its forward is the pattern.
+
+    Raises:
+        MechError: there is no such layer.
+    """
+    return _in_layer(model, layer, _names(model).attention)
+
+
+def output_projection(model: nn.Module, layer: int) -> nn.Module:
+    """O of a layer: its input are the mixed values of all heads, one head after the other."""
+    names = _names(model)
+    return _in_layer(model, layer, f"{names.attention}.{names.output}")
+
+
+def neuron_projection(model: nn.Module, layer: int) -> nn.Module:
+    """The second matrix of a layer's MLP: its input are the activations of the neurons.
+
+    Raises:
+        MechError: there is no such layer, or it has no MLP.
+    """
+    return _in_layer(model, layer, _names(model).neurons)
+
+
+def unembedding(model: nn.Module) -> Float[Tensor, "vocabulary d_model"]:
+    """W_U, a row for each token."""
+    return _weight(model.get_submodule(_names(model).unembedding))
+
+
+def head_slice(model: nn.Module, layer: int, head: int) -> slice:
+    """Where a head is in the input of O.
+
+    Raises:
+        MechError: there is no such head.
+    """
+    heads, _ = _head_counts(model)
+    if sentence := missing_head(layer, head, _layers(model), heads):
+        raise MechError(sentence, "name a head that the model has")
+    width = _weight(output_projection(model, layer)).shape[1] // heads
+    return slice(head * width, (head + 1) * width)
+
+
+def head_weights(model: nn.Module, layer: int, head: int) -> HeadWeights:
+    """Q, K, V and O of one head.
+
+    Raises:
+        MechError: there is no such head.
+    """
+    place = head_slice(model, layer, head)
+    heads, shared = _head_counts(model)
+    width, group = place.stop - place.start, head * shared // heads
+    query, key, value = _projections(attention(model, layer), heads)
+    common = slice(group * width, (group + 1) * width)
+    output = _weight(output_projection(model, layer))[:, place]
+    return HeadWeights(query[place], key[common], value[common], output)
+
+
+def input_of(model: nn.Module, part: nn.Module, tokens: Int[Tensor, "example token"]) -> Tensor:
+    """What enters a module when the model reads tokens."""
+    entered: list[Tensor] = []
+    hook = part.register_forward_pre_hook(lambda _module, arguments: entered.append(arguments[0]))
+    try:
+        model(tokens)
+    finally:
+        hook.remove()
+    return entered[-1]
+
+
+def output_of(model: nn.Module, part: nn.Module, tokens: Int[Tensor, "example token"]) -> Any:
+    """What leaves a module when the model reads tokens."""
+    left: list[Any] = []
+    hook = part.register_forward_hook(lambda _module, _arguments, output: left.append(output))
+    try:
+        model(tokens)
+    finally:
+        hook.remove()
+    return left[-1]
+
+
+def _names(model: nn.Module) -> _Names:
+    for kind, names in _FAMILIES.items():
+        if isinstance(model, kind):
+            return names
+    raise MechError(
+        f"needs a model of a known family, got {type(model).__name__}", "add the family to mechanisms/anatomy.py"
+    )
+
+
+def _layers(model: nn.Module) -> int:
+    return len(list(model.get_submodule(_names(model).layers).children()))
+
+
+def _in_layer(model: nn.Module, layer: int, name: str) -> nn.Module:
+    count = _layers(model)
+    if not 0 <= layer < count:
+        raise MechError(f"needs layer {layer}; the model has layers 0 to {count - 1}", "name a layer that it has")
+    try:
+        return model.get_submodule(f"{_names(model).layers}.{layer}.{name}")
+    except AttributeError as error:
+        raise MechError(f"needs {name} of layer {layer}; the model has none", "set model.d_mlp for an MLP") from error
+
+
+def _head_counts(model: nn.Module) -> tuple[int, int]:
+    """Heads of a layer, and how many of them have keys and values of their own."""
+    if isinstance(model, NativeModel):
+        return model.cfg.n_heads, model.cfg.n_key_value_heads or model.cfg.n_heads
+    config: Any = model.config
+    return config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+
+
+def _projections(module: nn.Module, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Q, K and V of a layer, each [heads · d_head, d_model]."""
+    parts: Any = module
+    if hasattr(parts, "c_attn"):  # GPT-2: all queries, then all keys, then all values
+        query, key, value = _weight(parts.c_attn).chunk(3)
+    elif hasattr(parts, "query_key_value"):  # GPT-NeoX: query, key, value of the first head, then of the second, …
+        query, key, value = _weight(parts.query_key_value).unflatten(0, (heads, 3, -1)).unbind(1)
+        query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+    else:
+        suffix = "_proj" if hasattr(parts, "q_proj") else ""
+        query, key, value = (_weight(getattr(parts, letter + suffix)) for letter in "qkv")
+    return query, key, value
+
+
+def _weight(module: nn.Module) -> Float[Tensor, "out in"]:
+    """A linear layer's weight; GPT-2 keeps it transposed."""
+    weight: Any = module.weight
+    return weight.T if isinstance(module, Conv1D) else weight

@@ -1,0 +1,1 @@
+"""The mechanisms that come with the package: each module defines MECHANISM, or MECHANISMS by name."""
