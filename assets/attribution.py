@@ -167,3 +167,23 @@ _MEASURES = {
 def _measures(opened: OpenRun, run: str, step: int, table: str) -> dict[str, float]:
     with connect(opened.store.root, [table]) as connection:
         return dict(connection.execute(_MEASURES[table], [run, step]).fetchall())
+
+
+@dg.asset_check(
+    asset="influence",
+    description="No influence lies outside the regime in which it may be trusted: metasmooth training, within the horizon.",
+)
+def influence_is_reliable(store: StoreResource) -> dg.AssetCheckResult:
+    """A warning, not an error: the scores are stored with their flag, and every reader can leave them out."""
+    with connect(store.open().root, ["influence"]) as connection:
+        counted = connection.execute(
+            "select run || '|' || step || ' ' || mechanism || ' ' || method, count(*) filter (reliable = false), "
+            "count(*) filter (reliable is null), count(*) from influence group by 1 order by 1"
+        ).fetchall()
+    flagged = {name: f"{outside:,} of {total:,} scores" for name, outside, _, total in counted if outside}
+    unknown = [name for name, _, unmeasured, total in counted if unmeasured == total]
+    return dg.AssetCheckResult(
+        passed=not flagged,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"flagged": flagged, "not measured": unknown[:20], "targets": len(counted)},
+    )

@@ -123,7 +123,9 @@ def kronfluence(model: Any, queries: Tensor, batch: int, by_token: bool) -> Scor
             return self.compute_train_loss(batch, model)
 
     task = NextToken()
-    analyzer = Analyzer("a", prepare_model(model, task), task, cpu=True, disable_tqdm=True, output_dir=tempfile.mkdtemp())
+    analyzer = Analyzer(
+        "a", prepare_model(model, task), task, cpu=True, disable_tqdm=True, output_dir=tempfile.mkdtemp()
+    )
     analyzer.fit_all_factors("f", Rows(queries), len(queries), factor_args=FactorArguments(strategy="identity"))
 
     def score(tokens: Tensor) -> Tensor:
@@ -181,7 +183,7 @@ def main(peer: str, folder: Path, batch: int, turns: int, by_token: bool) -> Non
     for _ in range(turns):
         for name, act in (("peer", score), ("plain", floor)):
             spent[name].append(seconds_of(act, tokens) - seconds_of(act, tokens[:few]))
-    (folder / "seconds.json").write_text(json.dumps({name: sorted(taken) for name, taken in spent.items()}))
+    (folder / "seconds.json").write_text(json.dumps({**spent, "examples": len(tokens) - few}))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
             store_assets.compaction,
             store_assets.warehouse,
         ],
-        asset_checks=attribution.ledger_checks,
+        asset_checks=[*attribution.ledger_checks, attribution.influence_is_reliable],
         resources={
             "store": StoreResource(root=store),
             "experiments": ExperimentsResource(folder=str(experiments)),

@@ -1,6 +1,7 @@
 """The benchmarks run, at toy size, and what they count is right; times are not looked at."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,46 @@ def test_every_part_of_the_training_benchmark_measures_something(tmp_path):
     counted = {result["what"]: result["measured"] for result in results if result["target"] == 0}
     assert len(counted) == 2
     assert set(counted.values()) == {0}
+
+
+def test_every_part_of_the_attribution_benchmark_but_peers_measures_something(tmp_path):
+    parts = ["examples", "tokens", "in_training", "influence"]
+    options = ["--examples", "4", "--turns", "1", "--updates", "4"]
+    folders = ["--folder", str(tmp_path), "--json", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/attribution.py", *parts, *options, *folders],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    results = json.loads((tmp_path / "out").read_text())["results"]
+    assert {result["part"] for result in results} == set(parts)
+    counted = {result["what"]: result["measured"] for result in results if result["target"] == 0}
+    assert len(counted) == 2
+    assert set(counted.values()) == {0}
+    (error,) = [result["measured"] for result in results if "largest difference" in result["what"]]
+    assert error < 2e-6
+
+
+def test_a_peer_that_cannot_be_installed_has_a_row_that_says_why(tmp_path):
+    """With a pip that reaches no package index the environment stays empty."""
+    options = ["--examples", "4", "--turns", "1", "--environment", str(tmp_path / "environment")]
+    folders = ["--folder", str(tmp_path), "--json", str(tmp_path / "out")]
+    unreachable = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null"}
+    done = subprocess.run(
+        [sys.executable, "benchmarks/attribution.py", "peers", *options, *folders],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | unreachable,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out").read_text())["results"]
+    ours = [result for result in results if result["what"].startswith("ours")]
+    missing = [result for result in results if "not installed: ERROR" in result["what"]]
+    assert len(ours) == 2
+    assert len(missing) == 6
+    assert len(results) == 8

@@ -48,7 +48,7 @@ def test_sketches_are_unbiased_and_their_errors_hold(architecture):
     assert covered.max() <= 0.995, "an error bar that always holds says nothing"
     spread = (values - exact).square().mean((0, 2)).sqrt() / errors.mean((0, 2))
     assert spread.min() > 0.6, "errors are not blown up"
-    assert spread.max() < 1.1
+    assert spread.max() < 1.2, "examples of one seed err together: the spread itself is known to 7 %"
 
 
 def test_error_falls_with_the_root_of_the_dimension():

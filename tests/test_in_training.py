@@ -80,6 +80,18 @@ def test_an_examples_weight_counts(make_trainer):
     assert_close(scoring.scores(), truth * weighted.weights[made.examples][None, :, None], 1e-12)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_under_bf16_scores_sum_to_the_batch_within_its_rounding(make_trainer, architecture):
+    """bf16 has 8 bits, so gradients differ by about 1 % of their norm, and that much along a random direction."""
+    trainer = make_trainer(ARCHITECTURES[architecture], dtype=torch.float32)
+    trainer = dataclasses.replace(trainer, training=trainer.training.model_copy(update={"precision": "bf16"}))
+    directions = random_directions(trainer, 3)
+    with InTraining(trainer, Contraction(trainer.flat, components(trainer)), directions) as scoring:
+        made = trainer.step(State.initial(trainer.flat.vector))
+    off = scoring.scores().sum((1, 2)) / 4 - directions.double() @ made.gradient.double()
+    assert off.abs().max() < 0.05 * made.gradient.norm()
+
+
 def test_evaluating_without_gradients_between_updates_leaves_no_scores(make_trainer):
     trainer = make_trainer()
     with InTraining(trainer, Contraction(trainer.flat, components(trainer)), random_directions(trainer, 1)) as scoring:

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
-from mech_pipeline.pipeline import analysis, formation, influence, ledger, plan, tokens, training
+from mech_pipeline.pipeline import analysis, formation, influence, ledger, ledger_balance, plan, tokens, training
 from mech_pipeline.pipeline.batches import write_batches
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.catalog import query
@@ -287,7 +287,7 @@ def test_a_ledger_that_does_not_balance_is_not_stored(store, monkeypatch):
     )
     monkeypatch.setitem(MECHANISMS, name, lying)
     seen = []
-    with pytest.raises(ledger.LedgerImbalance, match="fails ledger_sums_to_change"):
+    with pytest.raises(ledger_balance.LedgerImbalance, match="fails ledger_sums_to_change"):
         ledger.compute_ledger(OpenRun(store, spec), spec.checkpoint_steps(), on_balance=seen.extend)
     assert seen, "the failing check is reported"
     assert query(store.root, "select count(*) from ledger").rows() == [(0,)]

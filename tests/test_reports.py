@@ -41,7 +41,9 @@ def write(store: Store, name: str, columns: Sequence[str], rows: Sequence[Sequen
     """Rows given as tuples in the order of `columns`; provenance is made up."""
     table = TABLES[name]
     filled = {column: [row[place] for row in rows] for place, column in enumerate(columns)}
-    filled |= {c.name: ["made up"] * len(rows) for c in table.all_columns if c.name not in filled}
+    for column in table.all_columns:
+        other = None if column.nullable else "made up"
+        filled.setdefault(column.name, [column.default or other] * len(rows))
     if cells:
         store.write(name, filled, replace=cells)
     else:

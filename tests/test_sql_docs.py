@@ -57,7 +57,11 @@ def works(home, command, **environment):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A project folder in which the tiny experiment was run; it forms on seed 0, so that there is an influence."""
+    """A project folder in which the tiny experiment was run with every kind of row that the page asks for.
+
+    It forms on seed 0, so that there is an influence.
+    """
+    attributed = {"mechanisms": ["induction_copy_advantage"]}
     home = tmp_path_factory.mktemp("project")
     (home / "home").mkdir()
     shutil.copy(ROOT / "dagster.yaml", home)
@@ -69,6 +73,8 @@ def project(tmp_path_factory):
             {"detector": "prefix_matching", "threshold": 0.089, "sustain": 1},
             {"mechanism": "induction_copy_advantage", "threshold": 9.0, "sustain": 2},
         ],
+        ledger=attributed | {"tokens": ["position", "target"]},
+        influence=attributed | {"metasmoothness_steps": 6, "methods": ["adjoint", "gradient_dot_adam"]},
     )
     works(home, "mech run experiments/tiny.yaml")
     return home
@@ -131,8 +137,8 @@ def test_the_queries_answer_what_the_sentence_above_them_asks(project):
     change = query(project / "store", balance).filter(pl.col("run") == "tiny.baseline.s0")["change"].item()
     assert query(project / "store", component)["nats"].sum() == pytest.approx(change, abs=1e-5)
     influence = query(project / "store", next(sql for sql in text if "per_unit_weight" in sql))
-    examples = query(project / "store", "select count(distinct example_id) as n from influence").item()
-    assert influence.height == min(10, examples)
+    places = "select count(distinct (document, line, kind)) as n from influence join examples using (example_id)"
+    assert influence.height == min(10, query(project / "store", places).item())
     assert influence["reliable"].null_count() == 0
 
 

@@ -77,6 +77,7 @@ class Contraction:
         directions: Float[Tensor, "direction parameter"],
     ) -> None:
         """Adds what one module contributes; a module without the wanted components adds nothing."""
+        value, gradient = _in_dtype(directions.dtype, value, gradient)
         for part in self._parts.get(name, ()):
             v = part.direction(directions)
             total.index_add_(2, part.component, _examples(self._modules[name], part, value, gradient, v).double())
@@ -94,7 +95,7 @@ class Contraction:
         total = torch.zeros(shape, dtype=torch.float64, device=directions.device)
         wanted = [(name, part) for name in factors for part in self._parts.get(name, ())]
         for name, part in wanted:
-            value, gradient = factors[name]
+            value, gradient = _in_dtype(directions.dtype, *factors[name])
             split = components and len(part.component) > 1
             found = _tokens(self._modules[name], part, value, gradient, part.direction(directions), split=split)
             if components:
@@ -102,6 +103,11 @@ class Contraction:
             else:
                 total += found[..., 0]
         return total
+
+
+def _in_dtype(dtype: torch.dtype, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors of bf16 training in the precision of the directions; token ids stay what they are."""
+    return value.to(dtype) if value.is_floating_point() else value, gradient.to(dtype)
 
 
 def _examples(module: nn.Module, part: Part, value: Tensor, gradient: Tensor, v: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ def _ekfac(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Es
 
     state = run.state(step)
     found = ekfac_scores(run.trainer, state, _gradients(run, mechanisms)(state), run.spec.model, emit=emit)
-    return Estimated(list(_within(run, step, found)), [[] for _ in mechanisms])
+    return Estimated(list(_within(run, step, found.updates)), [[] for _ in mechanisms])
 
 
 _ESTIMATORS: dict[str, Callable[[OpenRun, int, Sequence[str], Emit], Estimated]] = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from mech_pipeline.pipeline.capture import Captured, write_captured
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, checkpoint_fingerprint, provenance_columns
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.registration import registration
@@ -45,10 +46,11 @@ OnCheckpoint = Callable[[Saved], None]
 
 @dataclass(frozen=True)
 class Metrics:
-    """What is kept of one update besides its states."""
+    """What is kept of one update besides its states: numbers, and scores of its examples if the run asks for them."""
 
     step: int
     values: dict[str, float]
+    captured: Captured | None = None
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,15 @@ class _Waiting:
     metrics: list[Metrics]
 
 
-def metrics_of(made: Update) -> Metrics:
-    """The numbers of one update."""
+def metrics_of(made: Update, captured: Captured | None = None) -> Metrics:
+    """What is kept of one update."""
     values = {
         "loss_nats": made.loss,
         "gradient_norm": made.gradient_norm,
         "clip_factor": made.clip,
         "learning_rate": made.learning_rate,
     }
-    return Metrics(made.before.step, values)
+    return Metrics(made.before.step, values, captured)
 
 
 def state_bytes(theta: Vector) -> int:
@@ -149,10 +151,13 @@ class Publisher:
 
 
 def _publish(run: OpenRun, waiting: list[_Waiting]) -> list[Saved]:
-    """Metrics, then the files, then the rows that make the checkpoints exist."""
+    """Metrics and scores, then the files, then the rows that make the checkpoints exist."""
     measured = [(each.state.step, metrics) for each in waiting for metrics in each.metrics]
     if measured:
         _write_metrics(run, measured)
+    for each in waiting:
+        if captured := [metrics.captured for metrics in each.metrics if metrics.captured is not None]:
+            write_captured(run, each.state.step, captured)
     rows: dict[str, list[Any]] = {}
     saved = []
     for each in waiting:

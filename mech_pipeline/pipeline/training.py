@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.capture import captured_updates
 from mech_pipeline.pipeline.checkpoints import current_checkpoints
 from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.publisher import WAITING_BYTES, Metrics, OnCheckpoint, Publisher, metrics_of, state_bytes
@@ -158,8 +159,8 @@ def _fill(run: OpenRun, stretch: Stretch, whole: set[int], publisher: Publisher,
     waiting: list[tuple[State, list[Metrics]]] = [(state, [])] if state.step in missing else []
     metrics: list[Metrics] = []
     try:
-        for made in run.trainer.updates(state, stretch.until, whole):
-            metrics.append(metrics_of(made))
+        for made, captured in captured_updates(run, state, stretch.until, whole):
+            metrics.append(metrics_of(made, captured))
             step, done = made.after.step, done + 1
             if step in run.checkpoints:
                 run.verify(made.after)

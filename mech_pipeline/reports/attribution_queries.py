@@ -21,7 +21,7 @@ _TOTALS = {
         where run = $run and mechanism = $mechanism and term = 'example' and update_step < $target
         group by example_id""",
     "influence": """select example_id, sum(value::double) as total from influence
-        where run = $run and mechanism = $mechanism and step = $target group by example_id""",
+        where run = $run and mechanism = $mechanism and step = $target and method = 'adjoint' group by example_id""",
 }
 KIND = "coalesce(e.kind, 'unknown kind')"
 
@@ -48,7 +48,7 @@ def target_step(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str)
         """with formed as (select step from formation where run = $run and step is not null),
         candidates as (
             select step, 3 + (step in (from formed))::int as rank from influence
-            where run = $run and mechanism = $mechanism
+            where run = $run and mechanism = $mechanism and method = 'adjoint'
             union all select step, 2 from formation where run = $run and mechanism = $mechanism and step is not null
             union all select step, 1 from ledger where run = $run and mechanism = $mechanism)
         select step from candidates order by rank desc, step desc limit 1""",
@@ -144,7 +144,8 @@ def influence_by_update(
         select (floor(i.update_step / w) + 0.5) * w as update_step, {KIND} as kind,
             avg(abs(i.value::double)) as mean_absolute, avg(i.value::double) as mean_signed, count(*) as n
         from influence i cross join width left join examples e using (example_id)
-        where i.run = $run and i.mechanism = $mechanism and i.step = $target group by 1, 2 order by 2, 1""",
+        where i.run = $run and i.mechanism = $mechanism and i.step = $target and i.method = 'adjoint'
+        group by 1, 2 order by 2, 1""",
         run=run,
         mechanism=mechanism,
         target=_target(connection, run, mechanism),
@@ -157,7 +158,7 @@ def adjoint_norms(connection: duckdb.DuckDBPyConnection, run: str, mechanism: st
     return frame(
         connection,
         """select update_step, value from reliability where run = $run and mechanism = $mechanism and step = $target
-        and metric = 'adjoint_norm' and update_step >= 0 order by update_step""",
+        and method = 'adjoint' and metric = 'adjoint_norm' and update_step >= 0 order by update_step""",
         run=run,
         mechanism=mechanism,
         target=_target(connection, run, mechanism),
@@ -169,12 +170,44 @@ def reliability_measures(connection: duckdb.DuckDBPyConnection, run: str, mechan
     measures = frame(
         connection,
         """select metric, value from reliability
-        where run = $run and mechanism = $mechanism and step = $target and update_step = -1 order by metric""",
+        where run = $run and mechanism = $mechanism and step = $target and method = 'adjoint' and update_step = -1
+        order by metric""",
         run=run,
         mechanism=mechanism,
         target=_target(connection, run, mechanism),
     )
     return dict(measures.rows())
+
+
+def flagged_scores(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> tuple[int, int]:
+    """(scores that are marked unreliable, all scores) of the influence at the target step."""
+    counted = frame(
+        connection,
+        """select count(*) filter (reliable = false) as flagged, count(*) as n from influence
+        where run = $run and mechanism = $mechanism and step = $target and method = 'adjoint'""",
+        run=run,
+        mechanism=mechanism,
+        target=_target(connection, run, mechanism),
+    )
+    flagged, total = counted.row(0)
+    return int(flagged), int(total)
+
+
+def estimator_agreement(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> pl.DataFrame:
+    """Cheap estimators at the target step: method, agreement (rank correlation of example totals with the exact
+    influence), its 95 % interval low and high, and n examples compared; agreement is empty where nothing is ranked."""
+    return frame(
+        connection,
+        """select method, any_value(value) filter (metric = 'agreement') as agreement,
+            any_value(value) filter (metric = 'agreement_lower') as low,
+            any_value(value) filter (metric = 'agreement_upper') as high,
+            coalesce(any_value(value) filter (metric = 'compared_examples'), 0)::int as n
+        from reliability where run = $run and mechanism = $mechanism and step = $target and method <> 'adjoint'
+        group by method order by agreement desc nulls last, method""",
+        run=run,
+        mechanism=mechanism,
+        target=_target(connection, run, mechanism),
+    )
 
 
 def _target(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> int:

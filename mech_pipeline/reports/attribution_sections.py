@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import duckdb
 import polars as pl
 
+from mech_pipeline.attribution.estimators.methods import METHODS
 from mech_pipeline.reports import attribution_queries, figures, ledger_queries
 from mech_pipeline.reports.documents import Excerpt, excerpts
-from mech_pipeline.reports.wording import number, signal_unit
+from mech_pipeline.reports.wording import UNKNOWN, number, signal_unit
 from mech_pipeline.spec.experiment import Experiment
 
 SHOWN_DOCUMENTS = 10
@@ -80,6 +81,8 @@ class InfluenceSection:
     figure: str
     against_ledger: str | None
     correlation: str
+    flagged: str
+    estimators: list[dict[str, str]]
 
 
 def first_per_mechanism(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -185,7 +188,24 @@ def influence_section(
         figure=figure,
         against_ledger=against,
         correlation=figures.rank_correlation(both),
+        flagged="{:,} of {:,}".format(*attribution_queries.flagged_scores(connection, run, mechanism)),
+        estimators=_estimators(attribution_queries.estimator_agreement(connection, run, mechanism)),
     )
+
+
+def _estimators(found: pl.DataFrame) -> list[dict[str, str]]:
+    """Cheap estimators beside the exact one, in words."""
+    return [
+        {
+            "method": row["method"],
+            "meaning": METHODS[row["method"]].meaning if row["method"] in METHODS else "",
+            "agreement": UNKNOWN
+            if row["agreement"] is None
+            else f"{number(row['agreement'], 2)} [{number(row['low'], 2)}, {number(row['high'], 2)}]",
+            "n": f"{row['n']:,}",
+        }
+        for row in found.iter_rows(named=True)
+    ]
 
 
 def _measures(measured: dict[str, float]) -> list[Measure]:

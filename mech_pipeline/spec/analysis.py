@@ -69,6 +69,14 @@ class Ledger(Attribution):
         return Resolution(tokens=self.tokens, neurons=self.neurons, weights=self.weights)
 
 
+class InTraining(Attribution):
+    """First-order scores that training itself computes, for what is too expensive to replay."""
+
+    components: tuple[str, ...] = Field(
+        (), description="only gradients of these parts, such as L1H*.K (cheaper); default: all"
+    )
+
+
 class Resolution(Stage):
     """How finely a run's ledger is split."""
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.analysis import WEIGHTS, Event, Influence, Ledger, Resolution
+from mech_pipeline.spec.analysis import WEIGHTS, Event, Influence, InTraining, Ledger, Resolution
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.initial import initial_sha256
 from mech_pipeline.spec.model import Model
@@ -68,6 +68,7 @@ class Experiment(Stage):
     formation: tuple[Event, ...] = Field(min_length=1, description="the first event names the influence's target step")
     ledger: Ledger = Ledger()
     influence: Influence = Influence()
+    in_training: InTraining = InTraining()
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     arms: dict[str, Arm] = Field(default_factory=lambda: {"baseline": Arm()}, min_length=1)
 
@@ -93,6 +94,7 @@ class Experiment(Stage):
             ("gradients", self.gradients, self.mechanisms),
             ("ledger.mechanisms", self.ledger.mechanisms, self.mechanisms),
             ("influence.mechanisms", self.influence.mechanisms, self.mechanisms),
+            ("in_training.mechanisms", self.in_training.mechanisms, self.mechanisms),
             ("formation.mechanism", [e.mechanism for e in self.formation if e.mechanism], self.mechanisms),
             ("formation.detector", [e.detector for e in self.formation if e.detector], self.detectors),
         ):
@@ -106,7 +108,11 @@ class Experiment(Stage):
         signals = [event.signal for event in self.formation]
         if twice := {signal for signal in signals if signals.count(signal) > 1}:
             raise ValueError(f"formation: {min(twice)} is watched twice; one threshold per value")
-        for field, chosen in (("ledger", self.ledger), ("influence", self.influence)):
+        for field, chosen in (
+            ("ledger", self.ledger),
+            ("influence", self.influence),
+            ("in_training", self.in_training),
+        ):
             if not chosen.asks:
                 continue
             if chosen.arms != "all" and (unknown := set(chosen.arms) - set(self.arms)):
@@ -146,6 +152,7 @@ class Experiment(Stage):
             ledger=self.ledger.mechanisms if self.ledger.covers(arm, seed) else (),
             ledger_by=self.ledger.resolution() if self.ledger.covers(arm, seed) else Resolution(),
             influence=self.influence.model_copy(update={} if self.influence.covers(arm, seed) else {"mechanisms": ()}),
+            in_training=self.in_training if self.in_training.covers(arm, seed) else InTraining(),
             **stages,
         )
         resolved: dict[str, Any] = {"optimizer": spec.optimizer.until(spec.training.steps)}

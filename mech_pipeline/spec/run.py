@@ -10,7 +10,7 @@ import re
 from pydantic import model_validator
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.analysis import WEIGHTS, Event, Influence, Resolution
+from mech_pipeline.spec.analysis import WEIGHTS, Event, Influence, InTraining, Resolution
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.mixture import check_mixture
@@ -59,6 +59,7 @@ class RunSpec(Stage):
     formation: tuple[Event, ...]
     ledger: tuple[str, ...]
     influence: Influence
+    in_training: InTraining = added(InTraining(), "scores that training itself computes")
     ledger_by: Resolution = added(Resolution(), "how finely the ledger is split")
 
     @model_validator(mode="after")
@@ -84,6 +85,7 @@ class RunSpec(Stage):
                 reasons = "; ".join(self.caveats())
                 raise ValueError(f"{what} of run {self.run}: {reasons}; take its arm out of `{what}.arms`")
         self._check_targets()
+        self._check_in_training()
         self._check_parts()
         check_mixture(self.data.mixture, self.data.shares(), self.corpus.parts)
         return self
@@ -99,6 +101,23 @@ class RunSpec(Stage):
                     f"influence.at: run {self.run} keeps no state at step {step}; choose a step of its checkpoint plan, "
                     f"or add it with checkpoints.extra: [{max(step, 1)}]"
                 )
+
+    def _check_in_training(self) -> None:
+        """Scores come from hooks on one process's own backward."""
+        training = self.training
+        ways = {
+            "stacked": training.stacked,
+            "compile": training.compile,
+            "sharded": training.sharded,
+            "several processes": training.processes > 1,
+            "muon": not self.optimizer.linear,
+            "bf16": training.precision == "bf16",
+        }
+        if self.in_training.mechanisms and any(ways.values()):
+            raise ValueError(
+                f"in_training of run {self.run}: not with {next(w for w, used in ways.items() if used)}; "
+                "take its arm out of in_training.arms"
+            )
 
     def _check_parts(self) -> None:
         named, parts = set(self.data.part_shares), set(self.corpus.parts)

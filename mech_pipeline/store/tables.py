@@ -374,6 +374,25 @@ TABLES: dict[str, Table] = {
             ranked="value",
         ),
         Table(
+            "in_training",
+            "what an update did to a mechanism to first order, by example, computed while the run trained",
+            (
+                RUN,
+                MECHANISM,
+                UPDATE_STEP,
+                Column("example_id", "string", "example"),
+                Column(
+                    "value",
+                    "float32",
+                    "-(rate) <gradient of the mechanism, scaled gradient of the example>, both scalings as at the last"
+                    " checkpoint; momentum left out",
+                    "unit of the mechanism",
+                ),
+            ),
+            keys=("run", "mechanism", "update_step", "example_id"),
+            ranked="value",
+        ),
+        Table(
             "influence",
             "what would happen: derivative of a mechanism at `step` by the weight of one example at one update",
             (

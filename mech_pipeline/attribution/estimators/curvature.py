@@ -11,7 +11,9 @@ Cost of a product: about two training steps (two forwards, one of them with tang
 Source: Schraudolph 2002; Martens 2010, 2020.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +23,9 @@ from torch.func import functional_call, jvp, vjp
 from mech_pipeline.spec.seeds import torch_generator
 from mech_pipeline.training.flat import FlatModel, flatten
 from mech_pipeline.training.optimizer import Vector
+
+Linearised = tuple[Tensor, Callable[[Tensor], tuple[dict[str, Tensor]]]]
+"""Logits, and the pull-back of their gradients to parameters."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,8 @@ class GaussNewton:
             found: Tensor = functional_call(self.flat.model, named, (tokens[:, :-1],))
             return found
 
-        z, pull = vjp(logits, parameters)
-        _, moved = jvp(logits, (parameters,), (tangents,))
+        z, pull = cast(Linearised, vjp(logits, parameters))
+        _, moved = cast(tuple[Tensor, Tensor], jvp(logits, (parameters,), (tangents,)))
         p = torch.softmax(z.detach(), dim=-1)
         curved = p * (moved - (p * moved).sum(-1, keepdim=True))
         (found,) = pull(curved)

@@ -23,16 +23,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from mech_pipeline.attribution.estimators.conjugate_gradient import Solution, conjugate_gradient
 from mech_pipeline.attribution.estimators.curvature import GaussNewton
+from mech_pipeline.attribution.estimators.presentations import Presentations
 from mech_pipeline.attribution.estimators.products import CHUNK, ExampleProducts
 from mech_pipeline.attribution.estimators.scores import UpdateScores
 from mech_pipeline.errors import MechError
 from mech_pipeline.progress import Report, ignore_progress
-from mech_pipeline.spec.seeds import torch_generator
 from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.optimizer import State
 
@@ -93,12 +93,10 @@ def gauss_newton_scores(
         MechError: no update has been made, or the loss does not depend on the parameters at all.
     """
     settings = settings or Settings()
-    if state.step == 0:
-        raise MechError("influence at step 0: no example has been seen yet", "name a later step")
-    batches = [trainer.batch(step) for step in range(state.step)]
-    seen = torch.cat(batches)
+    presented = Presentations.before(trainer, state.step)
     trainer.flat.load(state.theta)
-    curvature = GaussNewton(trainer.flat, trainer.tokens(_sample(trainer.seed, seen, settings.sample)), settings.chunk)
+    sample = trainer.tokens(presented.sample(trainer.seed, settings.sample))
+    curvature = GaussNewton(trainer.flat, sample, settings.chunk)
     damping = settings.damping * curvature.mean_diagonal(trainer.seed, settings.probes)
     if not damping > 0:
         raise MechError(
@@ -106,15 +104,10 @@ def gauss_newton_scores(
             "take a positive relative damping, and a state whose loss depends on its parameters",
         )
     solutions = solve(curvature, gradients, damping, settings, report)
-    distinct, place = torch.unique(seen, return_inverse=True)
     directions = torch.stack([solution.x for solution in solutions])
-    scores = ExampleProducts(trainer.flat, settings.chunk)(trainer.tokens(distinct), directions) / -len(seen)
-    places = place.split([len(batch) for batch in batches])
+    products = ExampleProducts(trainer.flat, settings.chunk)(trainer.tokens(presented.distinct), directions)
     return GaussNewtonScores(
-        updates=[
-            UpdateScores(step, batch, scores[:, at.to(scores.device)])
-            for step, (batch, at) in enumerate(zip(batches, places, strict=True))
-        ],
+        updates=presented.spread(products / -len(presented.seen)),
         damping=damping,
         residuals=tuple(solution.residual for solution in solutions),
         iterations=tuple(solution.iterations for solution in solutions),
@@ -130,8 +123,14 @@ def solve(
 ) -> Sequence[Solution]:
     """x of every target."""
     solutions: list[Solution] = []
+    done = 0
+
+    def one_more(_of_target: int) -> None:
+        nonlocal done
+        done += 1
+        report(done)
+
     for gradient in gradients:
-        before = sum(solution.iterations for solution in solutions)
         solutions.append(
             conjugate_gradient(
                 curvature.product,
@@ -139,15 +138,7 @@ def solve(
                 damping,
                 tolerance=settings.tolerance,
                 iterations=settings.iterations,
-                report=lambda done, before=before: report(before + done),
+                report=one_more,
             )
         )
     return solutions
-
-
-def _sample(seed: int, seen: Int[Tensor, " presentation"], size: int) -> Int[Tensor, " sample"]:
-    """Presentations drawn without replacement; all of them if there are no more than that."""
-    if len(seen) <= size:
-        return seen
-    generator = torch_generator(seed, "sample of the Gauss-Newton matrix")
-    return seen[torch.randperm(len(seen), generator=generator)[:size]]
