@@ -29,7 +29,7 @@ def mech(home, *arguments, check=True, **environment):
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env={**os.environ, "MECH_STORE": str(home / "store"), "MECH_HOME": str(home), **environment},
     )
     if check:
@@ -203,7 +203,7 @@ def test_a_stopped_run_loses_nothing_and_continues(tmp_path, sign):
     before = kept(tmp_path)
     assert before, "some checkpoints were written"
     process.send_signal(sign)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     if sign == signal.SIGINT:
         assert process.returncode == 130
         assert "mech: stopped; what was finished is kept" in errors

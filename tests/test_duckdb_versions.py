@@ -42,7 +42,7 @@ def with_oldest(code, *arguments):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env={**os.environ, "PYTHONPATH": f"{FOLDER}{os.pathsep}{ROOT}"},
     )
     assert found.returncode == 0, found.stdout + found.stderr

@@ -41,7 +41,7 @@ def test_shards_train_the_same_bits_as_one_process(folder, request, processes):
     for each in (store, alone):
         prepare(each, spec)
     process = torchrun(folder, request.config.rootpath, "--standalone", "--nproc-per-node", str(processes))
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert "24/24 updates" in output
     training.train(alone, spec)
@@ -60,7 +60,7 @@ def test_a_killed_rank_of_a_sharded_run_is_continued_by_one_process(folder, requ
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     os.kill(rank_pid(process.pid, 1), signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     reached = max(checkpoint_hashes(store, RUN))
     assert reached < 3000, "it was killed in the middle"
     shorter = spec_of(training=SHARDED | {"steps": reached + 200}, checkpoints={"every": 100})

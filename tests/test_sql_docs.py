@@ -35,7 +35,7 @@ def shell(home, command, **environment):
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         stdin=subprocess.DEVNULL,
         env={
             **os.environ,
@@ -173,7 +173,7 @@ def test_the_python_of_the_page_runs_from_top_to_bottom(project, monkeypatch):
 def test_the_duckdb_command_line_opens_the_warehouse_and_cannot_write(project, command):
     words = [tool("duckdb"), *shlex.split(command)[1:]]
     typed = "" if len(words) > 3 else "select count(*) from ledger;\ncreate table x as select 1;\n"
-    found = subprocess.run(words, cwd=project, input=typed, capture_output=True, text=True, timeout=60)
+    found = subprocess.run(words, cwd=project, input=typed, capture_output=True, text=True, timeout=300)
     assert found.stdout.strip()
     assert ("read-only mode" in found.stderr) if typed else (found.returncode == 0)
 
@@ -187,7 +187,7 @@ def test_every_query_but_snapshot_also_works_in_the_duckdb_command_line(project)
             cwd=project,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
         assert found.returncode == 0, block.text + found.stderr
         assert json.loads(found.stdout), block.text
@@ -258,7 +258,7 @@ def test_harlequin_opens_the_warehouse_lists_the_views_and_cannot_write(project)
         cwd=project,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "HOME": str(project / "home")},
     )
     assert found.returncode == 0, found.stdout + found.stderr
@@ -316,7 +316,7 @@ def bucket(project, tmp_path):
         yield url
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=120)
 
 
 def test_the_commands_for_s3_work_against_a_bucket(project, bucket):
