@@ -53,7 +53,8 @@ def ledger(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[
             for name, passed in ledger_balance.checks(row).items():
                 context.log_event(_evaluation(run, row, name, passed))
 
-    report = progress(context, f"ledger {run}", len(ledger_stage.pending(opened, steps)), "windows")
+    windows = {step for step, _ in ledger_stage.pending(opened, steps)}
+    report = progress(context, f"ledger {run}", len(windows), "windows")
     ledger_stage.compute_ledger(opened, steps, on_steps, report, on_balance)
     return
     yield

@@ -105,3 +105,10 @@ def test_token_scores_on_the_grid_keep_their_sum():
     assert (abs(kept.astype("float64").sum(1) - 1e-9 * scores.sum(1)) <= step / 2 + 1e-18).all()
     assert (abs(kept - 1e-9 * scores).max(1) <= step + 1e-18).all()
     assert not kept[7].any()
+
+
+def test_units_of_what_a_store_holds_are_in_words():
+    from mech_pipeline.reports.wording import signal_unit
+
+    assert signal_unit(WEIGHTS) == "L2 distance of weights"
+    assert signal_unit("a mechanism whose file is gone") == "unit not known any more"

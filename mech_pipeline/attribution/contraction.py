@@ -161,11 +161,13 @@ def _runs(part: Part, gradients: Tensor, v: Tensor, runs: int) -> Tensor:
 
 def _embedded(value: Tensor, gradient: Tensor, v: Tensor) -> Float[Tensor, "direction example token"]:
     """⟨g_t, V[token t]⟩: only rows of tokens that occur are read, nothing is as large as the vocabulary."""
-    flat_ids, flat_gradient = value.reshape(-1), gradient.reshape(-1, gradient.shape[-1])
-    step = max(1, CACHE_BYTES // (gradient.shape[-1] * gradient.element_size()))
+    if value.stride(0) == 0:  # one row for all examples, as positions are given
+        return torch.einsum("ktd,etd->ket", v.index_select(1, value[0]), gradient)
+    ids, flat = value.reshape(-1), gradient.reshape(-1, gradient.shape[-1])
+    step = max(1, CACHE_BYTES // (flat.shape[-1] * flat.element_size()))
     found = [
-        torch.stack([(one[flat_ids[some]] * flat_gradient[some]).sum(-1) for one in v])
-        for some in (slice(begin, begin + step) for begin in range(0, len(flat_ids), step))
+        torch.stack([(one.index_select(0, ids[some]) * flat[some]).sum(-1) for one in v])
+        for some in (slice(begin, begin + step) for begin in range(0, len(flat), step))
     ]
     return torch.cat(found, dim=1).view(len(v), *value.shape)
 

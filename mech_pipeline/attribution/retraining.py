@@ -4,10 +4,11 @@
 
 The divisor stays B. That is what influence differentiates: minus the influence of the removed examples, summed over the
 updates that saw them, predicts the change of M(θ_T) (METHOD §2). Nothing removed is a retraining as well, the baseline
-of the others. All share their batches, so they are trained in stacks (`retraining_stack.py`).
+of the others.
 
-Cost: one training each. Small models gain from large stacks. Larger ones lose, because intermediate results leave the
-cache, and fill a core anyhow (docs/log.md); every core works on stacks of its own.
+Cost: one training each, shared among the CPU cores. Small models are trained in stacks, which take a quarter of the time
+at width 16 and two thirds at width 32. From about the demo's size on a stack gains nothing: matrix products fill a core
+anyhow, and intermediate results leave the cache (docs/log.md). Then each core trains one after another.
 Source: retraining without random subsets as the ground truth of attribution, Ilyas et al. 2022 (datamodels); Park et
 al. 2023 (TRAK).
 """
@@ -30,6 +31,8 @@ from mech_pipeline.training.optimizer import State, Vector
 
 CACHE_BYTES = 48 << 20
 """Of one stack on a CPU, beyond which it gets slower (docs/log.md)."""
+FEWEST_ROWS = 6
+"""Below, a stack on a CPU is no faster than one after another: 15 rows take 0.7 of the time, 3 rows 1.07 (docs/log.md)."""
 GPU_SHARE = 0.25
 """Of a GPU's free memory, for one stack: the estimate knows nothing of temporary results."""
 MOST_ROWS = 64
@@ -49,24 +52,23 @@ def retrain(
     """Trains again from `start`, once for every set of removed examples.
 
     Yields what has been finished, stack by stack in any order: θ at `until` by position in `removed`; none if that
-    retraining diverged. It equals training with weights 0 to rounding.
+    retraining diverged. It equals training with weights 0: to rounding, or bit for bit where nothing is stacked.
 
     Args:
         start: the state from which on removed examples have no weight.
         removed: pool indices of each set; an empty set is the baseline.
-        rows: retrainings in one stack; by default `rows_of_a_stack`.
-        workers: threads, each with stacks of its own; by default what the CPU cores allow, on a GPU one.
+        rows: retrainings in one stack; by default `rows_of_a_stack`, which may say that none is worth it.
+        workers: threads; by default what the CPU cores allow, on a GPU one.
         report: called about once a second with the number of updates done, over all retrainings.
     """
     if not removed:
         return
-    stackable = trainer.training.precision == "fp32"  # autocast is not mapped over stacks
-    workers = min(len(removed), workers or _workers(trainer)) if stackable else 1
-    rows = (rows or rows_of_a_stack(trainer)) if stackable else 1
-    stacks = min(len(removed), workers * math.ceil(len(removed) / (rows * workers)))
+    rows = rows_of_a_stack(trainer) if rows is None else rows
+    train = retrain_stack if rows else retrain_alone
+    workers = min(len(removed), workers or _workers(trainer))
+    stacks = min(len(removed), workers * math.ceil(len(removed) / (max(rows, 1) * workers)))
     parts = [part.tolist() for part in np.array_split(np.arange(len(removed)), stacks)]
     common = Counterfactuals(trainer, start, until)
-    train = retrain_stack if stackable else retrain_alone
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(trainer.training.threads,)) as pool:
         futures = {pool.submit(train, common, [removed[index] for index in part]): part for part in parts}
         try:
@@ -92,13 +94,16 @@ def _finished(
 
 
 def rows_of_a_stack(trainer: Trainer) -> int:
-    """Retrainings whose intermediate results fit the cache of a core, or a quarter of a GPU."""
+    """Retrainings whose intermediate results fit the cache of a core, or a quarter of a GPU; 0: better without stacks."""
+    if trainer.training.precision != "fp32":
+        return 0  # autocast is not mapped over stacks
     examples = math.ceil(trainer.training.batch / trainer.training.micro_batches)
     state_bytes = 6 * trainer.flat.vector.nbytes  # θ, m, v, the gradient, and what an update makes on its way
-    budget = CACHE_BYTES
+    budget, fewest = CACHE_BYTES, FEWEST_ROWS
     if trainer.device.type == "cuda":
-        budget = int(GPU_SHARE * torch.cuda.mem_get_info(trainer.device)[0])
-    return max(1, min(MOST_ROWS, budget // (examples * _kept_bytes(trainer) + state_bytes)))
+        budget, fewest = int(GPU_SHARE * torch.cuda.mem_get_info(trainer.device)[0]), 2
+    rows = max(1, min(MOST_ROWS, budget // (examples * _kept_bytes(trainer) + state_bytes)))
+    return rows if rows >= fewest or trainer.training.stacked else 0
 
 
 def _kept_bytes(trainer: Trainer) -> int:

@@ -1,11 +1,12 @@
-"""One stack of counterfactual retrainings: the same batches for all rows, other example weights for each.
+"""Counterfactual retrainings in one thread: as a stack, or one after another.
 
-One update moves the whole [retraining, parameter] matrix: updates work element by element, so a matrix is a long vector
-to them. Clipping is per row. A row that diverges leaves the stack. Bits of a row depend neither on that nor on its
-company (`training/stack.py`). For this every row is given the tokens as its own: mapped over shared tokens, a stack of
-one takes another way through the matrix products.
+In a stack one update moves the whole [retraining, parameter] matrix: updates work element by element, so a matrix is a
+long vector to them. Clipping is per row. A row that diverges leaves the stack. Bits of a row depend neither on that nor
+on its company (`training/stack.py`). For this every row is given the tokens as its own: mapped over shared tokens, a
+stack of one takes another way through the matrix products.
 """
 
+import copy
 import dataclasses
 import math
 import threading
@@ -18,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import DIVERGED_NATS, Diverged, Trainer
 from mech_pipeline.training.optimizer import State, Vector, clip_factor, update
 from mech_pipeline.training.ranks import tree_sum_of
@@ -49,10 +51,14 @@ class Counterfactuals:
         with self._lock:
             self.done += updates
 
+    def examples(self, step: int) -> Int[Tensor, " example"]:
+        """Pool indices of an update."""
+        with self._lock:  # the order of a mixture counts as it goes
+            return self.trainer.batch(step)
+
     def batch(self, step: int) -> list[tuple[Int[Tensor, " example"], Int[Tensor, "example token"], Tensor | None]]:
         """(pool indices, tokens, the run's own weights) of each micro-batch of an update."""
-        with self._lock:  # the order of a mixture counts as it goes
-            parts = self.trainer.micro_batches(self.trainer.batch(step))
+        parts = self.trainer.micro_batches(self.examples(step))
         return [(part, self.trainer.tokens(part), self.trainer.weights_at(step, part)) for part in parts]
 
 
@@ -79,23 +85,23 @@ def retrain_stack(common: Counterfactuals, removed: Sequence[NDArray[np.int64]])
 
 
 def retrain_alone(common: Counterfactuals, removed: Sequence[NDArray[np.int64]]) -> list[Vector | None]:
-    """The same with an ordinary trainer, one after another: where stacks are not possible, and in tests."""
+    """The same, one after another, in the arithmetic of the run itself: without removal it is the run, bit for bit."""
     trainer, ends = common.trainer, list[Vector | None]()
+    flat = FlatModel(copy.deepcopy(trainer.flat.model))  # its own: parameters are set for every gradient
     for kept in _kept(trainer, removed):
-        weights = kept.to(trainer.device, trainer.flat.vector.dtype)
-        own = trainer.weights
-        again = dataclasses.replace(trainer, weights=weights if own is None else weights * own)
-        state: State | None = common.start
+        weights, own = kept.to(trainer.device, flat.vector.dtype), trainer.weights
+        again = dataclasses.replace(trainer, flat=flat, weights=weights if own is None else weights * own)
+        state: State = common.start
         try:
-            for made in again.updates(common.start, common.until):
-                state = made.after
+            while state.step < common.until and not common.stopped.is_set():
+                examples = common.examples(state.step)
+                gradient, loss = again.gradient(state.theta, examples, state.step)
+                state = again.update_from(state, examples, gradient, loss).after
                 common.advance(1)
-                if common.stopped.is_set():
-                    break
-        except Diverged as error:
-            state = None
-            common.advance(common.until - error.step)
-        ends.append(None if state is None else state.theta)
+            ends.append(state.theta)
+        except Diverged:
+            common.advance(common.until - state.step)
+            ends.append(None)
     return ends
 
 

@@ -61,5 +61,6 @@ def predicted_against_measured(effects: pl.DataFrame, scores: pl.DataFrame, unit
 
 def _equal_line(axes: Axes, effects: pl.DataFrame) -> None:
     """y = x over the range of the predictions."""
-    ends = [effects["predicted"].min(), effects["predicted"].max()]
+    predicted = effects["predicted"].to_numpy()
+    ends = [float(predicted.min()), float(predicted.max())]
     axes.plot(ends, ends, color=MUTED, linestyle="--", linewidth=1.0, label="predicted = measured")

@@ -3,6 +3,7 @@
 import math
 
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
+from mech_pipeline.spec.analysis import WEIGHTS
 
 UNKNOWN = "–"
 _BEST_HEAD = "best_head:"
@@ -44,7 +45,9 @@ def signal_name(signal: str) -> str:
 
 
 def signal_unit(signal: str) -> str:
-    """The unit of a mechanism, or of the detector in `best_head:<detector>`."""
+    """The unit of a mechanism, of the detector in `best_head:<detector>`, or of the ledger's account of the weights."""
     if signal.startswith(_BEST_HEAD):
         return DETECTORS[signal.removeprefix(_BEST_HEAD)].unit
-    return MECHANISMS[signal].unit
+    if signal == WEIGHTS:
+        return "L2 distance of weights"
+    return MECHANISMS[signal].unit if signal in MECHANISMS else "unit not known any more"
