@@ -464,6 +464,8 @@ def test_unreliable_influence_is_called_so_wherever_it_is_spoken_of(report: Repo
         figure="",
         against_ledger=None,
         correlation="",
+        flagged="960 of 960",
+        estimators=[],
     )
     assert "marked not reliable" in influence_sentences(section)
     assert "has not been measured" in influence_sentences(replace(section, reliable=None))

@@ -146,7 +146,7 @@ def test_who_stops_listening_stops_the_work(make_trainer):
         list(retrain(trainer, initial(trainer), 10**6, REMOVED, rows=1, workers=2, report=give_up))
 
 
-def test_stacks_are_larger_for_smaller_models(make_trainer):
+def test_small_models_are_stacked_and_larger_ones_are_not(make_trainer):
     small, large = make_trainer(batch=4), make_trainer(Model(layers=2, heads=4, d_model=64, d_mlp=256), batch=400)
     assert rows_of_a_stack(small) > 1
     assert rows_of_a_stack(large) == 0, "a core is busy with one"

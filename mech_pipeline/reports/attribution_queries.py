@@ -23,6 +23,9 @@ _TOTALS = {
     "influence": """select example_id, sum(value::double) as total from influence
         where run = $run and mechanism = $mechanism and step = $target and method = 'adjoint' group by example_id""",
 }
+# Scores may be split by component.
+_PAIRS = """select update_step, example_id, sum(value::double) as value, bool_and(reliable) as reliable from influence
+    where run = $run and mechanism = $mechanism and step = $target and method = 'adjoint' group by 1, 2"""
 KIND = "coalesce(e.kind, 'unknown kind')"
 
 
@@ -140,12 +143,10 @@ def influence_by_update(
     of |influence| and of influence over the n (example, update) pairs in it, per unit weight."""
     return frame(
         connection,
-        f"""with width as (select greatest(1, ceil($target / $bins)) as w)
+        f"""with width as (select greatest(1, ceil($target / $bins)) as w), pairs as ({_PAIRS})
         select (floor(i.update_step / w) + 0.5) * w as update_step, {KIND} as kind,
-            avg(abs(i.value::double)) as mean_absolute, avg(i.value::double) as mean_signed, count(*) as n
-        from influence i cross join width left join examples e using (example_id)
-        where i.run = $run and i.mechanism = $mechanism and i.step = $target and i.method = 'adjoint'
-        group by 1, 2 order by 2, 1""",
+            avg(abs(i.value)) as mean_absolute, avg(i.value) as mean_signed, count(*) as n
+        from pairs i cross join width left join examples e using (example_id) group by 1, 2 order by 2, 1""",
         run=run,
         mechanism=mechanism,
         target=_target(connection, run, mechanism),
@@ -183,8 +184,7 @@ def flagged_scores(connection: duckdb.DuckDBPyConnection, run: str, mechanism: s
     """(scores that are marked unreliable, all scores) of the influence at the target step."""
     counted = frame(
         connection,
-        """select count(*) filter (reliable = false) as flagged, count(*) as n from influence
-        where run = $run and mechanism = $mechanism and step = $target and method = 'adjoint'""",
+        f"select count(*) filter (reliable = false) as flagged, count(*) as n from ({_PAIRS})",
         run=run,
         mechanism=mechanism,
         target=_target(connection, run, mechanism),

@@ -7,7 +7,7 @@ With z_ij the logits from which target token j of example i is predicted, J_ij =
 symmetric and positive semidefinite; the Hessian without the curvature of the logits themselves, and the Hessian where
 logits are linear in θ. It is also the Fisher matrix (labels drawn from the model).
 
-Cost of a product: about two training steps (two forwards, one of them with tangents, and a backward).
+Cost of a product: 2 to 3 training steps of the same examples (two forwards, one of them with tangents, and a backward).
 Source: Schraudolph 2002; Martens 2010, 2020.
 """
 

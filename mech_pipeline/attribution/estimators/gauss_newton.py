@@ -14,7 +14,7 @@ to another question, and their size means little. λ stands for what training di
 relative to the mean of G's diagonal, because only that ratio decides how many directions count. G takes all examples of
 the sample alike, also where the data brings weights of its own.
 
-Cost: per iteration and target one product with G of the sample (a forward with tangents and a backward, about two
+Cost: per iteration and target one product with G of the sample (a forward with tangents and a backward, 2 to 3
 training steps of it); then 0.7 training steps per distinct example and a contraction. No replay, one state.
 Source: Koh & Liang 2017; Gauss–Newton: Martens 2020, Grosse et al. 2023 (§2.1, damped).
 """

@@ -39,7 +39,7 @@ METHODS: dict[str, Method] = {
     ),
     "gauss_newton": Method(
         "influence function of the trained weights: ⟨∇M, (G + λ)⁻¹ ∇ℓ⟩, G the Gauss–Newton matrix of a sample",
-        "4 forwards and backwards of the sample per iteration and target, then 1.1 per batch of distinct examples",
+        "2 to 3 of the sample per iteration and target, then 1.1 per batch of distinct examples",
         "runs trained close to convergence, whatever the optimizer; needs the last state only",
     ),
     "ekfac": Method(
@@ -49,7 +49,7 @@ METHODS: dict[str, Method] = {
     ),
     "sketch": Method(
         "first order as above, from stored random projections of gradients, with a stated standard error",
-        "1.3 per batch once, then one small matrix product for any later direction",
+        "5 to 8 per update once (small models, short contexts), then one small matrix product for any later direction",
         "questions that are not known yet when the run is in memory",
     ),
 }
