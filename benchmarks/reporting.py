@@ -1,6 +1,7 @@
 """Runs the parts of a benchmark one after another, and prints and writes what they found."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -48,7 +49,8 @@ def report(
 
 
 def _record(result: Result) -> dict[str, object]:
-    return {**asdict(result), "met": result.met}
+    measured = None if math.isnan(result.measured) else result.measured
+    return {**asdict(result), "measured": measured, "met": result.met}
 
 
 def _table(title: str, results: list[Result]) -> Table:
@@ -72,4 +74,6 @@ def _table(title: str, results: list[Result]) -> Table:
 
 
 def _number(value: float) -> str:
+    if math.isnan(value):  # a row that only says why there is no number
+        return "–"
     return f"{value:,.0f}" if value == int(value) or value >= 1000 else f"{value:.3g}"

@@ -133,6 +133,47 @@ def test_a_record_of_another_training_is_refused():
         record.influence(readout, 12)
 
 
+class Fused(nn.Module):
+    """One layer of attention through PyTorch's fused kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.qkv, self.out = nn.Embedding(VOCABULARY, 8), nn.Linear(8, 24), nn.Linear(8, VOCABULARY)
+
+    def forward(self, tokens):
+        query, key, value = self.qkv(self.embed(tokens))[:, None].chunk(3, dim=-1)
+        return self.out(nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)[:, 0])
+
+
+class OnceOnly(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return gradient
+
+
+class NotTwice(Bigrams):
+    """A kernel of somebody's own, without a second derivative."""
+
+    def forward(self, tokens):
+        return self.out(OnceOnly.apply(self.embed(tokens)))
+
+
+def test_fused_attention_is_replaced_where_second_derivatives_are_taken():
+    record = train(Fused(), OPTIMIZERS["adamw"])
+    assert record.influence(readout, 12).scores["value"].is_finite().all()
+
+
+def test_an_operation_without_a_second_derivative_is_named():
+    record = train(NotTwice(), OPTIMIZERS["adamw"])
+    with pytest.raises(MechError, match="an operation without a second derivative.* → influence needs one"):
+        record.influence(readout, 12)
+
+
 def test_what_cannot_be_replayed_is_named():
     model = Bigrams()
     for optimizer, message in (

@@ -10,13 +10,17 @@ graph itself is one. So graphs that a replay has made anyway are worth keeping a
 Parameters are leaves of their own, because the model's are overwritten by the next state.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mech_pipeline.errors import MechError
 from mech_pipeline.training.flat import flatten
 from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.model import next_token_losses
@@ -32,7 +36,8 @@ class _At(nn.Module):
         self.__dict__.update(_model=model, _parameters=parameters)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return functional_call(self.__dict__["_model"], self.__dict__["_parameters"], (tokens,))
+        with sdpa_kernel(SDPBackend.MATH):  # fused kernels have no second derivative
+            return functional_call(self.__dict__["_model"], self.__dict__["_parameters"], (tokens,))
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,23 @@ class GradientGraph:
             losses.append(loss.detach())
         self.loss = float(tree_sum(losses))
 
+    def check_twice_differentiable(self) -> None:
+        """Looks for operations that end the graph. PyTorch would leave their part of H u out without a word.
+
+        Raises:
+            MechError: there is one (a custom function marked `once_differentiable`).
+        """
+        waiting = [gradient.grad_fn for part in self._parts for gradient in part.gradients]
+        seen = set()
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if node.name().endswith("::Error"):
+                raise _no_second_derivative("one is marked once_differentiable")
+            waiting.extend(following for following, _ in node.next_functions)
+
     @property
     def gradient(self) -> Vector:
         """g as a vector; where no example weighs other than 1, with the bits of training."""
@@ -93,17 +115,36 @@ class GradientGraph:
             for index, direction in enumerate(directions):
                 ways = zip(part.gradients, self._named(direction).values(), strict=True)
                 reached = [(gradient, way) for gradient, way in ways if gradient.requires_grad]
-                by_weight, *by_parameter = torch.autograd.grad(
-                    [gradient for gradient, _ in reached],
-                    [part.weights, *leaves],
-                    grad_outputs=[way for _, way in reached],
-                    retain_graph=keep or index + 1 < len(directions),
-                    allow_unused=True,  # a parameter that enters linearly everywhere has no second derivative
-                )
+                with _twice_differentiable():
+                    by_weight, *by_parameter = torch.autograd.grad(
+                        [gradient for gradient, _ in reached],
+                        [part.weights, *leaves],
+                        grad_outputs=[way for _, way in reached],
+                        retain_graph=keep or index + 1 < len(directions),
+                        allow_unused=True,  # a parameter that enters linearly everywhere has no second derivative
+                    )
                 of_part.append(by_weight)
                 products[index] += flatten(tuple(by_parameter), leaves)
             scores.append(torch.stack(of_part))
         return torch.cat(scores, dim=1), products
+
+
+@contextmanager
+def _twice_differentiable() -> Iterator[None]:
+    """Says in words what an operation without a second derivative means."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "is not implemented" not in str(error):
+            raise
+        raise _no_second_derivative(" ".join(str(error).split())[:200]) from error
+
+
+def _no_second_derivative(which: str) -> MechError:
+    return MechError(
+        f"the model has an operation without a second derivative: {which}",
+        "influence needs one: use plain attention and functions instead of fused kernels",
+    )
 
 
 def graph_bytes(trainer: Trainer, theta: Vector, step: int) -> int:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from mech_pipeline.attribution.components import Components, components_of
 from mech_pipeline.attribution.contraction import Contraction
+from mech_pipeline.attribution.gradient_graph import GradientGraph
 from mech_pipeline.attribution.influence import Target, influence_sweep
 from mech_pipeline.attribution.ledger import Account, replay_with_factors, window_account
 from mech_pipeline.attribution.reliability import AdjointGrowth, adjoint_growth
@@ -144,6 +145,9 @@ class TrainingRecord:
             MechError: the step was not kept, the readout is not differentiable, or training is not what was recorded.
         """
         target = Target("readout", step, self._gradient(readout, step))
+        last = self._windows(step)[-1][0]
+        examples = self._trainer.batch(last)
+        GradientGraph(self._trainer, self._state(last).theta, examples, last).check_twice_differentiable()
         replayer = Replayer(self._trainer, self._state, self._check, self._is_close)
         windows = [partial(replayer.window, begin, end) for begin, end in reversed(self._windows(step))]
         parts = list(influence_sweep(self._trainer, [target], windows))
