@@ -178,3 +178,11 @@ def test_changing_a_setting_recomputes_only_what_depends_on_it(local_store):
     after = stored_versions(local_store, "influence", run.spec.run)
     assert before[12, f"{COPY}:gradient_dot"] == after[12, f"{COPY}:gradient_dot"]
     assert torch.isfinite(torch.tensor([row[4] for row in rows(local_store, "influence")])).all()
+
+
+def test_a_missing_environment_is_named_before_anything_is_computed(local_store, monkeypatch):
+    monkeypatch.delenv("MECH_EKFAC_PYTHON", raising=False)
+    run = opened(local_store, at=[12], methods=["adjoint", "ekfac"])
+    with pytest.raises(MechError, match="EK-FAC needs kronfluence in an environment of its own.* → python -m venv"):
+        influence.compute_influence(run, [12])
+    assert rows(local_store, "influence") == []

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from mech_pipeline.attribution.estimators.agreement import agreement
+from mech_pipeline.attribution.estimators.ekfac import ekfac_scores
+from mech_pipeline.attribution.estimators.ekfac_environment import interpreter_of
 from mech_pipeline.attribution.estimators.gauss_newton import Settings, gauss_newton_scores
 from mech_pipeline.attribution.estimators.gradient_dot import gradient_dot_scores
 from mech_pipeline.attribution.estimators.scores import UpdateScores
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
-from mech_pipeline.pipeline.influence_rows import WHOLE, WHOLE_SWEEP, Metric, Scored, write_scored
+from mech_pipeline.pipeline.influence_rows import WHOLE, WHOLE_SWEEP, Metric, Scored, stored_totals, write_scored
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.score_rows import ExampleScores
 from mech_pipeline.progress import Progress
@@ -39,6 +41,16 @@ def estimate_fingerprint(run: OpenRun, step: int, method: str, common: Sequence[
     if method.startswith("gradient_dot"):
         settings.append([run.checkpoints[s].data_version for s in _checkpoints(run, step)])
     return fingerprint("influence", method, CODE_VERSION, *common, settings)
+
+
+def check_environments(cells: Sequence[Cell]) -> None:
+    """Looks for what estimators need outside of this environment, before hours are spent on others.
+
+    Raises:
+        MechError: it is not there.
+    """
+    if any(item.endswith(":ekfac") for _, item in cells):
+        interpreter_of(None)
 
 
 def compute_estimates(run: OpenRun, cells: Sequence[Cell], fingerprints: dict[Cell, str], emit: Emit) -> None:
@@ -142,8 +154,6 @@ def _gauss_newton(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit
 
 
 def _ekfac(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Estimated:
-    from mech_pipeline.attribution.estimators.ekfac import ekfac_scores
-
     state = run.state(step)
     found = ekfac_scores(run.trainer, state, _gradients(run, mechanisms)(state), run.spec.model, emit=emit)
     return Estimated(list(_within(run, step, found.updates)), [[] for _ in mechanisms])
@@ -159,14 +169,7 @@ _ESTIMATORS: dict[str, Callable[[OpenRun, int, Sequence[str], Emit], Estimated]]
 
 def _agreement(run: OpenRun, step: int, mechanism: str, scores: ExampleScores) -> tuple[list[Metric], bool | None]:
     """Rank correlation of example totals with those of the exact adjoint, if it is there."""
-    with connect(run.store.root, ["influence"]) as connection:
-        exact = dict(
-            connection.execute(
-                "select example_id, sum(value::double) from influence where run = ? and step = ? and mechanism = ? "
-                "and method = ? group by 1",
-                [run.spec.run, step, mechanism, ADJOINT],
-            ).fetchall()
-        )
+    exact = stored_totals(run, step, mechanism, ADJOINT)
     totals: dict[str, float] = {}
     ids = run.tokens.example_ids
     for example, value in zip(scores.example.tolist(), scores.values.sum(axis=1).tolist(), strict=True):

@@ -11,7 +11,7 @@ from mech_pipeline.attribution.reliability import METASMOOTH_LIMIT, adjoint_grow
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline import sweep_state
-from mech_pipeline.pipeline.estimates import compute_estimates, estimate_fingerprint
+from mech_pipeline.pipeline.estimates import check_environments, compute_estimates, estimate_fingerprint
 from mech_pipeline.pipeline.formation import influence_step
 from mech_pipeline.pipeline.grid import probe_version
 from mech_pipeline.pipeline.influence_rows import WHOLE, WHOLE_SWEEP, Metric, Scored, gridded, write_scored
@@ -88,6 +88,7 @@ def compute_influence(run: OpenRun, steps: Iterable[int], emit: Emit = lambda li
     todo = pending(run, steps)
     exact = [cell for cell in todo if split_item(cell[1])[1] == ADJOINT]
     fingerprints = wanted(run, steps)
+    check_environments(todo)
     with computing(run.spec.training):
         if exact:
             smooth: dict[int, float | None] = {}

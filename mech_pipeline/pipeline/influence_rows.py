@@ -11,6 +11,7 @@ from mech_pipeline.attribution.token_grid import on_grid
 from mech_pipeline.pipeline.checkpoints import provenance_columns
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.score_rows import ExampleScores
+from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import EVERYTHING, TABLES
 
@@ -26,8 +27,8 @@ class Scored:
     Attributes:
         components: names of the scores' parts; (EVERYTHING,) if they are whole.
         tokens: scores by target token, if they are wanted.
-        reliable_from: first update whose scores may be trusted; none: not known of any.
-        distrusted: updates before `reliable_from` are outside the regime; all are, if this is true.
+        horizon: first update whose scores may be trusted, if any may.
+        trusted: whether those from the horizon on may be; none: it was not measured.
     """
 
     step: int
@@ -85,6 +86,17 @@ def _write(
         replace={name: [value] for name, value in key.items()},
         code_version=code_version,
     )
+
+
+def stored_totals(run: OpenRun, step: int, mechanism: str, method: str) -> dict[str, float]:
+    """Stored influence of every example by id, over all its updates."""
+    with connect(run.store.root, ["influence"]) as connection:
+        rows = connection.execute(
+            "select example_id, sum(value::double) from influence where run = ? and step = ? and mechanism = ? "
+            "and method = ? group by 1",
+            [run.spec.run, step, mechanism, method],
+        ).fetchall()
+    return dict(rows)
 
 
 def gridded(tokens: ExampleScores) -> ExampleScores:

@@ -16,11 +16,11 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline import influence
 from mech_pipeline.pipeline.grid import probe_version
+from mech_pipeline.pipeline.influence_rows import stored_totals
 from mech_pipeline.pipeline.retraining_rows import Retrained, stored_baseline, write_retrained
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.tables import ADJOINT
 from mech_pipeline.training.device import computing
@@ -147,14 +147,7 @@ def _examples(run: OpenRun, step: int, removal: Removal, seen: NDArray[np.int64]
 
 def _total_influence(run: OpenRun, step: int, mechanism: str, method: str) -> NDArray[np.float64]:
     """Influence of every example of the pool, over all updates."""
-    with connect(run.store.root, ["influence"]) as connection:
-        totals = dict(
-            connection.execute(
-                "select example_id, sum(value::double) from influence where run = ? and step = ? and mechanism = ? "
-                "and method = ? group by 1",
-                [run.spec.run, step, mechanism, method],
-            ).fetchall()
-        )
+    totals = stored_totals(run, step, mechanism, method)
     return np.array([totals.get(str(name), 0.0) for name in run.tokens.example_ids])
 
 
