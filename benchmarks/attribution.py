@@ -114,14 +114,14 @@ def measure_examples(examples: int, turns: int) -> list[Result]:
 
 def agreement() -> Result:
     """Rounding in float32, against one backward per example in float64; beside it, that of one backward in float32."""
-    bench = Bench(GPT, 256, 32, 8)
+    bench = Bench(GPT, 2048, 128, 8)
     found = bench.scores(8, split=False)()[..., 0]
     slow = _one_by_one(bench)
     bench.flat = FlatModel(bench.flat.model.double())
     truth = _one_by_one(bench)
     error, usual = (float((scores - truth).abs().max() / truth.abs().max()) for scores in (found, slow))
     what = "largest error, relative to the largest score"
-    return Result("examples", what, error, "", 1e-5, error / usual, "one backward per example, float32")
+    return Result("examples", what, error, "", 2e-6, error / usual, "one backward per example, float32")
 
 
 def _one_by_one(bench: Bench) -> Tensor:
@@ -217,7 +217,7 @@ def measure_influence(updates: int, turns: int) -> list[Result]:
     found = ratios(acts, turns)
     per = found["4 mechanisms"] / 4
     return [
-        Result("influence", "sweep of 1 mechanism", found["1 mechanism"], "×", 3.2, found["1 mechanism"], "training"),
+        Result("influence", "sweep of 1 mechanism", found["1 mechanism"], "×", 3.0, found["1 mechanism"], "training"),
         Result("influence", "sweep of 4 mechanisms, each", per, "×", None, per, "training"),
     ]
 

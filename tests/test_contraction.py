@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from mech_pipeline.attribution import contraction as subject
-from mech_pipeline.attribution import outer_products
+from mech_pipeline.attribution import layer_sums, outer_products
 from mech_pipeline.attribution.capture import Capture, example_factors
 from mech_pipeline.attribution.contraction import Contraction
 from mech_pipeline.training.model import example_losses
@@ -48,16 +47,29 @@ def test_contraction_equals_one_backward_per_example(make_trainer, architecture,
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("outer", [False, True])
-@pytest.mark.parametrize("held", [1, 600, 2**26])
-def test_both_ways_and_all_block_sizes_agree(make_trainer, monkeypatch, architecture, outer, held):
+@pytest.mark.parametrize(("held", "piece"), [(1, 1), (600, 24), (2**26, 4096)])
+def test_both_ways_and_all_block_sizes_agree(make_trainer, monkeypatch, architecture, outer, held, piece):
     monkeypatch.setattr(outer_products, "outer_is_cheaper", lambda tokens, directions: outer)
-    monkeypatch.setattr(subject, "outer_is_cheaper", lambda tokens, directions: outer)
+    monkeypatch.setattr(layer_sums, "outer_is_cheaper", lambda tokens, directions: outer)
     for name in ("GRADIENT_BYTES", "CACHE_BYTES"):
         monkeypatch.setattr(outer_products, name, held)
+    monkeypatch.setattr(outer_products, "PIECE", piece)  # 24: 3 rows of 8, which leaves one of 13 tokens over
     trainer = make_trainer(ARCHITECTURES[architecture])
     parts, directions, tokens = components(trainer, neurons=True), random_directions(trainer, 3), trainer.pool[:5]
     fast = Contraction(trainer.flat, parts)(example_factors(trainer.flat.model, tokens), directions)
     assert_close(fast, one_backward_per_example(trainer, parts, tokens, directions), 1e-13)
+
+
+def test_long_sums_keep_their_digits():
+    """A million products added in float32 one after another would be off by 1e-5; pieces are added in float64."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 64, 2048, generator=generator), torch.randn(2, 64, 512, generator=generator)
+    v = torch.randn(3, 2048, 512, generator=generator)
+    assert outer_products.outer_is_cheaper(tokens=64, directions=3)
+    for width in (2048, 128):
+        found = outer_products.example_sums(x, y, v, width)
+        truth = torch.einsum("etl,etr,klr->kel", x.double(), y.double(), v.double())
+        assert_close(found, truth.unflatten(2, (-1, width)).sum(-1), 2e-6)
 
 
 def test_outer_products_are_chosen_from_a_few_directions_on():

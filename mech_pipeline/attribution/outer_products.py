@@ -18,6 +18,8 @@ GRADIENT_BYTES = 64 * 2**20
 """Per-example gradients of one weight that are held at once."""
 CACHE_BYTES = 2 * 2**20
 """Products that are held at once: they are written and read again while still in cache."""
+PIECE = 4096
+"""Entries of G_i and V that are multiplied and summed in the precision of the model; longer sums lose digits."""
 _BATCHED, _READING, _GRADIENT = 1.25, 3.75, 8.0
 
 
@@ -57,23 +59,32 @@ def _by_outer_products(x: Tensor, y: Tensor, v: Tensor, width: int) -> Float[Ten
     """The same through G_i = Σ_t x ⊗ y, as many rows and examples at a time as `GRADIENT_BYTES` hold."""
     examples, _, left = x.shape
     right = y.shape[-1]
-    row = right * x.element_size()
-    whole = width == left
-    unit = 1 if whole else width
-    rows = min(left, max(1, GRADIENT_BYTES // (row * unit)) * unit)
-    step = max(1, GRADIENT_BYTES // (row * rows))
-    total = x.new_zeros(len(v), examples, left // width)
-    for top in range(0, left, rows):
-        bottom = min(left, top + rows)
-        runs = 1 if whole else (bottom - top) // width
-        place = slice(0, 1) if whole else slice(top // width, bottom // width)
-        against = v[:, top:bottom].reshape(len(v), runs, -1).permute(1, 2, 0)
+    total = torch.zeros(len(v), examples, left // width, dtype=torch.float64, device=x.device)
+    for top, bottom, piece in _row_blocks(left, right, width, x.element_size()):
+        pieces = (bottom - top) // piece
+        runs = slice(top // width, -(-bottom // width))  # whole runs, or a part of the only one
+        against = v[:, top:bottom].reshape(len(v), pieces, -1).permute(1, 2, 0)
+        step = max(1, GRADIENT_BYTES // ((bottom - top) * right * x.element_size()))
         for begin in range(0, examples, step):
             some = slice(begin, begin + step)
             gradients = x[some, :, top:bottom].transpose(1, 2) @ y[some]
-            found = gradients.view(len(gradients), runs, -1).transpose(0, 1) @ against
-            total[:, some, place] += found.permute(2, 1, 0)
+            found = gradients.view(len(gradients), pieces, -1).transpose(0, 1) @ against
+            total[:, some, runs] += found.double().unflatten(0, (runs.stop - runs.start, -1)).sum(1).permute(2, 1, 0)
     return total
+
+
+def _row_blocks(left: int, right: int, width: int, size: int) -> list[tuple[int, int, int]]:
+    """(first row, end, rows of a piece): what is multiplied at once; the sum over pieces is one in float64."""
+    most = max(1, PIECE // right)
+    if width == left:  # one run, which blocks may cut anywhere
+        piece = min(left, most)
+        rows = max(1, GRADIENT_BYTES // (right * size * piece)) * piece
+    else:
+        piece = max(n for n in range(1, min(width, most) + 1) if width % n == 0)
+        rows = max(1, GRADIENT_BYTES // (right * size * width)) * width
+    even = left // piece * piece
+    blocks = [(top, min(even, top + rows), piece) for top in range(0, even, rows)]
+    return blocks if even == left else [*blocks, (even, left, left - even)]
 
 
 def token_sums(

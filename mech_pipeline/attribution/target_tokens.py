@@ -5,7 +5,7 @@
 Its sum over j is the example's ⟨∇ℓ_i, V⟩. This is the meaning of "per token" that example weights have, and it is
 another split than `Contraction.per_token`, which asks through which position's activations the gradient went.
 
-Cost per direction: one forward with tangents, as much arithmetic as a forward and backward (1.3 to 1.8 of its time);
+Cost per direction: one forward with tangents, as much arithmetic as a forward and backward (1.2 to 1.5 of its time);
 several directions share nothing. Attention must be the math kernel (the fused one has no forward mode).
 Source: forward mode as in Baydin et al. 2022.
 """

@@ -27,6 +27,11 @@ ASSETS = {
     "checkpoints": "training_run",
     "training_metrics": "training_run",
     "ledger_balance": "ledger",
+    "removals": "retrainings",
+    "ledger_tokens": "ledger",
+    "influence_tokens": "influence",
+    "sweeps": "influence",
+    "in_training": "training_run",
     "reports": "experiment_report",
 }
 """The asset that makes a table, where it has another name."""
