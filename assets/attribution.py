@@ -159,7 +159,9 @@ def influence_sweep(context: dg.AssetExecutionContext, store: StoreResource) -> 
 
 
 _MEASURES = {
-    "influence": "select 'examples', count(distinct example_id)::double from influence where run = ? and step = ?",
+    "influence": "with here as (select * from influence where run = ? and step = ?) "
+    "select 'examples', count(distinct example_id)::double from here union all "
+    "select 'scores outside their reliable regime', (count(*) filter (reliable = false))::double from here",
     "reliability": "select mechanism || ' ' || if(method = 'adjoint', '', method || ' ') || metric, value from reliability "
     "where run = ? and step = ? and update_step = -1",
 }
