@@ -20,7 +20,7 @@ from mech_pipeline.store import delta
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.maintain import compact_runs
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.tables import TABLES
+from mech_pipeline.store.tables import ADJOINT, EVERYTHING, TABLES
 
 BATCH, COMPONENTS, WINDOW = 32, 25, 40
 _MECHANISMS = ("induction_copy_advantage", "prefix_matching", "previous_token", "loss")
@@ -167,6 +167,7 @@ def _influence(shape: Shape, run: int) -> Iterator[pa.Table]:
             parts = []
             for step in steps[first : first + at_once]:
                 fixed = {"run": _run(run), "step": step, "mechanism": mechanism, **_provenance(run, step, mechanism)}
+                fixed |= {"method": ADJOINT, "component": EVERYTHING, "reliable": True}
                 varying = {"update_step": update, "example_id": ids, "value": _values(generator, per_target)}
                 parts.append(_table("influence", per_target, fixed, varying))
             yield pa.concat_tables(parts)

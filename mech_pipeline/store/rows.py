@@ -13,10 +13,13 @@ from mech_pipeline.store.tables import Table
 def check_rows(table: Table, rows: Mapping[str, Any] | pa.Table) -> pa.Table:
     """The rows as an Arrow table of exactly the described columns, sorted.
 
+    Columns that may be empty and are left out get their default, or are empty.
+
     Raises:
         ValueError: empty, missing or unknown columns, wrong types, nulls, numbers that are not finite, repeated keys.
     """
     schema = table.schema
+    rows = _completed(table, rows)
     given = set(rows.column_names if isinstance(rows, pa.Table) else rows)
     if given != set(schema.names):
         raise ValueError(f"table {table.name}: columns {sorted(given ^ set(schema.names))} are missing or unknown")
@@ -35,6 +38,19 @@ def check_rows(table: Table, rows: Mapping[str, Any] | pa.Table) -> pa.Table:
     if distinct != checked.num_rows:
         raise ValueError(f"table {table.name}: {checked.num_rows - distinct} rows repeat a key {table.keys}")
     return checked.sort_by([(key, "ascending") for key in table.order])
+
+
+def _completed(table: Table, rows: Mapping[str, Any] | pa.Table) -> Mapping[str, Any] | pa.Table:
+    """With the columns that may be left out."""
+    given = rows.column_names if isinstance(rows, pa.Table) else list(rows)
+    absent = [column for column in table.columns if column.nullable and column.name not in given]
+    if not absent or not given:
+        return rows
+    count = rows.num_rows if isinstance(rows, pa.Table) else len(rows[given[0]])
+    for column in absent:
+        filled = pa.repeat(pa.scalar(column.default, table.schema.field(column.name).type), count)
+        rows = rows.append_column(column.name, filled) if isinstance(rows, pa.Table) else {**rows, column.name: filled}
+    return rows
 
 
 def value_faults(table: Table, rows: pa.Table) -> list[str]:
