@@ -30,7 +30,8 @@ def measure_kills(folder: Path, kills: int, say: Say) -> list[Result]:
         writer = PROCESSES.Process(target=_write_until_killed, args=(root, round_, theirs))
         writer.start()
         theirs.close()
-        acks = _kill(writer.pid, ours, chance.random() * _LONGEST_LIFE)
+        # The first may acknowledge something before its time runs, however slow the machine.
+        acks = _kill(writer.pid, ours, chance.random() * _LONGEST_LIFE, acknowledged_first=round_ == 0)
         writer.join()
         acknowledged |= acks
         counts["acknowledged"] += len(acks)
@@ -60,12 +61,16 @@ def _write_until_killed(root: str, round_: int, acknowledge: Connection) -> None
         acknowledge.send_bytes(json.dumps([step, generation]).encode())
 
 
-def _kill(process: int, messages: Connection, life: float) -> dict[tuple[str, int], int]:
-    """Kills a writer `life` seconds after it began its first write; returns what it acknowledged before it died."""
+def _kill(process: int, messages: Connection, life: float, *, acknowledged_first: bool) -> dict[tuple[str, int], int]:
+    """Kills a writer `life` seconds after it began its first write, or after that was acknowledged; returns what it
+    acknowledged before it died."""
+    done: dict[tuple[str, int], int] = {}
     messages.recv_bytes()
+    if acknowledged_first:
+        step, generation = json.loads(messages.recv_bytes())
+        done["killed", step] = generation
     time.sleep(life)
     os.kill(process, signal.SIGKILL)
-    done: dict[tuple[str, int], int] = {}
     while True:
         try:
             step, generation = json.loads(messages.recv_bytes())
