@@ -12,6 +12,7 @@ from mech_pipeline.pipeline import influence as influence_stage
 from mech_pipeline.pipeline import ledger as ledger_stage
 from mech_pipeline.pipeline import ledger_balance
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.reports.trust import influence_verdicts
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import partition_version, stored_versions
@@ -115,7 +116,7 @@ ledger_checks = [
             kinds={"deltalake"},
             code_version=influence_stage.CODE_VERSION,
             description="What would happen: effect on a mechanism at this step of weighting each earlier example. A "
-            "prediction, for small changes only, where `reliability` allows. About four training steps an update.",
+            "prediction, for small changes only, where `reliability` allows. About three training steps an update and mechanism.",
         ),
         dg.AssetSpec(
             "reliability",
@@ -124,7 +125,7 @@ ledger_checks = [
             group_name="attribution",
             kinds={"deltalake"},
             code_version=influence_stage.CODE_VERSION,
-            description="When that influence may be trusted: metasmoothness, adjoint growth, horizon. A dozen rows.",
+            description="When that influence may be trusted: metasmoothness (two trainings more), adjoint growth, horizon.",
         ),
     ],
     partitions_def=run_step,
@@ -174,19 +175,19 @@ def _measures(opened: OpenRun, run: str, step: int, table: str) -> dict[str, flo
 
 @dg.asset_check(
     asset="influence",
-    description="No influence lies outside the regime in which it may be trusted: metasmooth training, within the horizon.",
+    description="No influence lies outside the regime in which it may be trusted: metasmooth training, within the horizon, "
+    "confirmed by retraining where that was measured.",
 )
 def influence_is_reliable(store: StoreResource) -> dg.AssetCheckResult:
     """A warning, not an error: the scores are stored with their flag, and every reader can leave them out."""
-    with connect(store.open().root, ["influence"]) as connection:
-        counted = connection.execute(
-            "select run || '|' || step || ' ' || mechanism || ' ' || method, count(*) filter (reliable = false), "
-            "count(*) filter (reliable is null), count(*) from influence group by 1 order by 1"
-        ).fetchall()
-    flagged = {name: f"{outside:,} of {total:,} scores" for name, outside, _, total in counted if outside}
-    unknown = [name for name, _, unmeasured, total in counted if unmeasured == total]
+    with connect(store.open().root, ["influence", "lds"]) as connection:
+        verdicts = influence_verdicts(connection)
     return dg.AssetCheckResult(
-        passed=not flagged,
+        passed=not any(verdict.flagged for verdict in verdicts),
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"flagged": flagged, "not measured": unknown[:20], "targets": len(counted)},
+        metadata={
+            "flagged": {verdict.name: verdict.words for verdict in verdicts if verdict.flagged},
+            "not measured": [verdict.name for verdict in verdicts if verdict.unknown][:20],
+            "targets": len(verdicts),
+        },
     )

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from mech_pipeline.attribution.token_grid import on_grid
+from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline import ledger, training
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.reports.wording import signal_unit
 from mech_pipeline.spec.analysis import WEIGHTS
-from mech_pipeline.spec.experiment import MechError
 from mech_pipeline.store.catalog import query
 from tests import tiny
 
@@ -96,8 +98,6 @@ def test_a_mechanism_may_not_take_the_name_of_the_weights_account():
 
 
 def test_token_scores_on_the_grid_keep_their_sum():
-    from mech_pipeline.attribution.token_grid import on_grid
-
     scores = torch.randn(50, 63, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).numpy()
     scores[7] = 0
     kept = on_grid(scores * 1e-9)
@@ -108,7 +108,5 @@ def test_token_scores_on_the_grid_keep_their_sum():
 
 
 def test_units_of_what_a_store_holds_are_in_words():
-    from mech_pipeline.reports.wording import signal_unit
-
     assert signal_unit(WEIGHTS) == "L2 distance of weights"
     assert signal_unit("a mechanism whose file is gone") == "unit not known any more"

@@ -101,13 +101,9 @@ class GradientGraph:
         return tree_sum([torch.cat([g.detach().reshape(-1) for g in part.gradients]) for part in self._parts])
 
     def pull(
-        self, directions: Float[Tensor, "direction parameter"], *, keep: bool = False
+        self, directions: Float[Tensor, "direction parameter"]
     ) -> tuple[Float[Tensor, "direction example target"], Float[Tensor, "direction parameter"]]:
-        """(⟨∇ℓ_ij, u⟩ / (B (T−1)) for every example and target token, H u), of every direction u.
-
-        Args:
-            keep: leave the graph for another call; else it is freed.
-        """
+        """(⟨∇ℓ_ij, u⟩ / (B (T−1)) for every example and target token, H u), of every direction u; frees the graph."""
         leaves = list(self._parameters.values())
         scores, products = [], torch.zeros_like(directions)
         for part in self._parts:
@@ -120,7 +116,7 @@ class GradientGraph:
                         [gradient for gradient, _ in reached],
                         [part.weights, *leaves],
                         grad_outputs=[way for _, way in reached],
-                        retain_graph=keep or index + 1 < len(directions),
+                        retain_graph=index + 1 < len(directions),
                         allow_unused=True,  # a parameter that enters linearly everywhere has no second derivative
                     )
                 of_part.append(by_weight)

@@ -28,6 +28,15 @@ Window = Callable[[], list[Replayed]]
 """Replays one window and returns its updates, first to last."""
 
 
+def first_update(step: int, horizon: int | None) -> int:
+    """The earliest update that a horizon of so many updates before a step reaches; none: the whole run.
+
+    >>> first_update(1000, 200), first_update(100, 200), first_update(1000, None)
+    (800, 0, 0)
+    """
+    return 0 if horizon is None else max(0, step - horizon)
+
+
 @dataclass(frozen=True)
 class Target:
     """A mechanism at a step.
@@ -44,8 +53,7 @@ class Target:
 
     def covers(self, update_step: int) -> bool:
         """Whether an update lies before the target and within its horizon."""
-        earliest = 0 if self.horizon is None else self.step - self.horizon
-        return earliest <= update_step < self.step
+        return first_update(self.step, self.horizon) <= update_step < self.step
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from mech_pipeline.spec.seeds import numpy_generator
 
 RESAMPLES = 2000
 LEVEL = 0.95
+RELIABLE_LDS = 0.5
+"""A convention: where the interval's lower end is below, predictions are called not reliable."""
 Numbers = NDArray[np.float64]
 
 
@@ -62,12 +64,16 @@ class Measure:
 
 
 def random_measures(predicted: Numbers, measured: Numbers, seed: int = 0) -> list[Measure]:
-    """What random removals of one size say about predictions. A number that is undefined is left out, never made up:
-    the score without three removals or where all are alike, spreads of one removal, a line through equal predictions.
+    """What random removals of one size say about predictions, and whether that calls them reliable.
+
+    A number that is undefined is left out, never made up: the score without three removals or where all are alike,
+    spreads of one removal, a line through equal predictions.
     """
     n, found = len(measured), list[Measure]()
     if score := linear_datamodeling_score(predicted, measured, seed):
         found.append(Measure("lds", score.value, score.lower, score.upper, n))
+        if score.lower is not None:
+            found.append(Measure("reliable", float(score.lower >= RELIABLE_LDS), None, None, n))
     line = calibration(predicted, measured)
     others = {
         "predicted_mean": float(predicted.mean()) if n else None,

@@ -1,6 +1,6 @@
 """Replaying a window of training for a sweep backwards, keeping gradient graphs where memory allows.
 
-A graph that the replay keeps need not be built again on the way back: a third of a sweep for one mechanism. Only runs
+A graph that the replay keeps need not be built again on the way back: a seventh of a sweep's time (docs/log.md). Only runs
 whose training is the plain computation have one to keep: eager, fp32, math attention, unweighted examples. Where its bits
 differ from training after all (checked against the next checkpoint), the window is replayed the ordinary way.
 """

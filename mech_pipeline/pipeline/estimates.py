@@ -18,8 +18,18 @@ from mech_pipeline.attribution.estimators.ekfac_environment import interpreter_o
 from mech_pipeline.attribution.estimators.gauss_newton import Settings, gauss_newton_scores
 from mech_pipeline.attribution.estimators.gradient_dot import gradient_dot_scores
 from mech_pipeline.attribution.estimators.scores import UpdateScores
+from mech_pipeline.attribution.influence import first_update
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
-from mech_pipeline.pipeline.influence_rows import WHOLE, WHOLE_SWEEP, Metric, Scored, stored_totals, write_scored
+from mech_pipeline.pipeline.influence_rows import (
+    WHOLE,
+    WHOLE_SWEEP,
+    Metric,
+    Scored,
+    influence_item,
+    split_item,
+    stored_totals,
+    write_scored,
+)
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.score_rows import ExampleScores
 from mech_pipeline.progress import Progress
@@ -49,7 +59,7 @@ def check_environments(cells: Sequence[Cell]) -> None:
     Raises:
         MechError: it is not there.
     """
-    if any(item.endswith(":ekfac") for _, item in cells):
+    if any(split_item(item)[1] == "ekfac" for _, item in cells):
         interpreter_of(None)
 
 
@@ -57,7 +67,7 @@ def compute_estimates(run: OpenRun, cells: Sequence[Cell], fingerprints: dict[Ce
     """Computes (step, "mechanism:method") cells, all mechanisms of a step and method in one pass."""
     groups: dict[tuple[int, str], list[str]] = {}
     for step, item in cells:
-        mechanism, _, method = item.partition(":")
+        mechanism, method = split_item(item)
         groups.setdefault((step, method), []).append(mechanism)
     for (step, method), mechanisms in sorted(groups.items()):
         estimated = _ESTIMATORS[method](run, step, mechanisms, emit)
@@ -74,7 +84,7 @@ def compute_estimates(run: OpenRun, cells: Sequence[Cell], fingerprints: dict[Ce
                 horizon=0,
                 trusted=trusted,
             )
-            write_scored(run, scored, fingerprints[step, f"{mechanism}:{method}"], CODE_VERSION)
+            write_scored(run, scored, fingerprints[step, influence_item(mechanism, method)], CODE_VERSION)
 
 
 @dataclass(frozen=True)
@@ -103,8 +113,7 @@ def _gradients(run: OpenRun, mechanisms: Sequence[str]) -> Callable[[State], tor
 
 def _checkpoints(run: OpenRun, step: int) -> list[int]:
     """The planned states up to the target, from the horizon on; the target is the last."""
-    horizon = run.spec.influence.horizon
-    first = 0 if horizon is None else max(0, step - horizon)
+    first = first_update(step, run.spec.influence.horizon)
     planned = sorted({*(s for s in run.planned if s in run.checkpoints and s <= step), step})
     return [s for i, s in enumerate(planned) if s >= first or (i + 1 < len(planned) and planned[i + 1] > first)]
 
@@ -128,8 +137,8 @@ def _first_order(method: str) -> Callable[[OpenRun, int, Sequence[str], Emit], E
 
 
 def _within(run: OpenRun, step: int, updates: Iterator[UpdateScores] | list[UpdateScores]) -> Iterator[UpdateScores]:
-    horizon = run.spec.influence.horizon
-    return (update for update in updates if horizon is None or update.step >= step - horizon)
+    first = first_update(step, run.spec.influence.horizon)
+    return (update for update in updates if update.step >= first)
 
 
 def _clip_factors(run: OpenRun, step: int) -> dict[int, float] | None:

@@ -4,9 +4,11 @@ The exact adjoint sweeps once for all targets of a run. Cheap estimators write t
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
+from mech_pipeline.attribution.influence import first_update
 from mech_pipeline.attribution.reliability import METASMOOTH_LIMIT, adjoint_growth, metasmoothness
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
@@ -14,7 +16,16 @@ from mech_pipeline.pipeline import sweep_state
 from mech_pipeline.pipeline.estimates import check_environments, compute_estimates, estimate_fingerprint
 from mech_pipeline.pipeline.formation import influence_step
 from mech_pipeline.pipeline.grid import probe_version
-from mech_pipeline.pipeline.influence_rows import WHOLE, WHOLE_SWEEP, Metric, Scored, gridded, write_scored
+from mech_pipeline.pipeline.influence_rows import (
+    WHOLE,
+    WHOLE_SWEEP,
+    Metric,
+    Scored,
+    gridded,
+    influence_item,
+    split_item,
+    write_scored,
+)
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.score_rows import ExampleScores
 from mech_pipeline.pipeline.sweep import SweptTarget, sweep_targets
@@ -24,7 +35,7 @@ from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.tables import ADJOINT
 from mech_pipeline.training.device import computing
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 Emit = Callable[[str], None]
 
 
@@ -38,16 +49,6 @@ def target_steps(run: OpenRun) -> list[int]:
         return [step] if step else []
     wanted = run.planned if chosen.at == "checkpoints" else chosen.at
     return sorted(step for step in wanted if step > 0 and step in run.checkpoints)
-
-
-def split_item(item: str) -> tuple[str, str]:
-    """(mechanism, method) of a cell's item.
-
-    >>> split_item("induction"), split_item("induction:ekfac")
-    (('induction', 'adjoint'), ('induction', 'ekfac'))
-    """
-    mechanism, _, method = item.partition(":")
-    return mechanism, method or ADJOINT
 
 
 def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
@@ -64,7 +65,7 @@ def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
                     settings += [chosen.components, chosen.tokens]
                     cells[step, name] = fingerprint("influence", CODE_VERSION, *common, settings)
                 else:
-                    cells[step, f"{name}:{method}"] = estimate_fingerprint(run, step, method, common)
+                    cells[step, influence_item(name, method)] = estimate_fingerprint(run, step, method, common)
     return cells
 
 
@@ -91,7 +92,7 @@ def compute_influence(run: OpenRun, steps: Iterable[int], emit: Emit = lambda li
     check_environments(todo)
     with computing(run.spec.training):
         if exact:
-            smooth: dict[int, float | None] = {}
+            smooth: dict[int, _Smoothness | None] = {}
             for cell, swept in zip(exact, sweep_targets(run, exact, emit), strict=True):
                 step = cell[0]
                 if step not in smooth:  # it belongs to training, whatever the mechanism
@@ -104,7 +105,15 @@ def compute_influence(run: OpenRun, steps: Iterable[int], emit: Emit = lambda li
     return len(todo)
 
 
-def _scored(run: OpenRun, swept: SweptTarget, smooth: float | None) -> Scored:
+@dataclass(frozen=True)
+class _Smoothness:
+    """Metasmoothness of training from a step to a target."""
+
+    value: float
+    since: int
+
+
+def _scored(run: OpenRun, swept: SweptTarget, smooth: _Smoothness | None) -> Scored:
     found, target = swept.found, swept.target
     finite = [i for i, part in enumerate(found.parts) if np.isfinite(part.astype(np.float32)).all()]
     if not finite:
@@ -122,12 +131,15 @@ def _scored(run: OpenRun, swept: SweptTarget, smooth: float | None) -> Scored:
     metrics, horizon = _metrics(run, swept, finite, scores)
     trusted = None
     if smooth is not None:  # without it nothing is said about reliability, neither yes nor no
-        trusted = smooth >= METASMOOTH_LIMIT
-        begin = 0 if target.horizon is None else max(0, target.step - target.horizon)
+        trusted = smooth.value >= METASMOOTH_LIMIT
+        begin = first_update(target.step, target.horizon)
         metrics += [
-            ("metasmoothness", WHOLE_SWEEP, smooth),
-            ("reliable", WHOLE_SWEEP, float(horizon <= begin and trusted)),
+            ("metasmoothness", WHOLE_SWEEP, smooth.value),
+            ("metasmoothness_since", WHOLE_SWEEP, float(smooth.since)),
         ]
+        within = trusted and horizon <= begin
+        if not within or smooth.since <= begin:
+            metrics.append(("reliable", WHOLE_SWEEP, float(within)))
     return Scored(
         step=target.step,
         mechanism=target.name,
@@ -137,6 +149,7 @@ def _scored(run: OpenRun, swept: SweptTarget, smooth: float | None) -> Scored:
         metrics=metrics,
         horizon=horizon,
         trusted=trusted,
+        measured_since=smooth.since if smooth is not None else 0,
         tokens=gridded(gathered(found.tokens)) if found.tokens else None,
     )
 
@@ -162,14 +175,15 @@ def _metrics(run: OpenRun, swept: SweptTarget, finite: list[int], scores: Exampl
     return metrics, horizon
 
 
-def _metasmoothness(run: OpenRun, step: int, emit: Emit) -> float | None:
+def _metasmoothness(run: OpenRun, step: int, emit: Emit) -> _Smoothness | None:
     chosen = run.spec.influence
     if chosen.metasmoothness_steps == 0:
         return None
-    start = max(s for s in run.planned if s <= max(0, step - chosen.metasmoothness_steps) and s in run.checkpoints)
+    earliest = max(first_update(step, chosen.horizon), first_update(step, chosen.metasmoothness_steps))
+    start = max(s for s in run.planned if s <= earliest and s in run.checkpoints)
     progress = Progress(
         emit, f"metasmoothness {run.spec.run}, updates {start}–{step}, twice", 2 * (step - start), "updates"
     )
-    return metasmoothness(
-        run.trainer, run.state(start), step, chosen.metasmoothness_size, run.state(step).theta, progress
-    )
+    reference = run.state(step).theta
+    value = metasmoothness(run.trainer, run.state(start), step, chosen.metasmoothness_size, reference, progress)
+    return _Smoothness(value, start)

@@ -13,11 +13,31 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.score_rows import ExampleScores
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.rows import content_version
-from mech_pipeline.store.tables import EVERYTHING, TABLES
+from mech_pipeline.store.tables import ADJOINT, EVERYTHING, TABLES
 
 WHOLE_SWEEP = -1
+WHOLE = (EVERYTHING,)
 Metric = tuple[str, int, float]
 """(name, update step or WHOLE_SWEEP, value)."""
+
+
+def influence_item(mechanism: str, method: str) -> str:
+    """The item of an influence cell, as `Table.item_sql` names it.
+
+    >>> influence_item("induction", "adjoint"), influence_item("induction", "ekfac")
+    ('induction', 'induction:ekfac')
+    """
+    return mechanism if method == ADJOINT else f"{mechanism}:{method}"
+
+
+def split_item(item: str) -> tuple[str, str]:
+    """(mechanism, method) of a cell's item.
+
+    >>> split_item("induction"), split_item("induction:ekfac")
+    (('induction', 'adjoint'), ('induction', 'ekfac'))
+    """
+    mechanism, _, method = item.partition(":")
+    return mechanism, method or ADJOINT
 
 
 @dataclass(frozen=True)
@@ -29,6 +49,7 @@ class Scored:
         tokens: scores by target token, if they are wanted.
         horizon: first update whose scores may be trusted, if any may.
         trusted: whether those from the horizon on may be; none: it was not measured.
+        measured_since: first update that `trusted` speaks of; a no holds for all before it as well.
     """
 
     step: int
@@ -39,14 +60,16 @@ class Scored:
     metrics: Sequence[Metric]
     horizon: int
     trusted: bool | None
+    measured_since: int = 0
     tokens: ExampleScores | None = None
 
     def reliable(self, update_step: np.ndarray) -> pa.Array:
         """Of each row: false outside the horizon or where nothing is trusted; empty where it was not measured."""
+        if self.trusted is False:
+            return pa.repeat(pa.scalar(False), len(update_step))
         inside = update_step >= self.horizon
-        if self.trusted is None:
-            return pa.array([None if ok else False for ok in inside.tolist()], type=pa.bool_())
-        return pa.array(inside & self.trusted)
+        unknown = inside & ((self.trusted is None) | (update_step < self.measured_since))
+        return pa.array(inside, mask=unknown)
 
 
 def write_scored(run: OpenRun, scored: Scored, made_from: str, code_version: str) -> None:
@@ -102,6 +125,3 @@ def stored_totals(run: OpenRun, step: int, mechanism: str, method: str) -> dict[
 def gridded(tokens: ExampleScores) -> ExampleScores:
     """Token scores as they are stored."""
     return ExampleScores(tokens.update_step, tokens.example, on_grid(tokens.values))
-
-
-WHOLE = (EVERYTHING,)

@@ -9,7 +9,7 @@ from mech_pipeline.attribution.lds import Measure, random_measures, top_measures
 from mech_pipeline.attribution.removals import BASELINE, asked_removals
 from mech_pipeline.pipeline import retraining
 from mech_pipeline.pipeline.checkpoints import provenance_columns
-from mech_pipeline.pipeline.retraining import influence_item
+from mech_pipeline.pipeline.influence_rows import influence_item
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.reports.retraining_queries import lds_measures, removal_effects
 from mech_pipeline.spec.fingerprint import fingerprint
@@ -19,7 +19,7 @@ from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 def wanted(run: OpenRun, step: int) -> dict[Cell, str]:

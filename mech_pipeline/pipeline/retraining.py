@@ -10,19 +10,19 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
+from mech_pipeline.attribution.influence import first_update
 from mech_pipeline.attribution.removals import BASELINE, Removal, asked_removals, random_removal, top_removal
 from mech_pipeline.attribution.retraining import retrain
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline import influence
 from mech_pipeline.pipeline.grid import probe_version
-from mech_pipeline.pipeline.influence_rows import stored_totals
+from mech_pipeline.pipeline.influence_rows import influence_item, stored_totals
 from mech_pipeline.pipeline.retraining_rows import Retrained, stored_baseline, write_retrained
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
-from mech_pipeline.store.tables import ADJOINT
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.optimizer import State, Vector
 
@@ -64,15 +64,6 @@ def pending(run: OpenRun, step: int) -> list[Cell]:
     return sorted({*missing, *outdated(stored_versions(run.store, "removals", run.spec.run), listed)})
 
 
-def influence_item(mechanism: str, method: str) -> str:
-    """The item of an influence cell.
-
-    >>> influence_item("induction", "adjoint"), influence_item("induction", "ekfac")
-    ('induction', 'induction:ekfac')
-    """
-    return mechanism if method == ADJOINT else f"{mechanism}:{method}"
-
-
 def compute_retrainings(run: OpenRun, step: int, emit: Emit = lambda line: None) -> int:
     """Retrains what is pending up to a step; returns the number of retrainings.
 
@@ -97,7 +88,7 @@ def compute_retrainings(run: OpenRun, step: int, emit: Emit = lambda line: None)
 
 
 def _retrain(run: OpenRun, step: int, removals: list[Removal], emit: Emit) -> None:
-    begin, fingerprints = first_update(run, step), wanted(run, step)
+    begin, fingerprints = first_update(step, run.spec.influence.horizon), wanted(run, step)
     seen = seen_examples(run, begin, step)
     removed = [_examples(run, step, removal, seen) for removal in removals]
     progress = Progress(
@@ -119,12 +110,6 @@ def _retrain(run: OpenRun, step: int, removals: list[Removal], emit: Emit) -> No
     assert not waiting, "the baseline is stored or among what is retrained"
     if diverged:
         emit(f"{diverged} of {len(removals)} retrainings of {run.spec.run} diverged; they have no value")
-
-
-def first_update(run: OpenRun, step: int) -> int:
-    """The first update whose examples are left out: of the influence's horizon, if it has one."""
-    horizon = run.spec.influence.horizon
-    return 0 if horizon is None else max(0, step - horizon)
 
 
 def seen_examples(run: OpenRun, begin: int, end: int) -> NDArray[np.int64]:

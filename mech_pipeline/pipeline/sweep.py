@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from mech_pipeline.attribution.contraction import Contraction, Factors
-from mech_pipeline.attribution.influence import SweepState, Target, UpdateInfluence, influence_sweep
+from mech_pipeline.attribution.influence import SweepState, Target, UpdateInfluence, first_update, influence_sweep
 from mech_pipeline.attribution.ledger import batch_factors
 from mech_pipeline.attribution.replay import Replayer
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
@@ -44,7 +44,7 @@ def sweep_targets(run: OpenRun, cells: Sequence[Cell], emit: Callable[[str], Non
     """
     targets = [_target(run, step, name) for step, name in cells]
     last = max(target.step for target in targets)
-    first = min(0 if t.horizon is None else max(0, t.step - t.horizon) for t in targets)
+    first = min(first_update(t.step, t.horizon) for t in targets)
     made_from = fingerprint("sweep", run.training, _settings(run), [[t.name, t.step, t.horizon] for t in targets])
     kept = sweep_state.find(run.store, run.spec.run, last, made_from)
     found = [TargetScores() for _ in targets] if kept is None else kept.found

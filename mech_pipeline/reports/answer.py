@@ -50,13 +50,8 @@ def arm_sentence(row: dict[str, Any]) -> str:
 
 def influence_sentences(section: InfluenceSection) -> str:
     """What share of the most influential examples is tiled, against all examples, and whether that may be trusted."""
-    trust = {
-        True: "Its reliability measures are within their limits.",
-        False: "This influence is marked not reliable: take it as a hint, not as evidence.",
-        None: "Whether this influence is reliable has not been measured.",
-    }[section.reliable]
     return (
         f"Of the 5 % of examples with the largest influence on {section.mechanism} at step {section.target:,} of run "
         f"{section.run}, {percent(section.tiled_top)} are tiled; of all {section.n_examples:,} examples with an "
-        f"influence, {percent(section.tiled_all)} are. {trust}"
+        f"influence, {percent(section.tiled_all)} are. {section.trust.sentence}"
     )

@@ -11,6 +11,7 @@ import polars as pl
 from mech_pipeline.attribution.estimators.methods import METHODS
 from mech_pipeline.reports import attribution_queries, figures, ledger_queries
 from mech_pipeline.reports.documents import Excerpt, excerpts
+from mech_pipeline.reports.trust import Trust, trust
 from mech_pipeline.reports.wording import UNKNOWN, number, signal_unit
 from mech_pipeline.spec.experiment import Experiment
 
@@ -20,6 +21,7 @@ BALANCED_WITHIN = 1e-3
 change); a missing term leaves more. Measured against the gross, because a net change may be near 0."""
 MEASURES = {
     "metasmoothness": "1: the weights move straight with the data weights, so a derivative predicts; 0: it does not",
+    "metasmoothness_since": "first update that metasmoothness speaks of",
     "adjoint_growth": "largest adjoint norm on the way back, relative to the norm at the target step",
     "horizon_step": "first update from which on the adjoint stays within its limit; distrust influence from before it",
     "influence_sum": "sum of scores / sum of |scores|; near 0 under Adam, where re-weighting all alike changes little",
@@ -66,13 +68,17 @@ class LedgerSection:
 
 @dataclass(frozen=True)
 class InfluenceSection:
-    """The influence on one mechanism of one run at its target step."""
+    """The influence on one mechanism of one run at its target step.
+
+    Attributes:
+        trust: may it be trusted?
+    """
 
     run: str
     mechanism: str
     unit: str
     target: int
-    reliable: bool | None
+    trust: Trust
     measures: list[Measure]
     n_examples: int
     tiled_top: float
@@ -179,7 +185,7 @@ def influence_section(
         mechanism,
         unit,
         target,
-        reliable=bool(measured["reliable"]) if "reliable" in measured else None,
+        trust=trust(connection, run, target, mechanism),
         measures=_measures(measured),
         n_examples=attribution_queries.influenced_examples(connection, run, mechanism),
         tiled_top=attribution_queries.tiled_share_of_top(connection, run, mechanism) or 0.0,

@@ -13,6 +13,7 @@ from mech_pipeline.reports.attribution_queries import attributed, responsible_do
 from mech_pipeline.reports.ledger_queries import balance
 from mech_pipeline.reports.queries import results_per_run
 from mech_pipeline.reports.retraining_queries import lds_measures
+from mech_pipeline.reports.trust import trust
 from mech_pipeline.reports.wording import interval, number, percent, signal_name, signal_unit
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.store.catalog import connect
@@ -100,7 +101,7 @@ def _influence(console: Console, connection: duckdb.DuckDBPyConnection, run: str
     step = target_step(connection, run, mechanism)
     console.print(
         f"\nInfluence on {mechanism} at step {step}, {run}: {percent(top)} of the top 5 % of examples are tiled "
-        f"({percent(everything)} of all). A prediction for small changes; the report has its reliability."
+        f"({percent(everything)} of all). A prediction for small changes. {trust(connection, run, step or 0, mechanism).sentence}"
     )
     for row in lds_measures(connection, run, step or 0).filter(mechanism=mechanism, metric="lds").iter_rows(named=True):
         console.print(

@@ -106,8 +106,8 @@ class Retraining(Stage):
 class Influence(Attribution):
     """What would happen to mechanisms at target steps; by default where the first formation event happened."""
 
-    metasmoothness_steps: int = Field(
-        200, ge=0, description="updates before the target that are retrained, perturbed; 0: off"
+    metasmoothness_steps: int | None = Field(
+        None, ge=0, description="updates before the target that are retrained twice, perturbed; empty: all; 0: none"
     )
     metasmoothness_size: float = Field(0.05, gt=0, lt=1, description="size h of the perturbation of example weights")
     at: Literal["formation", "checkpoints"] | tuple[int, ...] = added(

@@ -145,7 +145,8 @@ ATTRIBUTION_TABLES = (
             Column(
                 "reliable",
                 "bool",
-                "false: outside the regime in which this number may be trusted; empty: not measured",
+                "false: outside the regime in which this number may be trusted; empty: not measured. `reliable` in `lds`, where"
+                " there is one, outranks it",
                 nullable=True,
             ),
         ),
@@ -197,7 +198,8 @@ ATTRIBUTION_TABLES = (
             Column(
                 "metric",
                 "string",
-                "metasmoothness, adjoint_norm, adjoint_growth, horizon_step, influence_sum (sum / sum of sizes),"
+                "metasmoothness, metasmoothness_since (its first update), "
+                "adjoint_norm, adjoint_growth, horizon_step, influence_sum (sum / sum of sizes),"
                 " agreement (rank correlation with the adjoint; _lower, _upper: its 95 % interval), reliable, and what"
                 " else an estimator knows of itself",
             ),
@@ -255,7 +257,8 @@ ATTRIBUTION_TABLES = (
             Column(
                 "metric",
                 "string",
-                "of random removals: lds, predicted_mean, predicted_spread, measured_mean, measured_spread, slope,"
+                "of random removals: lds, reliable (its lower end is at least 0.5), "
+                "predicted_mean, predicted_spread, measured_mean, measured_spread, slope,"
                 " offset, diverged (how many have no value); of the top examples: query_loss_difference (what"
                 " removing them did), predicted_difference, query_loss_z (against random removals), top_diverged",
             ),
