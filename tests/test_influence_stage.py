@@ -160,6 +160,26 @@ def test_metasmoothness_is_measured_once_for_all_mechanisms_of_a_target(local_st
     assert query(local_store.root, "select distinct reliable from influence").rows() == [(False,)]
 
 
+def test_smoothness_of_the_last_updates_says_nothing_of_earlier_scores(local_store, monkeypatch):
+    monkeypatch.setattr(influence, "metasmoothness", lambda *given: 0.95)
+    influence.compute_influence(opened(local_store, at=[12], metasmoothness_steps=3), [12])
+    since = query(local_store.root, "select value from reliability where metric = 'metasmoothness_since'").item()
+    assert 0 < since <= 9
+    flags = query(
+        local_store.root, f"select distinct update_step >= {since} as late, reliable from influence order by 1"
+    )
+    assert flags.rows() == [(False, None), (True, True)]
+    assert query(local_store.root, "from reliability where metric = 'reliable'").is_empty()
+
+
+def test_without_a_limit_smoothness_is_measured_of_everything_that_influence_covers(local_store):
+    influence.compute_influence(opened(local_store, at=[12], metasmoothness_steps=None), [12])
+    influence.compute_influence(opened(local_store, at=[12], metasmoothness_steps=None, horizon=4), [12])
+    measured = query(local_store.root, "select distinct value from reliability where metric = 'metasmoothness_since'")
+    assert measured["value"].to_list() == [6.0]  # the checkpoint before update 8; it replaced the measure of all 12
+    assert query(local_store.root, "select distinct reliable is null from influence").rows() == [(False,)]
+
+
 def test_a_target_that_no_state_is_kept_of_is_refused_in_the_file():
     with pytest.raises(
         MechError, match="keeps no state at step 7; choose a step of its checkpoint plan, or add it with"

@@ -304,7 +304,9 @@ def test_influence_is_stored_with_its_reliability_and_found_again(store):
     ).rows()
     assert rows == [(12 * 8, 0, 11)]
     metrics = dict(query(store.root, "select metric, value from reliability where update_step = -1").rows())
-    assert set(metrics) == {"metasmoothness", "adjoint_growth", "horizon_step", "influence_sum", "reliable"}
+    assert set(metrics) == {
+        *("metasmoothness", "metasmoothness_since", "adjoint_growth", "horizon_step", "influence_sum", "reliable")
+    }
     assert -1 <= metrics["metasmoothness"] <= 1
     with pytest.raises(MechError, match="no example has been seen yet"):
         influence.compute_influence(run, [0])

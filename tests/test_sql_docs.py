@@ -74,7 +74,7 @@ def project(tmp_path_factory):
             {"mechanism": "induction_copy_advantage", "threshold": 9.0, "sustain": 2},
         ],
         ledger=attributed | {"tokens": ["position", "target"]},
-        influence=attributed | {"metasmoothness_steps": None, "methods": ["adjoint", "gradient_dot_adam"]},
+        influence=attributed | {"methods": ["adjoint", "gradient_dot_adam"]},
     )
     works(home, "mech run experiments/tiny.yaml")
     return home

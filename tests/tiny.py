@@ -33,7 +33,7 @@ TINY: dict[str, Any] = {
         {"detector": "prefix_matching", "threshold": 0.9, "sustain": 2},
     ],
     "ledger": {"mechanisms": ["induction_copy_advantage"]},
-    "influence": {"mechanisms": ["induction_copy_advantage"], "metasmoothness_steps": 6},
+    "influence": {"mechanisms": ["induction_copy_advantage"]},
     "seeds": [0, 1],
     "arms": {"baseline": {}, "control": {"data": {"plain": 1.0, "tiled": 0.0}, "seeds": [0]}},
 }
