@@ -160,6 +160,34 @@ def test_metasmoothness_is_measured_once_for_all_mechanisms_of_a_target(local_st
     assert query(local_store.root, "select distinct reliable from influence").rows() == [(False,)]
 
 
+def test_sketches_are_stored_once_and_answer_later_questions(local_store, monkeypatch):
+    asked = {"at": [12], "methods": ["gradient_dot_adam", "sketch"], "sketch_size": 256}
+    run = opened(local_store, mechanisms=[COPY], **asked)
+    influence.compute_influence(run, [12])
+    files = "select step, uri, sha256 from sketches order by step"
+    made = query(local_store.root, files).rows()
+    assert query(local_store.root, "select sum(until - step) from sketches where size = 256").item() == 12
+    monkeypatch.setattr("mech_pipeline.pipeline.sketches.sketch_window", None)  # no gradient is made again
+    later = opened(local_store, mechanisms=[COPY, PREVIOUS], **asked)
+    assert influence.compute_influence(later, [12]) == 2
+    assert query(local_store.root, files).rows() == made
+    outside = query(
+        local_store.root,
+        """with pairs as (
+            select mechanism, update_step, example_id, any_value(value) filter (method = 'sketch') as found,
+                any_value(value) filter (method = 'gradient_dot_adam') as exact from influence group by all),
+        errors as (
+            select mechanism, update_step, value from reliability where metric = 'standard_error' and method = 'sketch')
+        select avg((abs(found - exact) > 2 * value)::int) as share, count(*) as n, count(value) as stated
+        from pairs left join errors using (mechanism, update_step)""",
+    ).row(0, named=True)
+    assert outside["n"] == outside["stated"] > 100
+    assert outside["share"] < 0.15, "5 % of normal errors lie beyond two standard errors"
+    assert not verify_store(local_store.files).damage
+    other = opened(local_store, mechanisms=[COPY], **asked | {"sketch_size": 64})
+    assert influence.pending(other, [12]) == [(12, f"{COPY}:sketch")]
+
+
 def test_smoothness_of_the_last_updates_says_nothing_of_earlier_scores(local_store, monkeypatch):
     monkeypatch.setattr(influence, "metasmoothness", lambda *given: 0.95)
     influence.compute_influence(opened(local_store, at=[12], metasmoothness_steps=3), [12])

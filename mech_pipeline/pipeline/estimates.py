@@ -1,8 +1,8 @@
 """The cheap estimators of influence, as further methods of the same table, with what is known of how good they are.
 
 Beside every score stands the rank correlation with the exact adjoint where that is there (`agreement`), and what the
-method knows of itself (`residual` of Gauss–Newton). An estimator counts as reliable where the lower end of the agreement's
-interval is at least AGREEMENT_LIMIT; without an adjoint nothing is said.
+method knows of itself (`residual` of Gauss–Newton, `standard_error` of sketches at every update). An estimator counts as
+reliable where the lower end of the agreement's interval is at least AGREEMENT_LIMIT; without an adjoint nothing is said.
 """
 
 import math
@@ -18,6 +18,7 @@ from mech_pipeline.attribution.estimators.ekfac_environment import interpreter_o
 from mech_pipeline.attribution.estimators.gauss_newton import Settings, gauss_newton_scores
 from mech_pipeline.attribution.estimators.gradient_dot import gradient_dot_scores
 from mech_pipeline.attribution.estimators.scores import UpdateScores
+from mech_pipeline.attribution.estimators.sketched_scores import sketched_scores
 from mech_pipeline.attribution.influence import first_update
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.pipeline.influence_rows import (
@@ -32,6 +33,7 @@ from mech_pipeline.pipeline.influence_rows import (
 )
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.score_rows import ExampleScores
+from mech_pipeline.pipeline.sketches import make_sketches, read_sketches, sketcher_of
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.catalog import connect
@@ -48,7 +50,9 @@ Emit = Callable[[str], None]
 def estimate_fingerprint(run: OpenRun, step: int, method: str, common: Sequence[str]) -> str:
     """What the scores of a cheap method are made from."""
     settings: list[object] = [run.spec.influence.horizon]
-    if method.startswith("gradient_dot"):
+    if method == "sketch":
+        settings.append(run.spec.influence.sketch_size)
+    if method.startswith("gradient_dot") or method == "sketch":
         settings.append([run.checkpoints[s].data_version for s in _checkpoints(run, step)])
     return fingerprint("influence", method, CODE_VERSION, *common, settings)
 
@@ -168,11 +172,37 @@ def _ekfac(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Es
     return Estimated(list(_within(run, step, found.updates)), [[] for _ in mechanisms])
 
 
+def _sketch(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Estimated:
+    """First order from stored sketches; every update says how far its scores may be wrong."""
+    sketcher, checkpoints = sketcher_of(run), _checkpoints(run, step)
+    stored = make_sketches(run, sketcher, checkpoints, emit)
+    found = list(
+        sketched_scores(
+            run.trainer,
+            sketcher,
+            checkpoints,
+            run.state,
+            lambda begin: read_sketches(run, begin, stored[begin]),
+            _gradients(run, mechanisms),
+            clip_factors=_clip_factors(run, step),
+        )
+    )
+    updates = list(_within(run, step, [each.update for each in found]))
+    first = updates[0].step
+    metrics: list[list[Metric]] = [[] for _ in mechanisms]
+    for each in found:
+        for index, squares in enumerate(each.errors.double().square().mean(1).tolist()):
+            if each.update.step >= first:
+                metrics[index].append(("standard_error", each.update.step, math.sqrt(squares)))
+    return Estimated(updates, metrics)
+
+
 _ESTIMATORS: dict[str, Callable[[OpenRun, int, Sequence[str], Emit], Estimated]] = {
     "gradient_dot": _first_order("gradient_dot"),
     "gradient_dot_adam": _first_order("gradient_dot_adam"),
     "gauss_newton": _gauss_newton,
     "ekfac": _ekfac,
+    "sketch": _sketch,
 }
 
 

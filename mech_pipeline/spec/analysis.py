@@ -8,7 +8,7 @@ from mech_pipeline.spec.stage import Stage, added
 
 WEIGHTS = "weights"
 """Name, in the table `ledger`, of the account of the weights themselves."""
-Method = Literal["adjoint", "gradient_dot", "gradient_dot_adam", "gauss_newton", "ekfac"]
+Method = Literal["adjoint", "gradient_dot", "gradient_dot_adam", "gauss_newton", "ekfac", "sketch"]
 
 
 class Event(Stage):
@@ -117,6 +117,12 @@ class Influence(Attribution):
     components: bool = added(False, "split the adjoint's scores by head and layer; parts sum to the whole")
     tokens: bool = added(False, "also by target token, in the table `influence_tokens`")
     methods: tuple[Method, ...] = added(("adjoint",), "estimators: the exact adjoint and cheaper ones")
+    sketch_size: int = added(
+        1024,
+        "numbers a gradient is sketched with, where `methods` has sketch; error falls with the root",
+        ge=4,
+        multiple_of=4,
+    )
     retraining: Retraining | None = added(None, "measure the predictions against removals that are really retrained")
 
     @field_validator("methods")

@@ -31,6 +31,7 @@ ASSETS = {
     "ledger_tokens": "ledger",
     "influence_tokens": "influence",
     "sweeps": "influence",
+    "sketches": "influence",
     "in_training": "training_run",
     "reports": "experiment_report",
 }

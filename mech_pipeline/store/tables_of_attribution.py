@@ -189,6 +189,19 @@ ATTRIBUTION_TABLES = (
         keys=("run", "step"),
     ),
     Table(
+        "sketches",
+        "gradients of the examples between two checkpoints, as random projections: one row per file (docs/method.md)",
+        (
+            RUN,
+            STEP,
+            Column("until", "int32", "examples of updates `step` … `until` − 1", "updates"),
+            Column("examples", "int32", "distinct examples", "examples"),
+            Column("size", "int32", "numbers a gradient is kept with", ""),
+            *BLOB,
+        ),
+        keys=("run", "step"),
+    ),
+    Table(
         "reliability",
         "when influence may be trusted: one row per measure",
         (
