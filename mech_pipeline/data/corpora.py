@@ -1,7 +1,7 @@
 """Corpora: real text with its provenance. Each reader gives documents in a fixed order.
 
-Sources: the running Python's standard library (about 10 MB, on every machine), text files by glob, and Hugging Face
-datasets by hub name or from a folder written with `save_to_disk`. A corpus may have several named parts.
+Sources: the running Python's standard library (about 10 MB, on every machine), text files by glob, Hugging Face datasets
+by hub name or from a folder written with `save_to_disk`, and made-up languages. A corpus may have several named parts.
 """
 
 import glob
@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mech_pipeline.data.documents import Document, Documents, Reader, corpus_sha256
+from mech_pipeline.data.languages import LANGUAGES
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.data import Corpus, Source
+from mech_pipeline.spec.data import Corpus, Generated, Source
+from mech_pipeline.spec.seeds import numpy_generator
 
 __all__ = ["Document", "Documents", "corpus_sha256", "read_corpus"]
 _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
@@ -42,6 +44,8 @@ def read_corpus(spec: Corpus) -> Documents:
 
 
 def _describe(spec: Source) -> str:
+    if spec.generated is not None:
+        return f"language {spec.generated.language}"
     return "the standard library" if spec.python_stdlib else spec.files or f"dataset {spec.dataset}"
 
 
@@ -50,6 +54,8 @@ def _reader(spec: Source, part: str) -> Reader:
         return _python_stdlib(part)
     if spec.files is not None:
         return _files(spec.files, part)
+    if spec.generated is not None:
+        return _Sentences(part or spec.generated.language, spec.generated)
     return _dataset(spec, part)
 
 
@@ -75,6 +81,25 @@ class _TextFiles:
             raise MechError(
                 f"corpus file {name} is not UTF-8 text: {error.reason}", "convert it, or narrow `files`"
             ) from error
+
+
+@dataclass(frozen=True)
+class _Sentences:
+    """Documents of a made-up language; each has a random stream of its own, so none depends on how many there are."""
+
+    source: str
+    spec: Generated
+
+    def __len__(self) -> int:
+        return self.spec.documents
+
+    def __iter__(self) -> Iterator[Document]:
+        return (self.read(index) for index in range(len(self)))
+
+    def read(self, index: int) -> Document:
+        language = self.spec.language
+        generator = numpy_generator(self.spec.seed, f"{language}:{index}")
+        return Document(self.source, f"sentence {index}", LANGUAGES[language](generator))
 
 
 @dataclass(frozen=True)

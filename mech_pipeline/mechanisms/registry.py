@@ -1,6 +1,6 @@
 """Every mechanism and detector by name.
 
-Mechanisms are found: see `discovery.py` and docs/mechanisms.md. A detector is a function in `heads.py` and a line here.
+Mechanisms are found: see `discovery.py` and docs/mechanisms.md. A detector is a function in `heads.py` or `ioi.py` and a line here.
 Raise `version` when the numbers change: exactly that mechanism or detector is then recomputed.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.home import mechanisms_folder
-from mech_pipeline.mechanisms import heads
+from mech_pipeline.mechanisms import heads, ioi
 from mech_pipeline.mechanisms.discovery import discover
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
@@ -28,6 +28,8 @@ class Detector:
     unit: str
     meaning: str
     version: str = "1"
+    reads_text: bool = False
+    """Whether it makes probe data of its own, of the run's tokenizer or text."""
 
 
 _loaded: dict[Path | None, dict[str, Mechanism[Any]]] = {}
@@ -66,6 +68,8 @@ class _Mechanisms(MutableMapping[str, Mechanism[Any]]):
 
 MECHANISMS = _Mechanisms()
 
+_BEYOND = "attention beyond chance"
+
 DETECTORS: dict[str, Detector] = {
     "previous_token": Detector(heads.previous_token, "attention probability", "mean attention from i to i − 1"),
     "duplicate_token": Detector(heads.duplicate_token, "attention probability", "mean attention to earlier copies"),
@@ -73,4 +77,15 @@ DETECTORS: dict[str, Detector] = {
         heads.prefix_matching, "attention probability", "mean attention to what followed earlier copies (induction)"
     ),
     "copying": Detector(heads.copying, "share in [−1, 1]", "OV circuit raises the attended token's logit"),
+    **{
+        f"ioi_{name}": Detector(score, unit, meaning, reads_text=True)
+        for name, score, unit, meaning in (
+            ("name_mover", ioi.name_mover, _BEYOND, "attention from the end of an IOI prompt to the indirect object"),
+            ("s_inhibition", ioi.s_inhibition, _BEYOND, "attention from the end to the subject's second mention"),
+            ("duplicate_token", ioi.duplicate, _BEYOND, "attention from the subject's second mention to its first"),
+            ("induction", ioi.induction, _BEYOND, "attention from the second mention to what followed the first"),
+            ("previous_token", ioi.previous, _BEYOND, "attention from what follows the first mention to it"),
+            ("direct_effect", ioi.direct_effect, "nats", "what a head adds directly to the IOI logit difference"),
+        )
+    },
 }

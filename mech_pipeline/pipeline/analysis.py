@@ -65,7 +65,7 @@ def wanted(run: OpenRun, table: str, steps: Iterable[int]) -> dict[Cell, str]:
                 cells[step, name] = mechanism_fingerprint(spec, name, state, probe_version(name, run.artifacts))
         elif table == "head_scores":
             for name in spec.detectors:
-                probe = run.artifacts["probe"]
+                probe = probe_version(name, run.artifacts)
                 cells[step, name] = fingerprint("detector", name, DETECTORS[name].version, state, probe, spec.model)
         elif step in run.planned:  # gradient tensors are large: not at every step of a zoom
             for name in spec.gradients:

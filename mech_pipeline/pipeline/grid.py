@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.mechanisms.registry import MECHANISMS
+from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.pipeline.checkpoints import artifact_versions, current_checkpoints
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
@@ -25,8 +25,8 @@ def mechanism_fingerprint(spec: RunSpec, mechanism: str, state_version: str, pro
     return fingerprint("mechanism", mechanism, version, state_version, probe_version, spec.model)
 
 
-def probe_version(mechanism: str, artifacts: Mapping[str, str]) -> str:
-    """What a mechanism's probe data are made from.
+def probe_version(name: str, artifacts: Mapping[str, str]) -> str:
+    """What the probe data of a mechanism or detector are made from.
 
     Sequences of the stored probe are its content; data of any other kind may depend on tokenizer and text as well.
 
@@ -34,7 +34,8 @@ def probe_version(mechanism: str, artifacts: Mapping[str, str]) -> str:
         artifacts: data version of each tokenised artifact of the run.
     """
     probe = artifacts.get("probe", "")
-    if not MECHANISMS[mechanism].reads_text:
+    user = DETECTORS[name] if name in DETECTORS else MECHANISMS[name]
+    if not user.reads_text:
         return probe
     return fingerprint("probe data", probe, artifacts.get("tokenizer", ""), artifacts.get("corpus", ""))
 

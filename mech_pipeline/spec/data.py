@@ -1,7 +1,7 @@
 """What it is trained and probed on: corpus, tokenizer, examples, probe sequences."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,14 +11,23 @@ from mech_pipeline.spec.stage import Share, Stage, added
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
+class Generated(Stage):
+    """Text in a language that is made up, for mechanisms that real text teaches too rarely."""
+
+    language: Literal["ioi"] = Field(description="ioi: sentences with an indirect object (data/languages)")
+    documents: int = Field(20_000, ge=1, le=10_000_000, description="sentences")
+    seed: int = Field(0, ge=0, description="draws the sentences")
+
+
 class Source(Stage):
-    """Where text comes from: exactly one of the three."""
+    """Where text comes from: exactly one of the four."""
 
     python_stdlib: bool = Field(False, description="the running Python's own standard library source")
     files: str | None = Field(None, description="glob of UTF-8 text files, relative to the folder of dagster.yaml")
     dataset: str | None = Field(
         None, description="Hugging Face dataset: a hub name or a folder saved with save_to_disk"
     )
+    generated: Generated | None = added(None, "text in a made-up language")
     split: str = Field("train", description="split of `dataset`")
     column: str = Field("text", description="text column of `dataset`")
 
@@ -28,12 +37,13 @@ class Source(Stage):
         return self
 
     def _check_sources(self, wanted: int) -> None:
-        named = [self.python_stdlib, self.files is not None, self.dataset is not None]
+        named = [self.python_stdlib, *(source is not None for source in (self.files, self.dataset, self.generated))]
         if sum(named) != wanted:
             raise ValueError(
                 "a corpus with `parts` has no source of its own"
                 if wanted == 0
-                else 'name exactly one source: `python_stdlib: true`, `files: "path/**/*.txt"` or `dataset: NAME`'
+                else 'name exactly one source: `python_stdlib: true`, `files: "path/**/*.txt"`, `dataset: NAME` or '
+                "`generated: {language: ioi}`"
             )
 
 
