@@ -66,7 +66,7 @@ def test_sentences_name_the_subject_twice_and_end_with_the_other():
 def test_a_document_depends_on_its_number_and_the_seed_alone():
     few, many, other = corpus(5), corpus(50), corpus(5, seed=1)
     assert [d.text for d in few] == [d.text for d in many][:5] != [d.text for d in other]
-    assert many[7] == Document("ioi", "sentence 7", many[7].text)
+    assert many[7] == Document("ioi", "document 7", many[7].text)
     assert few.sha256 != other.sha256
 
 

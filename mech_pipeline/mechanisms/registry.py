@@ -1,7 +1,7 @@
 """Every mechanism and detector by name.
 
-Mechanisms are found: see `discovery.py` and docs/mechanisms.md. A detector is a function in `heads.py` or `ioi.py` and a line here.
-Raise `version` when the numbers change: exactly that mechanism or detector is then recomputed.
+Mechanisms are found: see `discovery.py` and docs/mechanisms.md. A detector is a function in `heads.py`, `ioi.py` or
+`brackets.py` and a line here. Raise `version` when the numbers change: exactly that mechanism or detector is recomputed.
 """
 
 from collections.abc import Callable, Iterator, MutableMapping
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.home import mechanisms_folder
-from mech_pipeline.mechanisms import heads, ioi
+from mech_pipeline.mechanisms import brackets, heads, ioi
 from mech_pipeline.mechanisms.discovery import discover
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
@@ -77,6 +77,15 @@ DETECTORS: dict[str, Detector] = {
         heads.prefix_matching, "attention probability", "mean attention to what followed earlier copies (induction)"
     ),
     "copying": Detector(heads.copying, "share in [−1, 1]", "OV circuit raises the attended token's logit"),
+    "bracket_matching": Detector(
+        brackets.matching,
+        "attention probability",
+        "attention to the bracket that is to be closed, minus that to a decoy of its depth",
+        reads_text=True,
+    ),
+    "bracket_knockout": Detector(
+        brackets.knockout, "nats", "loss of the bracket logit difference without that attention", reads_text=True
+    ),
     **{
         f"ioi_{name}": Detector(score, unit, meaning, reads_text=True)
         for name, score, unit, meaning in (

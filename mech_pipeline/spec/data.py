@@ -14,8 +14,10 @@ _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 class Generated(Stage):
     """Text in a language that is made up, for mechanisms that real text teaches too rarely."""
 
-    language: Literal["ioi"] = Field(description="ioi: sentences with an indirect object (data/languages)")
-    documents: int = Field(20_000, ge=1, le=10_000_000, description="sentences")
+    language: Literal["dyck", "ioi"] = Field(
+        description="dyck: nested brackets; ioi: sentences with an indirect object (data/languages)"
+    )
+    documents: int = Field(20_000, ge=1, le=10_000_000, description="sentences, or words of brackets")
     seed: int = Field(0, ge=0, description="draws the sentences")
 
 

@@ -7,6 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mech_pipeline.data.languages import ioi
+from mech_pipeline.data.languages import dyck, ioi
 
-LANGUAGES: dict[str, Callable[[np.random.Generator], str]] = {"ioi": ioi.document}
+LANGUAGES: dict[str, Callable[[np.random.Generator], str]] = {"dyck": dyck.document, "ioi": ioi.document}

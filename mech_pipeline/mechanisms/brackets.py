@@ -1,0 +1,166 @@
+"""Bracket matching: which kind closes next, and which heads look at the bracket that is to be closed.
+
+    open ( [ ] { ( ) } → )            the query is the last token before a closing bracket, its opener the first bracket
+         ↑ opener        ↑ query
+
+Only closings with something between opener and query count: a neighbour needs no matching. Attention to the opener is
+compared with that to a decoy: an opener of the same depth that is closed already, nearest to the true one. Attention
+alone is not causal, so the knock-out of that very edge stands beside it.
+Source: Sharma & Raval 2026 (top of stack, edges masked); METHOD §4.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens.model_bridge.bridge import TransformerBridge
+
+from mech_pipeline.data.languages import dyck
+from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.probe import Probe
+from mech_pipeline.mechanisms.prompts import contrasts, prompts
+from mech_pipeline.mechanisms.source import ProbeSource
+
+WORDS = 64
+Places = Int[Tensor, " closing"]
+
+
+@dataclass(frozen=True)
+class Closings:
+    """Closing brackets of words, each asked for at the token before it.
+
+    Attributes:
+        tokens: the words.
+        example, query, opener: of each closing, its word, the position that predicts it, and its opener's position.
+        decoy: position of an opener of the same depth that is closed already; −1 where there is none.
+        correct: its kind, a place in `closers`.
+        closers: the token of each kind.
+    """
+
+    tokens: Int[Tensor, "example token"]
+    example: Places
+    query: Places
+    opener: Places
+    decoy: Places
+    correct: Places
+    closers: Int[Tensor, " kind"]
+
+
+def closings(source: ProbeSource) -> Closings:
+    """All closings of random words that have something between them and their opener.
+
+    Raises:
+        MechError: a bracket is not one token in this vocabulary, or a word does not fit the context.
+    """
+    generator = source.generator()
+    words = [dyck.word(generator) for _ in range(WORDS)]
+    tokens = prompts(source, [word.text for word in words]).tokens
+    first = prompts(source, [dyck.BEGIN]).tokens.shape[1]
+    if tokens.shape[1] != first + len(words[0].brackets) + 1:
+        raise MechError("a bracket is not one token in this vocabulary", "train the tokenizer on `generated: dyck`")
+    texts = [(dyck.BEGIN, f" {one}", f" {other}") for one, other in zip(dyck.CLOSERS, dyck.OPENERS, strict=True)]
+    found = [row for number, word in enumerate(words) for row in _closings_of(number, word, first)]
+    example, query, opener, decoy, correct = torch.tensor(found).unbind(1)
+    return Closings(tokens, example, query, opener, decoy, correct, contrasts(source, texts).correct)
+
+
+def _closings_of(number: int, word: dyck.Word, first: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """(word, query, opener, decoy, kind), in positions of tokens."""
+    depth = _depths(word)
+    for place, bracket in enumerate(word.brackets):
+        opener = word.match[place]
+        if bracket not in dyck.CLOSERS or place - opener < 2:
+            continue
+        closed = [o for o in range(place) if o != opener and depth[o] == depth[opener] and o < word.match[o] < place]
+        decoy = min(closed, key=lambda other: abs(other - opener), default=-1 - first)
+        yield number, first + place - 1, first + opener, first + decoy, dyck.CLOSERS.index(bracket)
+
+
+def _depths(word: dyck.Word) -> list[int]:
+    """Brackets open before each."""
+    found, open_now = [], 0
+    for bracket in word.brackets:
+        open_now -= bracket in dyck.CLOSERS
+        found.append(open_now)
+        open_now += bracket in dyck.OPENERS
+    return found
+
+
+def bracket_logit_difference(model: nn.Module, data: Closings) -> Float[Tensor, ""]:
+    """Mean over closings of logit(the kind that closes) − mean logit(the other kinds), nats. 0: no preference."""
+    return _difference(_closer_logits(model(data.tokens), data), data)
+
+
+def bracket_accuracy(model: nn.Module, data: Closings) -> Float[Tensor, ""]:
+    """Share of closings whose kind has the largest logit among the kinds. A step function: it has no gradient."""
+    return (_closer_logits(model(data.tokens), data).argmax(-1) == data.correct).float().mean()
+
+
+def matching(bridge: TransformerBridge, patterns: list[Tensor], probe: Probe) -> Float[Tensor, "layer head"]:
+    """Attention from the query to the opener minus that to the decoy, where there is one.
+
+    1: all attention is on the true opener; 0: as much on the decoy; uniform attention: 0.
+    """
+    data = _closings(probe)
+    some = data.decoy >= 0
+    names = [_pattern_of(layer) for layer in range(bridge.cfg.n_layers)]
+    with torch.no_grad():
+        _, cache = bridge.run_with_cache(data.tokens, names_filter=names)
+
+    def attention(pattern: Tensor, key: Places) -> Tensor:
+        return pattern[data.example[some], :, data.query[some], key[some]].mean(0)
+
+    return torch.stack([attention(cache[name], data.opener) - attention(cache[name], data.decoy) for name in names])
+
+
+def knockout(bridge: TransformerBridge, patterns: list[Tensor], probe: Probe) -> Float[Tensor, "layer head"]:
+    """How much of the logit difference goes when a head may not look from the queries to their openers, nats.
+
+    Its attention there is 0 and the rest of the query's attention is scaled up to sum to 1. All closings at once, one
+    head at a time. Source: Sharma & Raval 2026, masked attention to the top of the stack.
+    """
+    data = _closings(probe)
+
+    def difference(hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]]) -> Tensor:
+        return _difference(_closer_logits(bridge.run_with_hooks(data.tokens, fwd_hooks=hooks), data), data)
+
+    with torch.no_grad():
+        whole = difference([])
+        left = [
+            [
+                difference([(_pattern_of(layer), partial(_without_edge, head, data))])
+                for head in range(bridge.cfg.n_heads)
+            ]
+            for layer in range(bridge.cfg.n_layers)
+        ]
+    return torch.stack([torch.stack([whole - each for each in of_layer]) for of_layer in left])
+
+
+def _without_edge(head: int, data: Closings, pattern: Tensor, hook: object) -> Tensor:
+    masked = pattern.clone()
+    masked[data.example, head, data.query, data.opener] = 0
+    rows = masked[data.example, head, data.query]
+    masked[data.example, head, data.query] = rows / rows.sum(-1, keepdim=True).clamp_min(1e-12)
+    return masked
+
+
+def _closer_logits(logits: Tensor, data: Closings) -> Float[Tensor, "closing kind"]:
+    return logits[data.example, data.query][:, data.closers]
+
+
+def _difference(logits: Float[Tensor, "closing kind"], data: Closings) -> Float[Tensor, ""]:
+    right = logits.gather(1, data.correct[:, None])[:, 0]
+    wrong = (logits.sum(1) - right) / (logits.shape[1] - 1)
+    return (right - wrong).mean()
+
+
+def _pattern_of(layer: int) -> str:
+    return f"blocks.{layer}.attn.hook_pattern"
+
+
+def _closings(probe: Probe) -> Closings:
+    return probe.of("brackets", closings)
