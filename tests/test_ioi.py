@@ -12,7 +12,7 @@ from mech_pipeline.data.tokenizer import train_tokenizer
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms import ioi as mechanism
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
-from mech_pipeline.mechanisms.ioi import accuracy, beyond_chance, direct_effect, ioi_prompts
+from mech_pipeline.mechanisms.ioi import accuracy, beyond_chance, direct_effect, ioi_prompts, name_copying
 from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.mechanisms.readouts.predictions import logit_difference
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
@@ -174,6 +174,26 @@ def test_direct_effects_of_heads_and_the_rest_sum_to_the_logit_difference(normal
         whole = at_end[example, prompts.correct] - at_end[example, prompts.wrong]
         remaining = (rest * toward).sum(-1) + constant
     assert float(effects.sum() + remaining.mean()) == pytest.approx(float(whole.mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_name_copying_of_a_head_that_copies_and_of_one_that_suppresses(sign, probe, tokenizer):
+    """W_V W_O is plus or minus the identity, and tokens are unembedded as they are embedded."""
+    size = tokenizer.get_vocab_size()
+    model = build_model(Model(layers=2, heads=1, d_model=64), size, CONTEXT, 0, for_bridge=True)
+    wrapped = bridge(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        names = torch.nn.functional.normalize(torch.randn(size, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+        wrapped.embed.weight.copy_(names)
+        wrapped.unembed.weight.copy_(names if wrapped.unembed.weight.shape == names.shape else names.T)
+        for layer in (0, 1):
+            wrapped.blocks[layer].attn.v.weight.copy_(torch.eye(64))
+        wrapped.blocks[1].attn.o.weight.copy_(sign * torch.eye(64))
+    found = name_copying(wrapped, [], probe)
+    assert float(found[1, 0]) == pytest.approx(sign, abs=0.01)
+    assert abs(float(found[0, 0])) == 0  # a head that writes nothing puts all names at the top and at the bottom
 
 
 def test_a_vocabulary_or_context_that_does_not_fit_is_named():

@@ -26,6 +26,7 @@ from mech_pipeline.mechanisms.source import ProbeSource
 
 PER_KIND = 10
 """Prompts of each template and order of names."""
+TOP = 5
 Positions = Int[Tensor, " example"]
 
 
@@ -142,6 +143,44 @@ def direct_effect(bridge: TransformerBridge, patterns: list[Tensor], probe: Prob
             toward = toward - toward.mean(-1, keepdim=True)
     mixed = torch.stack([cache[f"blocks.{layer}.attn.hook_z"][example, data.position] for layer in layers])
     return torch.einsum("leha,lhad,ed->lh", mixed, bridge.W_O.detach(), toward.detach()) / len(data.tokens)
+
+
+def name_copying(bridge: TransformerBridge, patterns: list[Tensor], probe: Probe) -> Float[Tensor, "layer head"]:
+    """Share of names in IO, S1 and S2 that a head would raise to the top, minus the share that it would lower to the bottom.
+
+    x W_V^h W_O^h W_U, x the residual stream after the first layer (before it, for its own heads) at the name; the name is
+    among the five largest logits, or among the five smallest. 1: a name mover's copying; −1: copy suppression; about 0
+    by chance. Norms and biases are left out.
+    Source: Wang et al. 2022, §3.1 (copy score, −W_OV for negative heads); Tigges et al. 2024 (top five, IO, S1 and S2).
+    """
+    data = _prompts(probe)
+    with torch.no_grad():
+        names = ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"]
+        _, cache = bridge.run_with_cache(data.tokens, names_filter=names)
+        example = torch.arange(len(data.tokens), device=data.tokens.device)
+        places = (data.indirect_object, data.subject, data.again)
+        name = torch.cat([data.tokens[example, place] for place in places])
+        streams = [torch.cat([cache[hook][example, place] for place in places]) for hook in names]
+        values, outputs = bridge.W_V, bridge.W_O
+        values = values.repeat_interleave(outputs.shape[1] // values.shape[1], dim=1)  # heads that share values
+        return torch.stack(
+            [
+                torch.stack(
+                    [
+                        _copied(streams[min(layer, 1)] @ values[layer, head] @ outputs[layer, head] @ bridge.W_U, name)
+                        for head in range(outputs.shape[1])
+                    ]
+                )
+                for layer in range(bridge.cfg.n_layers)
+            ]
+        )
+
+
+def _copied(logits: Float[Tensor, "name vocabulary"], name: Int[Tensor, " name"]) -> Float[Tensor, ""]:
+    """Share whose own logit is among the TOP largest minus share whose is among the TOP smallest."""
+    own = logits.gather(1, name[:, None])
+    above, below = (logits > own).sum(1), (logits < own).sum(1)
+    return (above < TOP).float().mean() - (below < TOP).float().mean()
 
 
 def _prompts(probe: Probe) -> IoiPrompts:

@@ -94,6 +94,12 @@ DETECTORS: dict[str, Detector] = {
             ("duplicate_token", ioi.duplicate, _BEYOND, "attention from the subject's second mention to its first"),
             ("induction", ioi.induction, _BEYOND, "attention from the second mention to what followed the first"),
             ("previous_token", ioi.previous, _BEYOND, "attention from what follows the first mention to it"),
+            (
+                "name_copying",
+                ioi.name_copying,
+                "share in [−1, 1]",
+                "OV circuit raises names to the top; below 0: lowers",
+            ),
             ("direct_effect", ioi.direct_effect, "nats", "what a head adds directly to the IOI logit difference"),
         )
     },

@@ -50,6 +50,8 @@ def arm_sentence(row: dict[str, Any]) -> str:
 
 def influence_sentences(section: InfluenceSection) -> str:
     """What share of the most influential examples is tiled, against all examples, and whether that may be trusted."""
+    if not section.tiled_all:
+        return f"For influence on {section.mechanism} at step {section.target:,} of run {section.run}: {section.trust.sentence}"
     return (
         f"Of the 5 % of examples with the largest influence on {section.mechanism} at step {section.target:,} of run "
         f"{section.run}, {percent(section.tiled_top)} are tiled; of all {section.n_examples:,} examples with an "

@@ -99,9 +99,12 @@ def _influence(console: Console, connection: duckdb.DuckDBPyConnection, run: str
     if top is None or everything is None:
         return
     step = target_step(connection, run, mechanism)
+    tiled = (
+        f"{percent(top)} of the top 5 % of examples are tiled ({percent(everything)} of all). " if everything else ""
+    )
     console.print(
-        f"\nInfluence on {mechanism} at step {step}, {run}: {percent(top)} of the top 5 % of examples are tiled "
-        f"({percent(everything)} of all). A prediction for small changes. {trust(connection, run, step or 0, mechanism).sentence}"
+        f"\nInfluence on {mechanism} at step {step}, {run}: {tiled}A prediction for small changes. "
+        f"{trust(connection, run, step or 0, mechanism).sentence}"
     )
     for row in lds_measures(connection, run, step or 0).filter(mechanism=mechanism, metric="lds").iter_rows(named=True):
         console.print(

@@ -74,8 +74,10 @@ def open_views(
     Args:
         spill: folder for what does not fit in memory; none: a folder of the system's, made when it is needed.
     """
-    connection = duckdb.connect(config={"temp_directory": spill or f"{gettempdir()}/mech-duckdb-{os.getpid()}"})
+    spilling = spill or f"{gettempdir()}/mech-duckdb-{os.getpid()}"
+    connection = duckdb.connect(config={"temp_directory": spilling})
     try:
+        connection.execute("set enable_progress_bar = false")  # it would write into logs
         sizes = {files.url(f.name): f.bytes for found in cut.tables.values() if found for f in found.files}
         with readable_storage_errors(files.root):
             files.make_readable(connection, sizes)
