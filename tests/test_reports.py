@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import polars as pl
 import pytest
 
@@ -15,6 +16,7 @@ from mech_pipeline.reports import attribution_queries, figures, ledger_queries, 
 from mech_pipeline.reports.answer import influence_sentences
 from mech_pipeline.reports.attribution_sections import InfluenceSection
 from mech_pipeline.reports.experiment_report import Report, build_report
+from mech_pipeline.reports.head_figures import head_atlas, head_scores_over_steps
 from mech_pipeline.reports.trust import Trust, Verdict, influence_verdicts, trust
 from mech_pipeline.spec.experiment import Experiment, parse_experiment
 from mech_pipeline.store.catalog import connect
@@ -259,9 +261,7 @@ def drawn_figures(connection: duckdb.DuckDBPyConnection, runs: list[str]) -> lis
         figures.formation_curves(
             queries.mechanism_curves(connection, runs), queries.formation_events(connection, runs), {MECHANISM: "nats"}
         ),
-        figures.head_scores_over_steps(
-            queries.head_scores(connection, RUN), RUN, {"prefix_matching": "attention probability"}
-        ),
+        head_scores_over_steps(queries.head_scores(connection, RUN), RUN, {"prefix_matching": "attention probability"}),
         figures.ledger_over_steps(
             ledger_queries.ledger_by_component(connection, RUN, MECHANISM),
             ledger_queries.ledger_by_kind(connection, RUN, MECHANISM),
@@ -428,6 +428,7 @@ def test_report_has_every_figure_as_png_inside_the_page(report: Report) -> None:
     assert set(report.figures) == {
         "formation_curves.png",
         "head_scores_over_steps.png",
+        "head_atlas.png",
         f"ledger_over_steps.{MECHANISM}.png",
         f"influence_over_updates.{MECHANISM}.png",
         f"influence_against_ledger.{MECHANISM}.png",
@@ -472,6 +473,20 @@ def test_unreliable_influence_is_called_so_wherever_it_is_spoken_of(report: Repo
     assert "has not been measured" in influence_sentences(replace(section, trust=Trust(None, retrained=False)))
     assert "did not confirm it" in influence_sentences(replace(section, trust=Trust(False, retrained=True)))
     assert "do not draw conclusions" not in report.html
+
+
+def test_atlas_shows_every_head_at_every_checkpoint(connection: duckdb.DuckDBPyConnection) -> None:
+    scores = queries.head_scores(connection, RUN)
+    picture = head_atlas(scores, RUN, {"prefix_matching": "attention probability"})
+    shown = np.asarray(picture.axes[0].get_images()[0].get_array())
+    heads = scores.select("layer", "head").unique().sort("layer", "head").rows()
+    steps = scores["step"].unique().sort().to_list()
+    assert shown.shape == (len(heads), len(steps))
+    for row in scores.filter(detector="prefix_matching").iter_rows(named=True):
+        place = heads.index((row["layer"], row["head"])), steps.index(row["step"])
+        assert shown[place] == pytest.approx(row["value"])
+    labels = [label.get_text() for label in picture.axes[0].get_yticklabels()]
+    assert labels == [f"L{layer}H{head}" for layer, head in heads]
 
 
 def test_what_retraining_measured_outranks_what_the_sweep_knows_of_itself(local_store: Store) -> None:

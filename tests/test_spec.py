@@ -25,7 +25,7 @@ MINIMAL = {
         ({"data": {"contxt": 3}}, r"unknown field 'data.contxt' \(value 3\); did you mean 'context'"),
         ({"arms": {"a": {"data": {"contxt": 3}}}}, r"unknown field 'data.contxt'"),
         ({"arms": {"a": {"optimiser": {}}}}, r"unknown field 'arms.a.optimiser'.* did you mean 'optimizer'"),
-        ({"mechanisms": ["induktion"]}, r"mechanisms: unknown name 'induktion'; allowed: induction_copy_advantage"),
+        ({"mechanisms": ["induktion"]}, r"mechanisms: unknown name 'induktion'; allowed: .*induction_copy_advantage"),
         (
             {"ledger": {"mechanisms": ["previous_token_attention"]}},
             "ledger.mechanisms: unknown name 'previous_token_attention'; allowed",

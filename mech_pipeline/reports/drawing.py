@@ -16,7 +16,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 LINE_STYLES = ("-", "--", ":", "-.")
 KIND_COLOURS = {"tiled": "#0072B2", "plain": "#E69F00"}
 MUTED = "#777777"
-_FONT_POINTS = 8
+FONT_POINTS = 8
 _DOTS_PER_INCH = 110
 
 
@@ -47,36 +47,34 @@ def panels(count: int, columns: int, row_inches: float = 3.6) -> tuple[Figure, l
 
 def finish_axes(axes: Axes, x: str, y: str, title: str = "") -> None:
     """Labels (which carry the units), small fonts, a faint grid and no box."""
-    axes.set_xlabel(x, fontsize=_FONT_POINTS)
-    axes.set_ylabel(y, fontsize=_FONT_POINTS)
-    axes.set_title(title, fontsize=_FONT_POINTS + 1, loc="left")
-    axes.tick_params(labelsize=_FONT_POINTS - 1)
+    axes.set_xlabel(x, fontsize=FONT_POINTS)
+    axes.set_ylabel(y, fontsize=FONT_POINTS)
+    axes.set_title(title, fontsize=FONT_POINTS + 1, loc="left")
+    axes.tick_params(labelsize=FONT_POINTS - 1)
     axes.grid(True, color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.get_offset_text().set_fontsize(_FONT_POINTS - 1)
-    axes.yaxis.get_offset_text().set_fontsize(_FONT_POINTS - 1)
+    axes.xaxis.get_offset_text().set_fontsize(FONT_POINTS - 1)
+    axes.yaxis.get_offset_text().set_fontsize(FONT_POINTS - 1)
 
 
 def legend_beside(axes: Axes) -> None:
     """A legend to the right of a panel, where it covers no line; none if nothing has a label."""
     if not axes.get_legend_handles_labels()[0]:
         return
-    axes.legend(
-        fontsize=_FONT_POINTS - 1, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6
-    )
+    axes.legend(fontsize=FONT_POINTS - 1, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6)
 
 
 def legend_inside(axes: Axes) -> None:
     """A legend where the panel is emptiest; none if nothing has a label."""
     if not axes.get_legend_handles_labels()[0]:
         return
-    axes.legend(fontsize=_FONT_POINTS - 1, frameon=False, handlelength=1.6)
+    axes.legend(fontsize=FONT_POINTS - 1, frameon=False, handlelength=1.6)
 
 
 def headline(figure: Figure, text: str) -> None:
     """The title over all panels: what, and over how many."""
-    figure.suptitle(text, fontsize=_FONT_POINTS + 2, x=0.01, horizontalalignment="left")
+    figure.suptitle(text, fontsize=FONT_POINTS + 2, x=0.01, horizontalalignment="left")
 
 
 def figure_png(figure: Figure) -> bytes:

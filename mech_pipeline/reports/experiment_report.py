@@ -23,6 +23,8 @@ from mech_pipeline.reports.attribution_sections import (
     influence_section,
     ledger_section,
 )
+from mech_pipeline.reports.drawing import figure_png
+from mech_pipeline.reports.head_figures import head_atlas, head_scores_over_steps
 from mech_pipeline.reports.provenance import sql_examples, version_texts
 from mech_pipeline.reports.retraining_section import no_predictions, prediction_sections
 from mech_pipeline.reports.wording import UNKNOWN, number, plus_minus, signal_name, signal_unit
@@ -104,13 +106,13 @@ def _draw_formation(
 def _draw_heads(
     connection: duckdb.DuckDBPyConnection, experiment: Experiment, runs: list[str], drawn: dict[str, bytes]
 ) -> str | None:
-    """Adds the head figure of the first run that has head scores, and names that run."""
+    """Adds the head figures of the first run that has head scores, and names that run."""
     for run in runs:
         scores = queries.head_scores(connection, run)
         units = {name: DETECTORS[name].unit for name in experiment.detectors if name in scores["detector"]}
         if units:
-            figure = figures.head_scores_over_steps(scores, run, units)
-            drawn["head_scores_over_steps.png"] = figures.figure_png(figure)
+            drawn["head_scores_over_steps.png"] = figure_png(head_scores_over_steps(scores, run, units))
+            drawn["head_atlas.png"] = figure_png(head_atlas(scores, run, units))
             return run
     return None
 

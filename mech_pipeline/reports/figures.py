@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from mech_pipeline.reports.drawing import (
-    LINE_STYLES,
     MUTED,
     PALETTE,
     figure_png,
@@ -24,11 +23,11 @@ from mech_pipeline.reports.drawing import (
     new_figure,
     panels,
 )
+from mech_pipeline.reports.wording import counted
 
 __all__ = [
     "figure_png",
     "formation_curves",
-    "head_scores_over_steps",
     "influence_against_ledger",
     "influence_over_updates",
     "ledger_over_steps",
@@ -54,7 +53,7 @@ def formation_curves(curves: pl.DataFrame, events: pl.DataFrame, units: Mapping[
             axes.axhline(threshold, color=MUTED, linestyle="--", linewidth=1.0, label=f"threshold {threshold:g}")
         finish_axes(axes, "training step (updates)", f"value ({unit})", mechanism)
         legend_inside(axes)
-    headline(figure, f"Formation: {_counted(curves['run'].n_unique(), 'run')}, one line each; dot = formation step")
+    headline(figure, f"Formation: {counted(curves['run'].n_unique(), 'run')}, one line each; dot = formation step")
     return figure
 
 
@@ -68,45 +67,6 @@ def _arm_curves(axes: Axes, curves: pl.DataFrame, events: pl.DataFrame, arm: str
         label = "_"
         dots = line.join(events.filter(run=run).select("step").drop_nulls(), on="step", how="semi")
         axes.plot(dots["step"], dots["value"], "o", color=colour, markeredgecolor="white", markersize=7, zorder=3)
-
-
-def head_scores_over_steps(scores: pl.DataFrame, run: str, units: Mapping[str, str]) -> Figure:
-    """Every head of one run over training: one panel per detector, colour and line style by layer.
-
-    Args:
-        scores: `queries.head_scores`.
-        run: its id, which names the seed.
-        units: unit of every detector; one panel each, in this order.
-    """
-    figure, all_axes = panels(len(units), columns=2, row_inches=2.3)
-    layers = scores["layer"].unique().sort().to_list()
-    for axes, (detector, unit) in zip(all_axes, units.items(), strict=True):
-        here = scores.filter(detector=detector)
-        for layer in layers:
-            label = f"layer {layer}"
-            for (_head,), line in here.filter(layer=layer).sort("step").group_by(["head"], maintain_order=True):
-                axes.plot(
-                    line["step"],
-                    line["value"],
-                    color=PALETTE[layer % len(PALETTE)],
-                    label=label,
-                    linestyle=LINE_STYLES[layer % len(LINE_STYLES)],
-                    linewidth=1.2,
-                    alpha=0.85,
-                )
-                label = "_"
-        finish_axes(axes, "training step (updates)", f"score ({unit})", f"{detector}{_best_head(here)}")
-    legend_inside(all_axes[0])
-    n = scores.select("layer", "head").n_unique() if scores.height else 0
-    headline(figure, f"Head scores: run {run}, {_counted(n, 'head')}, one line each")
-    return figure
-
-
-def _best_head(scores: pl.DataFrame) -> str:
-    if scores.is_empty():
-        return ""
-    last = scores.filter(pl.col("step") == pl.col("step").max()).sort("value").row(-1, named=True)
-    return f": best at the end L{last['layer']}H{last['head']}, {last['value']:.2f}"
 
 
 def ledger_over_steps(
@@ -133,7 +93,7 @@ def ledger_over_steps(
         axes.plot(change["step"], change["value"], color="black", linestyle="--", linewidth=1.4, label="true change")
         finish_axes(axes, "training step (updates)", f"contribution so far ({unit})", what)
         legend_beside(axes)
-    headline(figure, f"Ledger, what happened: {title}, {_counted(max(change.height - 1, 0), 'interval')}")
+    headline(figure, f"Ledger, what happened: {title}, {counted(max(change.height - 1, 0), 'interval')}")
     return figure
 
 
@@ -214,7 +174,3 @@ def influence_over_updates(by_update: pl.DataFrame, adjoint: pl.DataFrame, unit:
     )
     headline(figure, f"Influence by update: {title}, n = {by_update['n'].sum():,} (example, update) pairs")
     return figure
-
-
-def _counted(n: int, thing: str) -> str:
-    return f"n = {n} {thing}{'' if n == 1 else 's'}"

@@ -9,6 +9,15 @@ UNKNOWN = "–"
 _BEST_HEAD = "best_head:"
 
 
+def counted(n: int, thing: str) -> str:
+    """How many there are.
+
+    >>> counted(1, "run"), counted(3, "run")
+    ('n = 1 run', 'n = 3 runs')
+    """
+    return f"n = {n} {thing}{'' if n == 1 else 's'}"
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A value with a few significant digits, or a dash.
 
