@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformer_lens.model_bridge.sources.native import NativeModel
 
 from mech_pipeline.attribution.components import Components, components_of
 from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.mechanisms.registry import MECHANISMS
+from mech_pipeline.mechanisms.source import Origin
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.flat import FlatModel
@@ -80,6 +82,13 @@ def tiny_probe() -> Probe:
     half = torch.stack([torch.randperm(VOCABULARY, generator=generator)[: CONTEXT // 2] for _ in range(5)])
     sequences = Sequences(torch.cat([half, half], dim=1), torch.full((5,), CONTEXT // 2))
     return Probe(tiled=sequences, random=sequences)
+
+
+def prompt_probe(tokenizer: Tokenizer, context: int) -> Probe:
+    """A probe for mechanisms that encode prompts of their own, and need no text."""
+    sequences = Sequences(torch.zeros(2, context, dtype=torch.long), torch.full((2,), 20))
+    origin = Origin(tokenizer.get_vocab_size(), 0, lambda: tokenizer, lambda: pytest.fail("no text is needed"))
+    return Probe(sequences, sequences, origin)
 
 
 def components(trainer: Trainer, *, neurons: bool = False) -> Components:

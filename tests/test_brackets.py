@@ -14,13 +14,12 @@ from mech_pipeline.mechanisms.brackets import (
     knockout,
     matching,
 )
-from mech_pipeline.mechanisms.probe import Probe, Sequences
-from mech_pipeline.mechanisms.source import Origin
 from mech_pipeline.spec.data import Corpus
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.seeds import numpy_generator
 from mech_pipeline.training.bridging import bridge
 from mech_pipeline.training.model import build_model
+from tests.conftest import prompt_probe
 
 CONTEXT = 42
 
@@ -31,15 +30,9 @@ def tokenizer():
     return train_tokenizer(list(read_corpus(spec)), 300)
 
 
-def probe_of(tokenizer, context=CONTEXT):
-    sequences = Sequences(torch.zeros(2, context, dtype=torch.long), torch.full((2,), 20))
-    origin = Origin(tokenizer.get_vocab_size(), 0, lambda: tokenizer, lambda: pytest.fail("no text is needed"))
-    return Probe(sequences, sequences, origin)
-
-
 @pytest.fixture(scope="module")
 def probe(tokenizer):
-    return probe_of(tokenizer)
+    return prompt_probe(tokenizer, CONTEXT)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +143,7 @@ def test_knock_out_is_what_a_model_without_the_edge_answers(data, tokenizer, pro
 def test_a_vocabulary_without_these_brackets_is_named():
     text = [*read_corpus(Corpus.model_validate({"generated": {"language": "ioi", "documents": 200}}))]
     with pytest.raises(MechError, match="one token"):
-        probe_of(train_tokenizer(text, 300), context=200).of("brackets", closings)
+        prompt_probe(train_tokenizer(text, 300), 200).of("brackets", closings)
     words = [*read_corpus(Corpus.model_validate({"generated": {"language": "dyck", "documents": 200}}))]
     with pytest.raises(MechError, match="does not fit: it has"):
-        probe_of(train_tokenizer(words, 300), context=20).of("brackets", closings)
+        prompt_probe(train_tokenizer(words, 300), 20).of("brackets", closings)

@@ -13,16 +13,15 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms import ioi as mechanism
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.mechanisms.ioi import accuracy, beyond_chance, direct_effect, ioi_prompts, name_copying
-from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.mechanisms.readouts.predictions import logit_difference
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
-from mech_pipeline.mechanisms.source import Origin
 from mech_pipeline.spec.data import Corpus
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.seeds import numpy_generator
 from mech_pipeline.training.bridging import bridge
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.model import build_model
+from tests.conftest import prompt_probe
 
 CONTEXT = 32
 
@@ -36,15 +35,9 @@ def tokenizer():
     return train_tokenizer(list(corpus(4000)), 1024)
 
 
-def probe_of(tokenizer, context=CONTEXT):
-    sequences = Sequences(torch.zeros(2, context, dtype=torch.long), torch.full((2,), 20))
-    origin = Origin(tokenizer.get_vocab_size(), 0, lambda: tokenizer, lambda: pytest.fail("no text is needed"))
-    return Probe(sequences, sequences, origin)
-
-
 @pytest.fixture(scope="module")
 def probe(tokenizer):
-    return probe_of(tokenizer)
+    return prompt_probe(tokenizer, CONTEXT)
 
 
 @pytest.fixture(scope="module")
@@ -199,10 +192,10 @@ def test_name_copying_of_a_head_that_copies_and_of_one_that_suppresses(sign, pro
 def test_a_vocabulary_or_context_that_does_not_fit_is_named():
     small = train_tokenizer(list(corpus(200)), 300)
     with pytest.raises(MechError, match="must be one token"):
-        probe_of(small, context=512).of("ioi", ioi_prompts)
+        prompt_probe(small, 512).of("ioi", ioi_prompts)
     fits = train_tokenizer(list(corpus(4000)), 1024)
     with pytest.raises(MechError, match="does not fit: it has"):
-        probe_of(fits, context=12).of("ioi", ioi_prompts)
+        prompt_probe(fits, 12).of("ioi", ioi_prompts)
 
 
 def test_accuracy_has_no_gradient_and_says_so(probe, tokenizer):
