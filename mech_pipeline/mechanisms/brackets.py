@@ -25,7 +25,7 @@ from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.prompts import contrasts, prompts
 from mech_pipeline.mechanisms.source import ProbeSource
 
-WORDS = 64
+WORDS = 24
 Places = Int[Tensor, " closing"]
 
 

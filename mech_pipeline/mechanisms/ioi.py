@@ -24,7 +24,7 @@ from mech_pipeline.mechanisms.prompts import contrasts
 from mech_pipeline.mechanisms.readouts.inputs import Contrast
 from mech_pipeline.mechanisms.source import ProbeSource
 
-PER_KIND = 10
+PER_KIND = 6
 """Prompts of each template and order of names."""
 TOP = 5
 Positions = Int[Tensor, " example"]
