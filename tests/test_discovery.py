@@ -18,7 +18,9 @@ from mech_pipeline.mechanisms.readouts import attention_to, composition, neuron_
 from mech_pipeline.mechanisms.source import nothing
 MECHANISM = Mechanism(readout=composition("K", (0, 0), (1, 0)), data=nothing, unit="share", meaning="reads it")
 """
-LIBRARY = {"induction_copy_advantage", "induction_copy_advantage_random", "previous_token_attention"}
+ON_SEQUENCES = {"induction_copy_advantage", "induction_copy_advantage_random", "previous_token_attention"}
+WITH_PROMPTS = {"ioi_logit_difference", "ioi_accuracy", "bracket_logit_difference", "bracket_accuracy"}
+LIBRARY = ON_SEQUENCES | WITH_PROMPTS
 
 
 @pytest.fixture
@@ -39,7 +41,8 @@ def project(tmp_path, monkeypatch):
 
 def test_the_library_keeps_the_versions_that_stored_results_were_made_with():
     assert {name: MECHANISMS[name].version for name in LIBRARY} == dict.fromkeys(LIBRARY, "1")
-    assert all(MECHANISMS[name].name == name and not MECHANISMS[name].reads_text for name in LIBRARY)
+    assert all(MECHANISMS[name].name == name for name in LIBRARY)
+    assert {name for name in LIBRARY if MECHANISMS[name].reads_text} == WITH_PROMPTS
     artifacts = {"probe": "abc", "tokenizer": "t", "corpus": "c"}
     assert grid.probe_version("induction_copy_advantage", artifacts) == "abc"
 
@@ -50,7 +53,7 @@ def test_a_file_is_a_mechanism_of_its_name_and_a_dictionary_gives_names(project)
     project("_shared.py", "raise RuntimeError")
     assert set(MECHANISMS) == LIBRARY | {"reader", "one", "two-2"}
     assert MECHANISMS["two-2"].name == "two-2"
-    assert len(MECHANISMS) == 6
+    assert len(MECHANISMS) == len(LIBRARY) + 3
     assert "reader" in MECHANISMS
     assert mechanisms() is mechanisms(), "read once"
 

@@ -21,7 +21,7 @@ from mech_pipeline.spec.seeds import numpy_generator
 from mech_pipeline.training.bridging import bridge
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.model import build_model
-from tests.conftest import prompt_probe
+from tests.conftest import ARCHITECTURES, prompt_probe
 
 CONTEXT = 32
 
@@ -196,6 +196,19 @@ def test_a_vocabulary_or_context_that_does_not_fit_is_named():
     fits = train_tokenizer(list(corpus(4000)), 1024)
     with pytest.raises(MechError, match="does not fit: it has"):
         prompt_probe(fits, 12).of("ioi", ioi_prompts)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "llama with shared keys", "rotary, solu and rms norm"])
+def test_detectors_with_prompts_score_every_head_of_every_family(name, tokenizer):
+    spec = ARCHITECTURES[name]
+    words = read_corpus(Corpus.model_validate({"generated": {"language": "dyck", "documents": 100}}))
+    for prefix, used, context in (("ioi", tokenizer, CONTEXT), ("bracket", train_tokenizer(list(words), 300), 42)):
+        wrapped = bridge(build_model(spec, used.get_vocab_size(), context, 0, for_bridge=True))
+        probe = prompt_probe(used, context)
+        for detector in (d for n, d in DETECTORS.items() if d.reads_text and n.startswith(prefix)):
+            scores = detector.score(wrapped, [], probe)
+            assert scores.shape == (spec.layers, spec.heads)
+            assert bool(scores.isfinite().all())
 
 
 def test_accuracy_has_no_gradient_and_says_so(probe, tokenizer):
