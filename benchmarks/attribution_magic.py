@@ -144,7 +144,9 @@ def main(
     """Computes MAGIC's scores up to the run's last target and compares."""
     torch.set_num_threads(1)
     if not is_installed(environment / "bin" / "python"):
-        install(environment, print)
+        faults = install(environment, print)
+        if "bergson" in faults:
+            raise typer.BadParameter(f"bergson cannot be had there: {faults['bergson']}", param_hint="--environment")
     sys.path += [str(path) for path in environment.glob("lib/python*/site-packages")]
     report("MAGIC", ["magic"], {"magic": lambda _, say: measure(Store(store), run)}, None, None, json)
 

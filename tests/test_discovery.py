@@ -47,6 +47,13 @@ def test_the_library_keeps_the_versions_that_stored_results_were_made_with():
     assert grid.probe_version("induction_copy_advantage", artifacts) == "abc"
 
 
+def test_a_mechanism_that_has_the_name_of_a_detector_keeps_its_own_probe_data(monkeypatch):
+    monkeypatch.setitem(MECHANISMS, "copying", MECHANISMS["ioi_accuracy"])
+    artifacts = {"probe": "abc", "tokenizer": "t", "corpus": "c"}
+    assert grid.detector_probe_version("copying", artifacts) == "abc"
+    assert grid.probe_version("copying", artifacts) == grid.detector_probe_version("ioi_induction", artifacts) != "abc"
+
+
 def test_a_file_is_a_mechanism_of_its_name_and_a_dictionary_gives_names(project):
     project("reader.py")
     project("several.py", GOOD + "MECHANISMS = {'one': MECHANISM, 'two-2': MECHANISM}\ndel MECHANISM")

@@ -16,7 +16,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.pipeline.checkpoints import provenance_columns
-from mech_pipeline.pipeline.grid import mechanism_fingerprint, probe_version
+from mech_pipeline.pipeline.grid import detector_probe_version, mechanism_fingerprint, probe_version
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.currency import Cell, outdated, stored_versions
@@ -65,7 +65,7 @@ def wanted(run: OpenRun, table: str, steps: Iterable[int]) -> dict[Cell, str]:
                 cells[step, name] = mechanism_fingerprint(spec, name, state, probe_version(name, run.artifacts))
         elif table == "head_scores":
             for name in spec.detectors:
-                probe = probe_version(name, run.artifacts)
+                probe = detector_probe_version(name, run.artifacts)
                 cells[step, name] = fingerprint("detector", name, DETECTORS[name].version, state, probe, spec.model)
         elif step in run.planned:  # gradient tensors are large: not at every step of a zoom
             for name in spec.gradients:

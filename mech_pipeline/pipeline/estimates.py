@@ -176,25 +176,22 @@ def _sketch(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> E
     """First order from stored sketches; every update says how far its scores may be wrong."""
     sketcher, checkpoints = sketcher_of(run), _checkpoints(run, step)
     stored = make_sketches(run, sketcher, checkpoints, emit)
-    found = list(
-        sketched_scores(
-            run.trainer,
-            sketcher,
-            checkpoints,
-            run.state,
-            lambda begin: read_sketches(run, begin, stored[begin]),
-            _gradients(run, mechanisms),
-            clip_factors=_clip_factors(run, step),
-        )
+    scores = sketched_scores(
+        run.trainer,
+        sketcher,
+        checkpoints,
+        run.state,
+        lambda begin: read_sketches(run, begin, stored[begin]),
+        _gradients(run, mechanisms),
+        clip_factors=_clip_factors(run, step),
     )
-    updates = list(_within(run, step, [each.update for each in found]))
-    first = updates[0].step
+    first = first_update(step, run.spec.influence.horizon)
+    found = [each for each in scores if each.update.step >= first]
     metrics: list[list[Metric]] = [[] for _ in mechanisms]
     for each in found:
-        for index, squares in enumerate(each.errors.double().square().mean(1).tolist()):
-            if each.update.step >= first:
-                metrics[index].append(("standard_error", each.update.step, math.sqrt(squares)))
-    return Estimated(updates, metrics)
+        for of_target, squares in zip(metrics, each.errors.double().square().mean(1).tolist(), strict=True):
+            of_target.append(("standard_error", each.update.step, math.sqrt(squares)))
+    return Estimated([each.update for each in found], metrics)
 
 
 _ESTIMATORS: dict[str, Callable[[OpenRun, int, Sequence[str], Emit], Estimated]] = {

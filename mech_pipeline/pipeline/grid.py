@@ -25,17 +25,27 @@ def mechanism_fingerprint(spec: RunSpec, mechanism: str, state_version: str, pro
     return fingerprint("mechanism", mechanism, version, state_version, probe_version, spec.model)
 
 
-def probe_version(name: str, artifacts: Mapping[str, str]) -> str:
-    """What the probe data of a mechanism or detector are made from.
-
-    Sequences of the stored probe are its content; data of any other kind may depend on tokenizer and text as well.
+def probe_version(mechanism: str, artifacts: Mapping[str, str]) -> str:
+    """What a mechanism's probe data are made from.
 
     Args:
         artifacts: data version of each tokenised artifact of the run.
     """
+    return _probe_data(MECHANISMS[mechanism].reads_text, artifacts)
+
+
+def detector_probe_version(detector: str, artifacts: Mapping[str, str]) -> str:
+    """What a detector's probe data are made from; a mechanism may have the same name."""
+    return _probe_data(DETECTORS[detector].reads_text, artifacts)
+
+
+def _probe_data(reads_text: bool, artifacts: Mapping[str, str]) -> str:
+    """The version of probe data.
+
+    Sequences of the stored probe are its content; data of any other kind may depend on tokenizer and text as well.
+    """
     probe = artifacts.get("probe", "")
-    user = DETECTORS[name] if name in DETECTORS else MECHANISMS[name]
-    if not user.reads_text:
+    if not reads_text:
         return probe
     return fingerprint("probe data", probe, artifacts.get("tokenizer", ""), artifacts.get("corpus", ""))
 

@@ -77,7 +77,7 @@ def head_atlas(scores: pl.DataFrame, run: str, units: Mapping[str, str]) -> Figu
         here = scores.filter(detector=detector)
         rows = [heads.index(head) for head in here.select("layer", "head").rows()]
         grid[rows, [steps.index(step) for step in here["step"]]] = here["value"]
-        most = 1.0 if unit != "nats" else max(float(np.nanmax(np.abs(grid))), 1e-9)  # the others are shares
+        most = max(float(np.nanmax(np.abs(grid))), 1e-9 if unit == "nats" else 1.0)
         signed = float(np.nanmin(grid)) < 0
         look, norm = ("RdBu_r", Normalize(-most, most)) if signed else ("Reds", Normalize(0, most))
         image = axes.imshow(grid, aspect="auto", cmap=look, norm=norm, interpolation="nearest")
