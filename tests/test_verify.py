@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -258,3 +260,17 @@ def test_a_store_is_verified_beside_a_running_writer(filled):
         stop.set()
         thread.join()
     assert found(filled).damage == []
+
+
+def test_files_are_read_without_threads_that_outlive_the_interpreter():
+    """A thread of Arrow's that lets go of a Python buffer after the interpreter's end aborts the process."""
+    script = (
+        "import io, os, polars as pl\n"
+        "from mech_pipeline.store.contents import parquet_rows\n"
+        "file = io.BytesIO(); pl.DataFrame({'uri': ['a', 'b'], 'step': [1, 2]}).write_parquet(file, use_pyarrow=False)\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "assert parquet_rows(file.getvalue(), ['uri'])['uri'].to_pylist() == ['a', 'b']\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"

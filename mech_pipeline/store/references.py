@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mech_pipeline.store import delta
+from mech_pipeline.store.contents import parquet_rows
 from mech_pipeline.store.files import Files
 from mech_pipeline.store.tables import TABLES
 
@@ -25,8 +25,8 @@ def named_blobs(files: Files, listing: Iterable[str]) -> set[str]:
     for name in listing:
         if name.startswith(tables) and name.endswith(".parquet") and "/_delta_log/" not in name:
             try:
-                column = pq.read_table(pa.BufferReader(files.read(name)), columns=["uri"])["uri"]
-            except (OSError, pa.ArrowException):
+                column = parquet_rows(files.read(name), ["uri"])["uri"]
+            except (OSError, KeyError, pa.ArrowException):
                 continue
             found.update(column.unique().to_pylist())
     return found
