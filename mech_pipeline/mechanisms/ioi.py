@@ -13,6 +13,7 @@ Source: Wang et al. 2022, §3 (circuit), appendix A (prompts); Tigges et al. 202
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.data.languages import ioi
 from mech_pipeline.mechanisms.probe import Probe
-from mech_pipeline.mechanisms.prompts import contrasts
+from mech_pipeline.mechanisms.prompts import contrasts, prompts
 from mech_pipeline.mechanisms.readouts.inputs import Contrast
 from mech_pipeline.mechanisms.source import ProbeSource
 
@@ -51,13 +52,7 @@ def ioi_prompts(source: ProbeSource) -> IoiPrompts:
     Raises:
         MechError: a name is more than one token in this vocabulary, or a prompt does not fit the context.
     """
-    generator = source.generator()
-    drawn = [
-        ioi.sentence(generator, template, order)
-        for template in ioi.TEMPLATES
-        for order in ioi.ORDERS
-        for _ in range(PER_KIND)
-    ]
+    drawn, _ = _drawn(source)
     asked = contrasts(source, [(s.prompt, f" {s.indirect_object}", f" {s.subject}") for s in drawn])
     named, twice = (asked.tokens == answer[:, None] for answer in (asked.correct, asked.wrong))
     place = torch.arange(asked.tokens.shape[1])
@@ -70,6 +65,22 @@ def ioi_prompts(source: ProbeSource) -> IoiPrompts:
         subject=twice.int().argmax(1),
         again=(twice * place).argmax(1),
     )
+
+
+def abc_prompts(source: ProbeSource) -> Int[Tensor, "example token"]:
+    """The prompts of `ioi_prompts`, token by token, with three other names: nothing in them determines an answer.
+
+    Source: Wang et al. 2022, §2 (p_ABC).
+    """
+    drawn, generator = _drawn(source)
+    return prompts(source, [ioi.without_answer(sentence, generator).prompt for sentence in drawn]).tokens
+
+
+def _drawn(source: ProbeSource) -> tuple[list[ioi.Sentence], np.random.Generator]:
+    """The sentences, and the stream after them."""
+    generator = source.generator()
+    kinds = [(template, order) for template in ioi.TEMPLATES for order in ioi.ORDERS for _ in range(PER_KIND)]
+    return [ioi.sentence(generator, *kind) for kind in kinds], generator
 
 
 def accuracy(model: nn.Module, data: Contrast) -> Float[Tensor, ""]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mech_pipeline.errors import MechError
@@ -36,6 +36,8 @@ class Mechanism(Generic[Data]):
         requires: what of a model it needs, beyond what the readout itself asks for.
         version: raise it when the numbers change; exactly this mechanism is then recomputed. Of a file in the project's
             folder an edit is enough.
+        corrupted: makes tokens that fit those of the data one by one and lack what the mechanism is about; with them its
+            circuit can be found (`circuits/`).
         name: given by the registry.
     """
 
@@ -46,6 +48,7 @@ class Mechanism(Generic[Data]):
     sign: Literal[1, -1] = 1
     requires: Requirement = no_requirement
     version: str = "1"
+    corrupted: Callable[[ProbeSource], Int[Tensor, "example token"]] | None = None
     name: str = "unnamed"
 
     def __post_init__(self) -> None:

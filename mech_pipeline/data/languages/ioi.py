@@ -8,7 +8,7 @@ who is no candidate for the last word. Nothing but who was named twice says who 
 Source: Wang et al. 2022, §2 and appendix A (templates, ABC prompts).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -76,6 +76,13 @@ def sentence(generator: np.random.Generator, template: str | None = None, order:
         PLACES[generator.integers(len(PLACES))],
         OBJECTS[generator.integers(len(OBJECTS))],
     )
+
+
+def without_answer(clean: Sentence, generator: np.random.Generator) -> Sentence:
+    """The same sentence with three other names in the places of IO, S1 and S2: an ABC prompt, which determines no answer."""
+    others = [name for name in NAMES if name not in (clean.indirect_object, clean.subject, clean.bystander)]
+    drawn = [others[index] for index in generator.choice(len(others), 3, replace=False)]
+    return replace(clean, indirect_object=drawn[0], subject=drawn[1], again=drawn[2])
 
 
 def document(generator: np.random.Generator) -> str:

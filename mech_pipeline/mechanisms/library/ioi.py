@@ -1,6 +1,6 @@
 """Indirect-object identification, as a log of odds and as accuracy."""
 
-from mech_pipeline.mechanisms.ioi import IoiPrompts, accuracy, ioi_prompts
+from mech_pipeline.mechanisms.ioi import IoiPrompts, abc_prompts, accuracy, ioi_prompts
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.readouts.predictions import logit_difference
 
@@ -10,6 +10,7 @@ MECHANISMS: dict[str, Mechanism[IoiPrompts]] = {
         data=ioi_prompts,
         unit="nats",
         meaning="logit of the indirect object minus logit of the subject, after the whole prompt",
+        corrupted=abc_prompts,
     ),
     "ioi_accuracy": Mechanism(
         readout=accuracy,

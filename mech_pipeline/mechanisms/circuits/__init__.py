@@ -1,0 +1,1 @@
+"""Circuits: which edges between components carry a mechanism. No Dagster here."""
