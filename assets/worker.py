@@ -108,6 +108,7 @@ def _perform(executor, task: Task) -> None:  # type: ignore[no-untyped-def]
     else:
         assets = {
             "analysis": ["mechanism_values", "head_scores", "gradients"],
+            "circuits": ["circuits"],
             "ledger": ["ledger"],
             "influence": ["influence", "reliability"],
             "retraining": ["retrainings", "lds"],

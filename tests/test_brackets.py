@@ -13,6 +13,7 @@ from mech_pipeline.mechanisms.brackets import (
     closings,
     knockout,
     matching,
+    other_kinds,
 )
 from mech_pipeline.spec.data import Corpus
 from mech_pipeline.spec.model import Model
@@ -147,3 +148,13 @@ def test_a_vocabulary_without_these_brackets_is_named():
     words = [*read_corpus(Corpus.model_validate({"generated": {"language": "dyck", "documents": 200}}))]
     with pytest.raises(MechError, match="does not fit: it has"):
         prompt_probe(train_tokenizer(words, 300), 20).of("brackets", closings)
+
+
+def test_other_kinds_keep_the_nesting(probe, data, tokenizer):
+    other = probe.of("brackets", other_kinds)
+    assert other.shape == data.tokens.shape
+    openers = torch.tensor([tokenizer.encode(f" {b}", add_special_tokens=False).ids[0] for b in dyck.OPENERS])
+    assert torch.equal(torch.isin(other, openers), torch.isin(data.tokens, openers))
+    answers = other[data.example, data.query + 1]
+    right = (answers == data.closers[data.correct]).float().mean()
+    assert 0.1 < float(right) < 0.4, "right by chance, one of four kinds"

@@ -12,7 +12,7 @@ from mech_pipeline.data.tokenizer import train_tokenizer
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms import ioi as mechanism
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
-from mech_pipeline.mechanisms.ioi import accuracy, beyond_chance, direct_effect, ioi_prompts, name_copying
+from mech_pipeline.mechanisms.ioi import abc_prompts, accuracy, beyond_chance, direct_effect, ioi_prompts, name_copying
 from mech_pipeline.mechanisms.readouts.predictions import logit_difference
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.spec.data import Corpus
@@ -216,3 +216,19 @@ def test_accuracy_has_no_gradient_and_says_so(probe, tokenizer):
     assert 0 <= float(MECHANISMS["ioi_accuracy"].value(flat.model, probe)) <= 1
     with pytest.raises(MechError, match="ioi_accuracy"):
         mechanism_gradient("ioi_accuracy", flat, probe)
+
+
+def test_abc_prompts_have_three_other_names_in_the_same_places(probe, prompts, tokenizer):
+    corrupted = probe.of("ioi", abc_prompts)
+    assert corrupted.shape == prompts.tokens.shape
+    differs = corrupted != prompts.tokens
+    example = torch.arange(len(corrupted))
+    for place in (prompts.indirect_object, prompts.subject, prompts.again):
+        assert differs[example, place].all()
+    assert (differs.sum(1) == 3).all()
+    three = torch.stack([corrupted[example, p] for p in (prompts.indirect_object, prompts.subject, prompts.again)], 1)
+    assert all(len(set(row.tolist())) == 3 for row in three), "nobody is named twice, so nothing says who comes last"
+    names = {tokenizer.encode(f" {name}", add_special_tokens=False).ids[0] for name in ioi.NAMES}
+    assert set(three.flatten().tolist()) <= names | {
+        tokenizer.encode(name, add_special_tokens=False).ids[0] for name in ioi.NAMES
+    }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -56,8 +57,7 @@ def closings(source: ProbeSource) -> Closings:
     Raises:
         MechError: a bracket is not one token in this vocabulary, or a word does not fit the context.
     """
-    generator = source.generator()
-    words = [dyck.word(generator) for _ in range(WORDS)]
+    words, _ = _words(source)
     tokens = prompts(source, [word.text for word in words]).tokens
     first = prompts(source, [dyck.BEGIN]).tokens.shape[1]
     if tokens.shape[1] != first + len(words[0].brackets) + 1:
@@ -66,6 +66,18 @@ def closings(source: ProbeSource) -> Closings:
     found = [row for number, word in enumerate(words) for row in _closings_of(number, word, first)]
     example, query, opener, decoy, correct = torch.tensor(found).unbind(1)
     return Closings(tokens, example, query, opener, decoy, correct, contrasts(source, texts).correct)
+
+
+def other_kinds(source: ProbeSource) -> Int[Tensor, "example token"]:
+    """The words of `closings`, token by token, with the kind of every pair drawn anew: the answers are right by chance only."""
+    words, generator = _words(source)
+    return prompts(source, [dyck.with_other_kinds(word, generator).text for word in words]).tokens
+
+
+def _words(source: ProbeSource) -> tuple[list[dyck.Word], np.random.Generator]:
+    """The words, and the stream after them."""
+    generator = source.generator()
+    return [dyck.word(generator) for _ in range(WORDS)], generator
 
 
 def _closings_of(number: int, word: dyck.Word, first: int) -> Iterator[tuple[int, int, int, int, int]]:

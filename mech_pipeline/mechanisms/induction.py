@@ -9,7 +9,7 @@ starts. Targets 1 … p−1 are the first copy, targets p+1 … T−1 the repeti
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mech_pipeline.mechanisms.sequences import Sequences
@@ -25,6 +25,18 @@ def copy_advantage(model: nn.Module, sequences: Sequences) -> Float[Tensor, ""]:
     mean_first = (losses * first).sum(1) / first.sum(1)
     mean_repeat = (losses * repeat).sum(1) / repeat.sum(1)
     return (mean_first - mean_repeat).mean()
+
+
+def without_repetition(sequences: Sequences) -> Int[Tensor, "example token"]:
+    """The same tokens with every copy of the repeated part in an order of its own: nothing is left to copy.
+
+    What tokens there are, and how often, stays. The order is drawn once and for all; a part of one token stays as it is.
+    """
+    example, length = sequences.tokens.shape
+    key = torch.rand(example, length, generator=torch.Generator().manual_seed(0))
+    copy = torch.arange(length) // sequences.period[:, None].cpu()
+    order = (copy + key).argsort(1).to(sequences.tokens.device)
+    return sequences.tokens.gather(1, order)
 
 
 def previous_token_attention(model: nn.Module, sequences: Sequences) -> Float[Tensor, ""]:

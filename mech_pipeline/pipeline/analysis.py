@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
@@ -23,10 +22,8 @@ from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.registration import registration
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import TABLES
-from mech_pipeline.training.bridging import bridge
 from mech_pipeline.training.device import computing
-from mech_pipeline.training.flat import FlatModel
-from mech_pipeline.training.model import build_model, example_losses
+from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.optimizer import Vector
 
 GRADIENTS_VERSION = "1"
@@ -122,7 +119,6 @@ class Analyser:
 
     run: OpenRun
     _rows: dict[str, dict[Cell, dict[str, list[Any]]]] = field(default_factory=dict)
-    _bridge: tuple[FlatModel, TransformerBridge] | None = None
 
     def add(self, step: int, cells: list[tuple[str, str]]) -> None:
         """Computes the given (table, item) cells of a checkpoint."""
@@ -182,24 +178,16 @@ class Analyser:
 
     def _patterns(self, theta: Vector) -> list[Tensor]:
         """Attention patterns of every layer on the random probe, through TransformerBridge."""
-        flat, wrapped = self._bridged()
+        flat, wrapped = self.run.bridged
         flat.load(theta)
         names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(self.run.spec.model.layers)]
         with torch.no_grad():
             _, cache = wrapped.run_with_cache(self.run.tokens.probe.random.tokens, names_filter=names)
         return [cache[name] for name in names]
 
-    def _bridged(self) -> tuple[FlatModel, TransformerBridge]:
-        if self._bridge is None:
-            spec, tokens = self.run.spec, self.run.tokens
-            model = build_model(spec.model, tokens.vocabulary, tokens.pool.shape[1], spec.seed, for_bridge=True)
-            flat = FlatModel(model)
-            self._bridge = flat, bridge(model)
-        return self._bridge
-
     def _head_scores(self, detector: str, patterns: list[Tensor]) -> dict[str, list[Any]]:
         with torch.no_grad():
-            scores = DETECTORS[detector].score(self._bridged()[1], patterns, self.run.tokens.probe)
+            scores = DETECTORS[detector].score(self.run.bridged[1], patterns, self.run.tokens.probe)
         layers, heads = scores.shape
         return {
             "layer": [layer for layer in range(layers) for _ in range(heads)],

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
+from transformer_lens.model_bridge.bridge import TransformerBridge
+
 from mech_pipeline.attribution.components import Components, components_of
 from mech_pipeline.data.order import Order
 from mech_pipeline.errors import MechError
@@ -19,6 +21,7 @@ from mech_pipeline.pipeline.tokens import Tokens, load_tokens
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.currency import Version
 from mech_pipeline.store.store import Store
+from mech_pipeline.training.bridging import bridge
 from mech_pipeline.training.checkpoints import state_sha256, unpack_state
 from mech_pipeline.training.device import training_device
 from mech_pipeline.training.flat import FlatModel
@@ -107,6 +110,14 @@ class OpenRun:
             return self.components
         heads = self.spec.model.heads, self.spec.model.key_value_heads
         return components_of(self.trainer.flat, *heads, neurons=True)
+
+    @cached_property
+    def bridged(self) -> tuple[FlatModel, TransformerBridge]:
+        """A second model of the run with a TransformerBridge around it: load a state's θ into the first."""
+        tokens = self.tokens
+        model = build_model(self.spec.model, tokens.vocabulary, tokens.pool.shape[1], self.spec.seed, for_bridge=True)
+        flat = FlatModel(model)  # before the bridge, which rewires the module
+        return flat, bridge(model)
 
     def refresh(self) -> None:
         """Reads the checkpoint rows and the plan again."""

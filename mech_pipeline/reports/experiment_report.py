@@ -23,6 +23,7 @@ from mech_pipeline.reports.attribution_sections import (
     influence_section,
     ledger_section,
 )
+from mech_pipeline.reports.circuit_section import circuit_sections, no_circuits
 from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.head_figures import head_atlas, head_scores_over_steps
 from mech_pipeline.reports.provenance import sql_examples, version_texts
@@ -63,6 +64,8 @@ def build_report(connection: duckdb.DuckDBPyConnection, experiment: Experiment) 
         head_run=head_run,
         mechanisms={name: MECHANISMS[name] for name in experiment.mechanisms},
         detectors={name: DETECTORS[name] for name in experiment.detectors},
+        circuits=circuit_sections(connection, experiment, drawn),
+        no_circuits=no_circuits(experiment),
         ledger=ledger,
         no_ledger=_no_ledger(experiment),
         balance=balance_rows(connection, experiment),

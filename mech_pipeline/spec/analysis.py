@@ -77,6 +77,13 @@ class InTraining(Attribution):
     )
 
 
+class Circuits(Attribution):
+    """Which edges between components carry a mechanism, at some checkpoints. Seconds a checkpoint and mechanism."""
+
+    every: int = Field(100, ge=1, description="at planned checkpoints whose step this divides, and the last one")
+    random_orders: int = Field(5, ge=1, le=100, description="random orders of the edges, as a baseline")
+
+
 class Resolution(Stage):
     """How finely a run's ledger is split."""
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.analysis import WEIGHTS, Event, Influence, InTraining, Ledger, Resolution
+from mech_pipeline.spec.analysis import WEIGHTS, Circuits, Event, Influence, InTraining, Ledger, Resolution
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.initial import initial_sha256
 from mech_pipeline.spec.model import Model
@@ -69,6 +69,7 @@ class Experiment(Stage):
     ledger: Ledger = Ledger()
     influence: Influence = Influence()
     in_training: InTraining = InTraining()
+    circuits: Circuits = Circuits()
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     arms: dict[str, Arm] = Field(default_factory=lambda: {"baseline": Arm()}, min_length=1)
 
@@ -95,6 +96,7 @@ class Experiment(Stage):
             ("ledger.mechanisms", self.ledger.mechanisms, self.mechanisms),
             ("influence.mechanisms", self.influence.mechanisms, self.mechanisms),
             ("in_training.mechanisms", self.in_training.mechanisms, self.mechanisms),
+            ("circuits.mechanisms", self.circuits.mechanisms, self.mechanisms),
             ("formation.mechanism", [e.mechanism for e in self.formation if e.mechanism], self.mechanisms),
             ("formation.detector", [e.detector for e in self.formation if e.detector], self.detectors),
         ):
@@ -112,6 +114,7 @@ class Experiment(Stage):
             ("ledger", self.ledger),
             ("influence", self.influence),
             ("in_training", self.in_training),
+            ("circuits", self.circuits),
         ):
             if not chosen.asks:
                 continue
@@ -153,6 +156,7 @@ class Experiment(Stage):
             ledger_by=self.ledger.resolution() if self.ledger.covers(arm, seed) else Resolution(),
             influence=self.influence.model_copy(update={} if self.influence.covers(arm, seed) else {"mechanisms": ()}),
             in_training=self.in_training if self.in_training.covers(arm, seed) else InTraining(),
+            circuits=self.circuits if self.circuits.covers(arm, seed) else Circuits(),
             **stages,
         )
         resolved: dict[str, Any] = {"optimizer": spec.optimizer.until(spec.training.steps)}
@@ -216,6 +220,18 @@ def _check_requirements(runs: tuple[RunSpec, ...], source: str) -> None:
             if missing := MECHANISMS[name].missing(run.model):
                 raise MechError(
                     f"{source}: mechanism {name} of run {run.run} {missing}", "change `model` or the mechanism"
+                )
+        for name in run.circuits.mechanisms:
+            if MECHANISMS[name].corrupted is None:
+                able = sorted(known for known, mechanism in MECHANISMS.items() if mechanism.corrupted is not None)
+                raise MechError(
+                    f"{source}: circuits: mechanism {name} has no corrupted data to patch with; these have: {', '.join(able)}",
+                    "choose one of them, or give it `corrupted` (docs/mechanisms.md)",
+                )
+            if run.model.key_value_heads != run.model.heads:
+                raise MechError(
+                    f"{source}: circuits of run {run.run} need a key and a value for each head; its heads share them",
+                    "leave out model.kv_heads, or take its arm out of circuits.arms",
                 )
 
 

@@ -10,7 +10,7 @@ import re
 from pydantic import model_validator
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.analysis import WEIGHTS, Event, Influence, InTraining, Resolution
+from mech_pipeline.spec.analysis import WEIGHTS, Circuits, Event, Influence, InTraining, Resolution
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.mixture import check_mixture
@@ -60,6 +60,7 @@ class RunSpec(Stage):
     ledger: tuple[str, ...]
     influence: Influence
     in_training: InTraining = added(InTraining(), "scores that training itself computes")
+    circuits: Circuits = added(Circuits(), "which edges carry a mechanism, at some checkpoints")
     ledger_by: Resolution = added(Resolution(), "how finely the ledger is split")
 
     @model_validator(mode="after")

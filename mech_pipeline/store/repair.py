@@ -26,6 +26,7 @@ ASSETS = {
     "batches": "training_run",
     "checkpoints": "training_run",
     "training_metrics": "training_run",
+    "circuit_curves": "circuits",
     "ledger_balance": "ledger",
     "removals": "retrainings",
     "ledger_tokens": "ledger",

@@ -57,6 +57,16 @@ def word(generator: np.random.Generator, brackets: int = BRACKETS, depth: int = 
     return Word("".join(made), tuple(match))
 
 
+def with_other_kinds(shape: Word, generator: np.random.Generator) -> Word:
+    """The same nesting with the kind of every pair drawn anew."""
+    made = list(shape.brackets)
+    for place, partner in enumerate(shape.match):
+        if place < partner:
+            kind = generator.integers(len(OPENERS))
+            made[place], made[partner] = OPENERS[kind], CLOSERS[kind]
+    return Word("".join(made), shape.match)
+
+
 def document(generator: np.random.Generator) -> str:
     """One word."""
     return word(generator).text

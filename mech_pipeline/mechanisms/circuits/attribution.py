@@ -60,7 +60,7 @@ def edge_scores(
 
 def _reader_gradients(
     bridge: TransformerBridge, graph: Graph, metric: Metric, tokens: Tokens, embedding: Tensor
-) -> Float[Tensor, "example token reader d_model"]:
+) -> Float[Tensor, "example read reader d_model"]:
     """∂m/∂(input of each reader), when the embeddings are replaced by these."""
     added: list[Tensor] = []
 

@@ -1,6 +1,12 @@
 """Bracket matching, as a difference of logits and as accuracy."""
 
-from mech_pipeline.mechanisms.brackets import Closings, bracket_accuracy, bracket_logit_difference, closings
+from mech_pipeline.mechanisms.brackets import (
+    Closings,
+    bracket_accuracy,
+    bracket_logit_difference,
+    closings,
+    other_kinds,
+)
 from mech_pipeline.mechanisms.mechanism import Mechanism
 
 MECHANISMS: dict[str, Mechanism[Closings]] = {
@@ -9,6 +15,7 @@ MECHANISMS: dict[str, Mechanism[Closings]] = {
         data=closings,
         unit="nats",
         meaning="logit of the bracket that closes minus mean logit of other closing brackets, where something is nested",
+        corrupted=other_kinds,
     ),
     "bracket_accuracy": Mechanism(
         readout=bracket_accuracy,
