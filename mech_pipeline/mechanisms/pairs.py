@@ -3,7 +3,7 @@
 Sequences on which looking for one token is not enough: a segment of two orders of the same m tokens, a b c d | c a d b, and
 its repetition. Every token occurs at two places of the segment, every pair of neighbours at one. So a query in the
 repetition has one earlier pair like its own, but two or three earlier copies of its token.
-A head that looks for the pair scores 1; one that looks for the token alone scores about 0.4 (its target is one of two or
+A head that looks for the pair scores 1; one that looks for the token alone scores about 0.45 (its target is one of two or
 three); uniform attention about 1/position.
 Source: Olsson et al. 2022, prefix matching; Akyürek et al. 2024, "In-Context Language Learning: Architectures and
 Algorithms", n-gram heads.
