@@ -19,6 +19,7 @@ from mech_pipeline.mechanisms.source import nothing
 MECHANISM = Mechanism(readout=composition("K", (0, 0), (1, 0)), data=nothing, unit="share", meaning="reads it")
 """
 ON_SEQUENCES = {"induction_copy_advantage", "induction_copy_advantage_random", "previous_token_attention"}
+ON_SEQUENCES |= {"induction_k_composition", "induction_q_composition", "induction_v_composition"}
 WITH_PROMPTS = {"ioi_logit_difference", "ioi_accuracy", "bracket_logit_difference", "bracket_accuracy"}
 LIBRARY = ON_SEQUENCES | WITH_PROMPTS
 

@@ -6,10 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mech_pipeline.data.examples import draw_random_repeats
-from mech_pipeline.mechanisms.heads import copying, copying_score, duplicate_token_score, prefix_matching_score
+from mech_pipeline.mechanisms.heads import (
+    copy_suppression,
+    copying,
+    copying_score,
+    duplicate_token_score,
+    prefix_matching_score,
+)
 from mech_pipeline.mechanisms.induction import attention_patterns, copy_advantage, previous_token_score
 from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.mechanisms.registry import DETECTORS
+from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.seeds import numpy_generator
 from mech_pipeline.training.bridging import bridge
 from mech_pipeline.training.flat import FlatModel
@@ -159,3 +166,31 @@ def test_copy_advantage_is_zero_for_a_model_that_ignores_its_input_and_large_for
 
     assert float(copy_advantage(Uniform(), sequences)) == pytest.approx(0, abs=1e-6)
     assert float(copy_advantage(Copier(), sequences)) == pytest.approx(float(torch.log(torch.tensor(50.0))), abs=1e-3)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@torch.no_grad()
+def test_copy_suppression_of_a_head_that_suppresses_and_of_one_that_copies(sign):
+    """W_V W_O is minus or plus the identity, and tokens are unembedded as they are embedded."""
+    wrapped = bridge(build_model(Model(layers=1, heads=2, d_model=64, d_head=64), 200, 8, 0, for_bridge=True))
+    tokens = torch.nn.functional.normalize(torch.randn(200, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+    wrapped.embed.weight.copy_(tokens)
+    wrapped.unembed.weight.copy_(tokens)
+    wrapped.blocks[0].attn.v.weight.zero_()
+    wrapped.blocks[0].attn.v.weight[:64] = torch.eye(64)
+    wrapped.blocks[0].attn.o.weight[:, :64] = -sign * torch.eye(64)
+    score = DETECTORS["copy_suppression"].score(wrapped, [], Probe(repeated(), repeated()))
+    assert score.tolist() == [[sign, 0]], "the second head writes nothing"
+
+
+@torch.no_grad()
+def test_copy_suppression_is_about_zero_by_chance_and_counts_ranks_in_the_whole_row():
+    wrapped = bridge(build_model(Model(layers=2, heads=2, d_model=32), 100, 8, 0, for_bridge=True))
+    score = copy_suppression(wrapped, [], Probe(repeated(), repeated()))
+    assert float(score.abs().max()) < 0.15
+    for layer in range(2):
+        for head in range(2):
+            circuit = wrapped.W_E @ wrapped.W_V[layer, head] @ wrapped.W_O[layer, head] @ wrapped.W_U
+            rank = circuit.argsort(dim=1).argsort(dim=1).diagonal()  # 0: most suppressed
+            expected = (rank < 5).float().mean() - (rank > 94).float().mean()
+            assert float(score[layer, head]) == pytest.approx(float(expected), abs=1e-6)

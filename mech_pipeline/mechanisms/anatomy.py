@@ -5,9 +5,10 @@ trained.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge.sources.native import NativeModel
 from transformers import GPT2LMHeadModel, GPTNeoXForCausalLM, LlamaForCausalLM
@@ -23,6 +24,7 @@ class _Names:
 
     Attributes:
         layers: the list of blocks.
+        norm: inside a block, the norm before attention; the identity in models without norms.
         attention: inside a block.
         output: O, inside attention.
         neurons: inside a block, the MLP's second matrix, whose input are the neurons' activations.
@@ -30,6 +32,7 @@ class _Names:
     """
 
     layers: str
+    norm: str
     attention: str
     output: str
     neurons: str
@@ -37,10 +40,12 @@ class _Names:
 
 
 _FAMILIES: dict[type[nn.Module], _Names] = {
-    NativeModel: _Names("layers", "attn", "o", "mlp.fc_out", "head"),
-    GPT2LMHeadModel: _Names("transformer.h", "attn", "c_proj", "mlp.c_proj", "lm_head"),
-    GPTNeoXForCausalLM: _Names("gpt_neox.layers", "attention", "dense", "mlp.dense_4h_to_h", "lm_head"),
-    LlamaForCausalLM: _Names("model.layers", "self_attn", "o_proj", "mlp.down_proj", "lm_head"),
+    NativeModel: _Names("layers", "ln1", "attn", "o", "mlp.fc_out", "head"),
+    GPT2LMHeadModel: _Names("transformer.h", "ln_1", "attn", "c_proj", "mlp.c_proj", "lm_head"),
+    GPTNeoXForCausalLM: _Names(
+        "gpt_neox.layers", "input_layernorm", "attention", "dense", "mlp.dense_4h_to_h", "lm_head"
+    ),
+    LlamaForCausalLM: _Names("model.layers", "input_layernorm", "self_attn", "o_proj", "mlp.down_proj", "lm_head"),
 }
 
 
@@ -52,6 +57,16 @@ class HeadWeights:
     key: Float[Tensor, "d_head d_model"]
     value: Float[Tensor, "d_head d_model"]
     output: Float[Tensor, "d_model d_head"]
+
+
+def layer_count(model: nn.Module) -> int:
+    """Layers of a model."""
+    return len(list(model.get_submodule(_names(model).layers).children()))
+
+
+def attention_norm(model: nn.Module, layer: int) -> nn.Module:
+    """From the residual stream to what queries, keys and values of a layer are made of."""
+    return _in_layer(model, layer, _names(model).norm)
 
 
 def attention(model: nn.Module, layer: int) -> nn.Module:
@@ -90,7 +105,7 @@ def head_slice(model: nn.Module, layer: int, head: int) -> slice:
         MechError: there is no such head.
     """
     heads, _ = _head_counts(model)
-    if sentence := missing_head(layer, head, _layers(model), heads):
+    if sentence := missing_head(layer, head, layer_count(model), heads):
         raise MechError(sentence, "name a head that the model has")
     width = _weight(output_projection(model, layer)).shape[1] // heads
     return slice(head * width, (head + 1) * width)
@@ -109,6 +124,23 @@ def head_weights(model: nn.Module, layer: int, head: int) -> HeadWeights:
     common = slice(group * width, (group + 1) * width)
     output = _weight(output_projection(model, layer))[:, place]
     return HeadWeights(query[place], key[common], value[common], output)
+
+
+def input_projection(
+    model: nn.Module, layer: int, kind: Literal["Q", "K", "V"]
+) -> tuple[nn.Module, Bool[Tensor, " out"]]:
+    """The module that makes a layer's queries, keys or values, and which entries of its output they are."""
+    heads, _ = _head_counts(model)
+    parts: Any = attention(model, layer)
+    index = "QKV".index(kind)
+    if hasattr(parts, "c_attn"):
+        place = torch.arange(3).repeat_interleave(_weight(parts.c_attn).shape[0] // 3)
+        return parts.c_attn, place == index
+    if hasattr(parts, "query_key_value"):
+        width = _weight(parts.query_key_value).shape[0] // (3 * heads)
+        return parts.query_key_value, torch.arange(3).repeat_interleave(width).repeat(heads) == index
+    module = getattr(parts, kind.lower() + ("_proj" if hasattr(parts, "q_proj") else ""))
+    return module, torch.ones(len(_weight(module)), dtype=torch.bool)
 
 
 def input_of(model: nn.Module, part: nn.Module, tokens: Int[Tensor, "example token"]) -> Tensor:
@@ -142,12 +174,8 @@ def _names(model: nn.Module) -> _Names:
     )
 
 
-def _layers(model: nn.Module) -> int:
-    return len(list(model.get_submodule(_names(model).layers).children()))
-
-
 def _in_layer(model: nn.Module, layer: int, name: str) -> nn.Module:
-    count = _layers(model)
+    count = layer_count(model)
     if not 0 <= layer < count:
         raise MechError(f"needs layer {layer}; the model has layers 0 to {count - 1}", "name a layer that it has")
     try:

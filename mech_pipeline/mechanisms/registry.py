@@ -1,7 +1,8 @@
 """Every mechanism and detector by name.
 
-Mechanisms are found: see `discovery.py` and docs/mechanisms.md. A detector is a function in `heads.py`, `ioi.py` or
-`brackets.py` and a line here. Raise `version` when the numbers change: exactly that mechanism or detector is recomputed.
+Mechanisms are found: see `discovery.py` and docs/mechanisms.md. A detector is a function in `heads.py`, `composition.py`,
+`pairs.py`, `ioi.py` or `brackets.py` and a line here. Raise `version` when the numbers change: exactly that mechanism or detector
+is recomputed.
 """
 
 from collections.abc import Callable, Iterator, MutableMapping
@@ -14,7 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.home import mechanisms_folder
-from mech_pipeline.mechanisms import brackets, heads, ioi
+from mech_pipeline.mechanisms import brackets, composition, heads, ioi, pairs
 from mech_pipeline.mechanisms.discovery import discover
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
@@ -77,6 +78,25 @@ DETECTORS: dict[str, Detector] = {
         heads.prefix_matching, "attention probability", "mean attention to what followed earlier copies (induction)"
     ),
     "copying": Detector(heads.copying, "share in [−1, 1]", "OV circuit raises the attended token's logit"),
+    "copy_suppression": Detector(
+        heads.copy_suppression, "share in [−1, 1]", "OV circuit puts the attended token's logit at the bottom"
+    ),
+    "prefix_matching_2": Detector(
+        pairs.prefix_matching_2,
+        "attention probability",
+        "mean attention to what followed earlier occurrences of the same two tokens",
+        reads_text=True,
+    ),
+    **{
+        f"{letter}_composition": Detector(
+            score, "composition score beyond chance", f"how well a head's {name} read what one earlier head writes"
+        )
+        for letter, name, score in (
+            ("k", "keys", composition.k_composition),
+            ("q", "queries", composition.q_composition),
+            ("v", "values", composition.v_composition),
+        )
+    },
     "bracket_matching": Detector(
         brackets.matching,
         "attention probability",

@@ -13,6 +13,15 @@ def no_requirement(model: Model) -> str | None:
     return None
 
 
+def needs_layers(count: int) -> Requirement:
+    """A model that has at least so many layers."""
+
+    def missing(model: Model) -> str | None:
+        return None if model.layers >= count else f"needs {count} layers; the model has {model.layers}"
+
+    return missing
+
+
 def needs_head(layer: int, head: int) -> Requirement:
     """A model that has this attention head."""
 
