@@ -74,6 +74,7 @@ def project(tmp_path_factory):
             {"mechanism": "induction_copy_advantage", "threshold": 9.0, "sustain": 2},
         ],
         ledger=attributed | {"tokens": ["position", "target"]},
+        circuits=attributed | {"every": 12, "random_orders": 2},
         influence=attributed | {"methods": ["adjoint", "gradient_dot_adam"]},
     )
     works(home, "mech run experiments/tiny.yaml")
