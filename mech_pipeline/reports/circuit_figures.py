@@ -5,7 +5,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, StrMethodFormatter
 
 from mech_pipeline.reports.drawing import FONT_POINTS, MUTED, PALETTE, finish_axes, headline, legend_inside, panels
 from mech_pipeline.reports.wording import counted
@@ -87,7 +87,7 @@ def _areas(axes: Axes, areas: pl.DataFrame) -> None:
     axes.plot(spread["step"], spread["mean"], color=MUTED, label="random order (mean, range)")
     axes.fill_between(spread["step"], spread["low"], spread["high"], color=MUTED, alpha=0.25, linewidth=0)
     axes.set_yscale("symlog", linthresh=1)
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 1, 2, 5, 10, 20, 50, 100, 1000]))
     axes.set_ylim(0, max(1.0, *areas["cmd"]))
     finish_axes(axes, "training step (updates)", "CMD = ∫ |1 − f| (share of edges)", "0: a circuit alone does it all")
