@@ -157,15 +157,15 @@ def window_account(
     )
 
 
-def movement(components: Components, updates: Sequence[Update]) -> Vector:
-    """The direction in which each component of the weights moved over a window: unit vectors u_c = Δ_c / ‖Δ_c‖.
+def movement(components: Components, before: Vector, after: Vector) -> Vector:
+    """The direction in which each component of the weights moved between two states: unit vectors u_c = Δ_c / ‖Δ_c‖.
 
     Taken as ḡ of every update, it makes the account of the weights themselves: contributions are weight distances along
     what the component did, and sum to Σ_c ‖Δ_c‖. A component that did not move gets 0.
     """
-    moved = updates[-1].after.theta.double() - updates[0].before.theta.double()
+    moved = after.double() - before.double()
     norms = components.norms(moved)[components.index]
-    return torch.where(norms > 0, moved / norms.clamp_min(torch.finfo(torch.float64).tiny), 0.0).to(updates[0].gradient)
+    return torch.where(norms > 0, moved / norms.clamp_min(torch.finfo(torch.float64).tiny), 0.0).to(after)
 
 
 def _example_error(made: Update, parts: Tensor, adjoint: Vector, factor: float) -> float:

@@ -98,7 +98,7 @@ class Book:
     def _gradient(self, name: str, updates: list[Update]) -> Callable[[Vector], Vector]:
         """∇M as a function of θ; of the weights themselves, the window's net movement (`movement`)."""
         if name == WEIGHTS:
-            along = movement(self._run.ledger_components, updates)
+            along = movement(self._run.ledger_components, updates[0].before.theta, updates[-1].after.theta)
             return lambda theta: along
         flat, probe = self._run.trainer.flat, self._run.tokens.probe
 
