@@ -31,8 +31,8 @@ from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
 # What leads to the longest stages (retraining, influence) first, so that they are not left alone at the end.
-_FIRST = ("spec", "retraining", "influence", "formation", "analysis", "training", "ledger", "circuits")
-_AFTER = ("training", "analysis", "formation", "circuits", "compaction")
+_FIRST = ("spec", "retraining", "influence", "formation", "analysis", "training", "ledger", "neurons", "circuits")
+_AFTER = ("training", "analysis", "formation", "neurons", "circuits", "compaction")
 
 
 @dataclass

@@ -18,7 +18,7 @@ from mech_pipeline.resources.store import ExperimentsResource, StoreResource
     code_version=stage.CODE_VERSION,
     deps=[
         dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
-        for key in (formation, "circuits", "ledger", "influence", "reliability", "lds")
+        for key in (formation, "circuits", "neurons", "ledger", "influence", "reliability", "lds")
     ],
 )
 def experiment_report(

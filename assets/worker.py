@@ -109,6 +109,7 @@ def _perform(executor, task: Task) -> None:  # type: ignore[no-untyped-def]
         assets = {
             "analysis": ["mechanism_values", "head_scores", "gradients"],
             "circuits": ["circuits"],
+            "neurons": ["neurons"],
             "ledger": ["ledger"],
             "influence": ["influence", "reliability"],
             "retraining": ["retrainings", "lds"],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from mech_pipeline.assets import analysis, attribution, circuits, formation, report, retraining, spec, training
+from mech_pipeline.assets import analysis, attribution, circuits, formation, neurons, report, retraining, spec, training
 from mech_pipeline.assets import store as store_assets
 from mech_pipeline.home import project_home, store_root
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
@@ -23,6 +23,7 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
             analysis.checkpoint_analysis,
             circuits.circuits,
             attribution.ledger,
+            neurons.neurons,
             attribution.influence_sweep,
             retraining.counterfactual_retraining,
             formation.formation,

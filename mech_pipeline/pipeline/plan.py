@@ -4,7 +4,18 @@ A stage is ready when everything it reads is current. Asking again after each st
 changed nothing leaves nothing to do after it.
 """
 
-from mech_pipeline.pipeline import analysis, batches, circuits, formation, influence, lds, ledger, tokens, training
+from mech_pipeline.pipeline import (
+    analysis,
+    batches,
+    circuits,
+    formation,
+    influence,
+    lds,
+    ledger,
+    neurons,
+    tokens,
+    training,
+)
 from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import run_row_fingerprint
@@ -33,6 +44,7 @@ def _ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, 
     ready = {
         "analysis": sum(len(cells) for cells in analysis.pending(run, analysis.OUTPUTS, steps).values()),
         "circuits": len(circuits.pending(run, run.planned)),
+        "neurons": len(neurons.pending(run, run.planned)),
         "ledger": len(ledger.pending(run, run.planned)) if spec.accounts else 0,
     }
     if not ready["analysis"]:

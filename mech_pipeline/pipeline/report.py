@@ -16,7 +16,7 @@ CODE_VERSION = "1"
 HTML = "report.html"
 _READ = (
     *("mechanism_values", "head_scores", "ledger_balance", "influence", "reliability", "formation"),
-    *("retrainings", "lds", "circuits"),
+    *("retrainings", "lds", "circuits", "neurons"),
 )
 
 

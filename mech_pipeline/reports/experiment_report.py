@@ -26,6 +26,7 @@ from mech_pipeline.reports.attribution_sections import (
 from mech_pipeline.reports.circuit_section import circuit_sections, no_circuits
 from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.head_figures import head_atlas, head_scores_over_steps
+from mech_pipeline.reports.neuron_section import neuron_sections, no_neurons
 from mech_pipeline.reports.provenance import sql_examples, version_texts
 from mech_pipeline.reports.retraining_section import no_predictions, prediction_sections
 from mech_pipeline.reports.wording import UNKNOWN, number, plus_minus, signal_name, signal_unit
@@ -66,6 +67,8 @@ def build_report(connection: duckdb.DuckDBPyConnection, experiment: Experiment) 
         detectors={name: DETECTORS[name] for name in experiment.detectors},
         circuits=circuit_sections(connection, experiment, drawn),
         no_circuits=no_circuits(experiment),
+        neurons=neuron_sections(connection, experiment, drawn),
+        no_neurons=no_neurons(experiment),
         ledger=ledger,
         no_ledger=_no_ledger(experiment),
         balance=balance_rows(connection, experiment),

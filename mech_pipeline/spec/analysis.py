@@ -31,21 +31,59 @@ class Event(Stage):
         return self.mechanism if self.mechanism is not None else f"best_head:{self.detector}"
 
 
-class Attribution(Stage):
-    """Which runs and mechanisms get a ledger or an influence sweep."""
+class Selection(Stage):
+    """Which runs get an analysis."""
 
-    mechanisms: tuple[str, ...] = Field((), description="names of mechanisms")
     arms: tuple[str, ...] | Literal["all"] = Field(("baseline",), description="arms, or the word all")
     seeds: tuple[int, ...] | Literal["all"] = Field((0,), description="seeds, or the word all")
 
     @property
     def asks(self) -> bool:
         """Whether anything is asked for at all."""
-        return bool(self.mechanisms)
+        raise NotImplementedError
 
     def covers(self, arm: str, seed: int) -> bool:
         """Whether a run is selected."""
         return self.asks and (self.arms == "all" or arm in self.arms) and (self.seeds == "all" or seed in self.seeds)
+
+
+class Attribution(Selection):
+    """Which runs and mechanisms get a ledger or an influence sweep."""
+
+    mechanisms: tuple[str, ...] = Field((), description="names of mechanisms")
+
+    @property
+    def asks(self) -> bool:
+        """Whether a mechanism is named."""
+        return bool(self.mechanisms)
+
+
+class Neurons(Selection):
+    """Which tokens and contexts moved every MLP neuron's weights, over windows of training."""
+
+    windows: tuple[tuple[int, int], ...] = Field(
+        (), description="[first, last] step of each window, planned checkpoints"
+    )
+    tokens: int = Field(10, ge=1, description="tokens that are kept of each part of a neuron")
+    contexts: int = Field(3, ge=1, description="single positions that are kept of each part")
+    ablated: int = Field(
+        64, ge=0, description="neurons, those that moved furthest, whose effect on the loss is measured"
+    )
+
+    @property
+    def asks(self) -> bool:
+        """Whether a window is named."""
+        return bool(self.windows)
+
+    @field_validator("windows")
+    @classmethod
+    def _one_window_an_end(cls, windows: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        ends = [last for _, last in windows]
+        if any(not 0 <= first < last for first, last in windows) or len(set(ends)) != len(ends):
+            raise ValueError(
+                f"windows are [first, last], first before last, each with an end of its own; got {list(windows)}"
+            )
+        return windows
 
 
 class Ledger(Attribution):

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.analysis import WEIGHTS, Circuits, Event, Influence, InTraining, Ledger, Resolution
+from mech_pipeline.spec.analysis import WEIGHTS, Circuits, Event, Influence, InTraining, Ledger, Neurons, Resolution
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.initial import initial_sha256
 from mech_pipeline.spec.model import Model
@@ -70,6 +70,7 @@ class Experiment(Stage):
     influence: Influence = Influence()
     in_training: InTraining = InTraining()
     circuits: Circuits = Circuits()
+    neurons: Neurons = Neurons()
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     arms: dict[str, Arm] = Field(default_factory=lambda: {"baseline": Arm()}, min_length=1)
 
@@ -115,6 +116,7 @@ class Experiment(Stage):
             ("influence", self.influence),
             ("in_training", self.in_training),
             ("circuits", self.circuits),
+            ("neurons", self.neurons),
         ):
             if not chosen.asks:
                 continue
@@ -156,6 +158,7 @@ class Experiment(Stage):
             ledger_by=self.ledger.resolution() if self.ledger.covers(arm, seed) else Resolution(),
             influence=self.influence.model_copy(update={} if self.influence.covers(arm, seed) else {"mechanisms": ()}),
             in_training=self.in_training if self.in_training.covers(arm, seed) else InTraining(),
+            neurons=self.neurons if self.neurons.covers(arm, seed) else Neurons(),
             circuits=self.circuits if self.circuits.covers(arm, seed) else Circuits(),
             **stages,
         )

@@ -10,7 +10,7 @@ import re
 from pydantic import model_validator
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.analysis import WEIGHTS, Circuits, Event, Influence, InTraining, Resolution
+from mech_pipeline.spec.analysis import WEIGHTS, Circuits, Event, Influence, InTraining, Neurons, Resolution
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.mixture import check_mixture
@@ -61,6 +61,7 @@ class RunSpec(Stage):
     influence: Influence
     in_training: InTraining = added(InTraining(), "scores that training itself computes")
     circuits: Circuits = added(Circuits(), "which edges carry a mechanism, at some checkpoints")
+    neurons: Neurons = added(Neurons(), "what made the MLP's neurons")
     ledger_by: Resolution = added(Resolution(), "how finely the ledger is split")
 
     @model_validator(mode="after")
@@ -87,6 +88,7 @@ class RunSpec(Stage):
                 raise ValueError(f"{what} of run {self.run}: {reasons}; take its arm out of `{what}.arms`")
         self._check_targets()
         self._check_in_training()
+        self._check_neurons()
         self._check_parts()
         check_mixture(self.data.mixture, self.data.shares(), self.corpus.parts)
         return self
@@ -101,6 +103,24 @@ class RunSpec(Stage):
                 raise ValueError(
                     f"influence.at: run {self.run} keeps no state at step {step}; choose a step of its checkpoint plan, "
                     f"or add it with checkpoints.extra: [{max(step, 1)}]"
+                )
+
+    def _check_neurons(self) -> None:
+        """Windows begin and end at planned checkpoints of a model that has neurons, and can be replayed."""
+        if not self.neurons.windows:
+            return
+        if self.model.family == "native" and self.model.d_mlp is None:
+            raise ValueError(f"neurons: the model of run {self.run} has no MLP; set model.d_mlp, or leave neurons out")
+        if self.training.precision == "bf16" or not self.optimizer.linear:
+            raise ValueError(
+                f"neurons of run {self.run}: {'; '.join(self.caveats())}; take its arm out of neurons.arms"
+            )
+        grid = set(self.checkpoint_steps())
+        for step in [step for window in self.neurons.windows for step in window]:
+            if step not in grid:
+                raise ValueError(
+                    f"neurons.windows: run {self.run} plans no checkpoint at step {step}; choose one of its plan, or add it "
+                    f"with checkpoints.extra: [{step}]"
                 )
 
     def _check_in_training(self) -> None:

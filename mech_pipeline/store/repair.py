@@ -27,6 +27,8 @@ ASSETS = {
     "checkpoints": "training_run",
     "training_metrics": "training_run",
     "circuit_curves": "circuits",
+    "neuron_tokens": "neurons",
+    "neuron_contexts": "neurons",
     "ledger_balance": "ledger",
     "removals": "retrainings",
     "ledger_tokens": "ledger",

@@ -12,6 +12,7 @@ Two provenance columns end every table that is computed:
 from mech_pipeline.store.table import ADJOINT, BLOB, EVERYTHING, RUN, Column, Table
 from mech_pipeline.store.tables_of_attribution import ATTRIBUTION_TABLES
 from mech_pipeline.store.tables_of_circuits import CIRCUIT_TABLES
+from mech_pipeline.store.tables_of_neurons import NEURON_TABLES
 from mech_pipeline.store.tables_of_runs import RUN_TABLES
 
 __all__ = ["ADJOINT", "EVERYTHING", "SNAPSHOT", "SNAPSHOT_COLUMNS", "SNAPSHOT_MEANING", "TABLES", "Column", "Table"]
@@ -46,7 +47,7 @@ _RESULT_TABLES = (
 )
 
 TABLES: dict[str, Table] = {
-    table.name: table for table in (*RUN_TABLES, *CIRCUIT_TABLES, *ATTRIBUTION_TABLES, *_RESULT_TABLES)
+    table.name: table for table in (*RUN_TABLES, *CIRCUIT_TABLES, *ATTRIBUTION_TABLES, *NEURON_TABLES, *_RESULT_TABLES)
 }
 
 SNAPSHOT = "snapshot"
