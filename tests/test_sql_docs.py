@@ -74,6 +74,8 @@ def project(tmp_path_factory):
             {"mechanism": "induction_copy_advantage", "threshold": 9.0, "sustain": 2},
         ],
         ledger=attributed | {"tokens": ["position", "target"]},
+        model={"layers": 2, "heads": 2, "d_model": 16, "d_mlp": 12},
+        neurons={"windows": [[0, 24]]},
         circuits=attributed | {"every": 12, "random_orders": 2},
         influence=attributed | {"methods": ["adjoint", "gradient_dot_adam"]},
     )
