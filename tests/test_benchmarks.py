@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mech_pipeline.mechanisms.registry import DETECTORS
+
 ROOT = Path(__file__).parents[1]
 TOY = {
     "rows": 60_000,
@@ -135,3 +137,19 @@ def test_a_peer_that_cannot_be_installed_has_a_row_that_says_why(tmp_path):
     assert len(ours) == 2
     assert len(missing) == 6
     assert len(results) == 8
+
+
+def test_the_benchmark_of_mechanisms_runs_every_detector(tmp_path):
+    options = ["--repetitions", "1", "--checkpoints", "3", "--documents", "400"]
+    folders = ["--folder", str(tmp_path), "--json", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/mechanisms.py", *options, *folders],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    results = json.loads((tmp_path / "out").read_text())["results"]
+    assert set(DETECTORS) <= {result["what"] for result in results}
+    assert {result["part"] for result in results} == {"checkpoint", "run"}

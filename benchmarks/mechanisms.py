@@ -1,0 +1,105 @@
+"""What looking at a checkpoint costs: `python benchmarks/mechanisms.py [PART …]`, two minutes; see benchmarks/README.md.
+
+Models of the experiments' size on the experiments' own languages, one thread. Detectors that read text need its language, so
+the general ones are timed with those of IOI, and those of brackets on a run of their own.
+"""
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+import yaml
+from reporting import report
+from store_measure import Result, Say
+
+from mech_pipeline.data.corpora import corpus_sha256, read_corpus
+from mech_pipeline.mechanisms.registry import DETECTORS
+from mech_pipeline.pipeline import analysis, tokens, training
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.run_row import write_run_row
+from mech_pipeline.spec.experiment import parse_experiment
+from mech_pipeline.store.store import Store
+
+PARTS = ("checkpoint", "run")
+BRACKETS = [name for name in DETECTORS if name.startswith("bracket_")]
+OTHERS = [name for name in DETECTORS if name.split("_")[0] not in ("bracket", "python")]
+EXPERIMENTS = {"ioi": OTHERS, "brackets": BRACKETS}
+"""Experiment file → the detectors that can be asked of it."""
+SECONDS_A_CHECKPOINT, SECONDS_A_RUN = 1.0, 180.0
+
+
+def trained(folder: Path, name: str, checkpoints: int, documents: int) -> OpenRun:
+    """A run of an experiment with as many checkpoints, one every other update, and every detector that fits."""
+    described: dict[str, Any] = yaml.safe_load((Path(__file__).parents[1] / f"experiments/{name}.yaml").read_text())
+    for asked in ("ledger", "influence", "circuits", "arms"):
+        described.pop(asked, None)
+    described["corpus"]["generated"]["documents"] = documents
+    described["data"]["examples"] = documents // 4
+    described["training"] = {"steps": 2 * (checkpoints - 1), "batch": 16, "threads": 1}
+    described["optimizer"] = {"warmup_steps": 1}
+    described |= {"checkpoints": {"every": 2}, "detectors": EXPERIMENTS[name], "seeds": [0]}
+    spec, store = parse_experiment(described).runs()[0], Store(str(folder / name))
+    read = read_corpus(spec.corpus)
+    tokens.prepare_tokens(store, spec, read)
+    write_run_row(store, spec, corpus_sha256(read), "planned")
+    training.train(store, spec)
+    return OpenRun(store, spec)
+
+
+def measure_checkpoint(folder: Path, repetitions: int, documents: int, say: Say) -> list[Result]:
+    """Every detector alone, on the last checkpoint."""
+    found, total = [], 0.0
+    for name, detectors in EXPERIMENTS.items():
+        say(f"checkpoint: trains a short run of {name}")
+        run = trained(folder, name, 2, documents)
+        analyser = analysis.Analyser(run)
+        step = run.planned[-1]
+        for detector in detectors:
+            seconds = []
+            for _ in range(repetitions + 1):
+                began = time.perf_counter()
+                analyser.add(step, [("head_scores", detector)])
+                seconds.append(time.perf_counter() - began)
+            typical = median(seconds[1:])  # the first makes the probe data
+            total += typical
+            found.append(Result("checkpoint", detector, 1e3 * typical, "ms"))
+    whole = Result("checkpoint", f"all {len(found)} detectors", total, "s", SECONDS_A_CHECKPOINT)
+    return [whole, *found]
+
+
+def measure_run(folder: Path, checkpoints: int, documents: int, say: Say) -> list[Result]:
+    """All detectors and mechanisms of every checkpoint, written to the store."""
+    found, total = [], 0.0
+    for name in EXPERIMENTS:
+        say(f"run: trains {checkpoints} checkpoints of {name}")
+        run = trained(folder, name, checkpoints, documents)
+        began = time.perf_counter()
+        analysis.analyse(run, ["mechanism_values", "head_scores"], run.planned)
+        seconds = time.perf_counter() - began
+        total += seconds
+        found.append(Result("run", f"{len(run.planned)} checkpoints of {name}", seconds, "s"))
+    return [Result("run", "both, every detector", total, "s", SECONDS_A_RUN), *found]
+
+
+def main(
+    parts: Annotated[list[str] | None, typer.Argument(help=f"Some of {', '.join(PARTS)}; all if none.")] = None,
+    repetitions: Annotated[int, typer.Option(help="Timed calls of each detector; the median counts.")] = 9,
+    checkpoints: Annotated[int, typer.Option(help="Checkpoints of the run.")] = 200,
+    documents: Annotated[int, typer.Option(help="Sentences or words that the runs are trained on.")] = 4000,
+    folder: Annotated[Path | None, typer.Option(help="Where the stores lie; a temporary folder if none.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers here.")] = None,
+) -> None:
+    """Seconds for all detectors on a checkpoint and on a run of 200 checkpoints. Exit code 1 if a target is missed."""
+    torch.set_num_threads(1)
+    measures = {
+        "checkpoint": lambda at, say: measure_checkpoint(at, repetitions, documents, say),
+        "run": lambda at, say: measure_run(at, checkpoints, documents, say),
+    }
+    report("Mechanisms", PARTS, measures, parts, folder, json_file)
+
+
+if __name__ == "__main__":
+    typer.run(main)
