@@ -4,9 +4,10 @@ import dagster as dg
 
 from mech_pipeline.assets.events import emitter, stored_in
 from mech_pipeline.assets.partitions import runs
-from mech_pipeline.pipeline import tokens as token_stage
 from mech_pipeline.pipeline import training as training_stage
+from mech_pipeline.pipeline.probe_data import check_probe_data
 from mech_pipeline.pipeline.run_row import run_row_fingerprint, write_run_row
+from mech_pipeline.pipeline.tokens import CODE_VERSION, load_tokens, prepare_tokens
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
 from mech_pipeline.store.currency import combined_version, stored_versions
 
@@ -48,13 +49,14 @@ def run_spec(
     partitions_def=runs,
     deps=[run_spec],
     kinds={"safetensors"},
-    code_version=token_stage.CODE_VERSION,
+    code_version=CODE_VERSION,
 )
 def tokens(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Tokenizer, token shard, examples and probe, content-addressed. About ten seconds for 12 MB, shared by runs."""
     spec, opened = store.run_spec(context.partition_key), store.open()
     documents, _ = documents_of(spec)
-    made = token_stage.prepare_tokens(opened, spec, documents, emitter(context))
+    made = prepare_tokens(opened, spec, documents, emitter(context))
+    check_probe_data(spec, load_tokens(opened, spec).probe)
     stored = stored_versions(opened, "tokens", spec.run)
     return dg.MaterializeResult(
         metadata={"artifacts made": made, "documents": len(documents), **stored_in(opened, "tokens")},

@@ -12,10 +12,12 @@ from mech_pipeline.pipeline import training as training_stage
 from mech_pipeline.pipeline.batches import write_batches
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION
 from mech_pipeline.pipeline.grid import kept_steps, request_zoom
+from mech_pipeline.pipeline.probe_data import check_probe_data
 from mech_pipeline.pipeline.publisher import OnCheckpoint, Saved
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import mark_status
 from mech_pipeline.pipeline.stack import stack_of, train_stack
+from mech_pipeline.pipeline.tokens import load_tokens
 from mech_pipeline.resources.store import StoreResource, documents_of
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.currency import combined_version
@@ -81,6 +83,8 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
     """
     spec, opened = store.run_spec(run), store.open()
     emit = emitter(context)
+    if training_stage.missing_checkpoints(opened, spec):
+        check_probe_data(spec, load_tokens(opened, spec).probe)
     if spec.training.processes > 1:
         made = {run: train_in_processes(context, opened, spec, _reporter(context, opened, spec), emit)}
     elif spec.training.stacked:

@@ -157,6 +157,28 @@ def test_mistakes_are_one_line_on_stderr_and_exit_code_one(project, arguments, m
     assert len(found.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"detectors": ["ioi_name_mover"]}, r"detector ioi_name_mover: prompt 1, .* does not fit"),
+        ({"mechanisms": ["bracket_accuracy"]}, r"mechanism bracket_accuracy: prompt 1, .* does not fit"),
+    ],
+)
+def test_prompts_that_do_not_fit_are_refused_before_a_single_update_and_again(tmp_path, change, problem):
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    write_text(tmp_path)
+    asked = {"formation": [{"mechanism": "induction_copy_advantage", "threshold": 9.0}], "gradients": []}
+    asked["mechanisms"] = ["induction_copy_advantage", *change.get("mechanisms", [])]
+    asked["detectors"] = change.get("detectors", [])
+    write_experiment(tmp_path / "experiments" / "tiny.yaml", **asked, seeds=[0], arms={"baseline": {}})
+    for _ in range(2):
+        found = mech(tmp_path, "run", "experiments/tiny.yaml", check=False)
+        assert found.returncode == 1
+        assert re.search(problem, found.stderr.replace("\n", " ")), found.stderr
+        assert len(found.stderr.splitlines()) == 1
+        assert "updates, " not in found.stdout, "nothing was trained"
+
+
 def test_without_a_store_or_project_the_next_step_is_named(tmp_path):
     found = mech(tmp_path, "sql", "select 1", check=False)
     assert found.returncode == 1

@@ -68,6 +68,10 @@ def closings(source: ProbeSource) -> Closings:
     return Closings(tokens, example, query, opener, decoy, correct, contrasts(source, texts).correct)
 
 
+CLOSINGS = ("brackets", closings)
+"""Name and maker of the detectors' probe data."""
+
+
 def other_kinds(source: ProbeSource) -> Int[Tensor, "example token"]:
     """The words of `closings`, token by token, with the kind of every pair drawn anew: the answers are right by chance only."""
     words, generator = _words(source)
@@ -175,4 +179,4 @@ def _pattern_of(layer: int) -> str:
 
 
 def _closings(probe: Probe) -> Closings:
-    return probe.of("brackets", closings)
+    return probe.of(*CLOSINGS)

@@ -67,6 +67,10 @@ def ioi_prompts(source: ProbeSource) -> IoiPrompts:
     )
 
 
+PROMPTS = ("ioi", ioi_prompts)
+"""Name and maker of the detectors' probe data."""
+
+
 def abc_prompts(source: ProbeSource) -> Int[Tensor, "example token"]:
     """The prompts of `ioi_prompts`, token by token, with three other names: nothing in them determines an answer.
 
@@ -195,7 +199,7 @@ def _copied(logits: Float[Tensor, "name vocabulary"], name: Int[Tensor, " name"]
 
 
 def _prompts(probe: Probe) -> IoiPrompts:
-    return probe.of("ioi", ioi_prompts)
+    return probe.of(*PROMPTS)
 
 
 def _attention(

@@ -30,6 +30,10 @@ def repeated_pairs(source: ProbeSource) -> Sequences:
     return draw_repeated_pairs(source.vocabulary, COUNT, source.context, source.generator())
 
 
+PAIRS = ("prefix_matching_2", repeated_pairs)
+"""Name and maker of the probe data."""
+
+
 def draw_repeated_pairs(vocabulary: int, count: int, context: int, generator: np.random.Generator) -> Sequences:
     """Each a segment of two orders of m random tokens, then its repetition up to the context.
 
@@ -55,7 +59,7 @@ def prefix_matching_2_score(pattern: Pattern, tokens: Tokens) -> Float[Tensor, "
 
 def prefix_matching_2(bridge: TransformerBridge, patterns: list[Tensor], probe: Probe) -> Float[Tensor, "layer head"]:
     """Attention to what followed earlier occurrences of the same two tokens."""
-    tokens = probe.of("prefix_matching_2", repeated_pairs).tokens
+    tokens = probe.of(*PAIRS).tokens
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(bridge.cfg.n_layers)]
     with torch.no_grad():
         _, cache = bridge.run_with_cache(tokens, names_filter=names)

@@ -19,6 +19,7 @@ from mech_pipeline.mechanisms import brackets, composition, heads, ioi, pairs
 from mech_pipeline.mechanisms.discovery import discover
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
+from mech_pipeline.mechanisms.source import ProbeSource
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,13 @@ class Detector:
     unit: str
     meaning: str
     version: str = "1"
-    reads_text: bool = False
-    """Whether it makes probe data of its own, of the run's tokenizer or text."""
+    data: tuple[str, Callable[[ProbeSource], Any]] | None = None
+    """Name and maker of probe data of its own, of the run's tokenizer or text; none: it reads the random sequences."""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether its probe data may depend on more than the stored probe: on tokenizer and held-out text."""
+        return self.data is not None
 
 
 _loaded: dict[Path | None, dict[str, Mechanism[Any]]] = {}
@@ -85,7 +91,7 @@ DETECTORS: dict[str, Detector] = {
         pairs.prefix_matching_2,
         "attention probability",
         "mean attention to what followed earlier occurrences of the same two tokens",
-        reads_text=True,
+        data=pairs.PAIRS,
     ),
     **{
         f"{letter}_composition": Detector(
@@ -101,13 +107,13 @@ DETECTORS: dict[str, Detector] = {
         brackets.matching,
         "attention probability",
         "attention to the bracket that is to be closed, minus that to a decoy of its depth",
-        reads_text=True,
+        data=brackets.CLOSINGS,
     ),
     "bracket_knockout": Detector(
-        brackets.knockout, "nats", "loss of the bracket logit difference without that attention", reads_text=True
+        brackets.knockout, "nats", "loss of the bracket logit difference without that attention", data=brackets.CLOSINGS
     ),
     **{
-        f"ioi_{name}": Detector(score, unit, meaning, reads_text=True)
+        f"ioi_{name}": Detector(score, unit, meaning, data=ioi.PROMPTS)
         for name, score, unit, meaning in (
             ("name_mover", ioi.name_mover, _BEYOND, "attention from the end of an IOI prompt to the indirect object"),
             ("s_inhibition", ioi.s_inhibition, _BEYOND, "attention from the end to the subject's second mention"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge.bridge import TransformerBridge
 
@@ -70,14 +70,7 @@ def subject(bridge: TransformerBridge, mechanism: Mechanism[Any], probe: Probe, 
     Raises:
         MechError: the mechanism has no corrupted tokens, or they do not fit.
     """
-    if mechanism.corrupted is None:
-        raise MechError(f"mechanism {mechanism.name} has no corrupted data", "give it `corrupted`: docs/mechanisms.md")
-    name = f"{mechanism.name}{draw}"
-    data, corrupted = probe.of(name, mechanism.data), probe.of(name, mechanism.corrupted)
-    if data.tokens.shape != corrupted.shape:
-        raise MechError(
-            f"corrupted tokens of {mechanism.name} do not fit the clean ones one by one", "mend `corrupted`"
-        )
+    data, corrupted = clean_and_corrupted(mechanism, probe, draw)
     graph = graph_of(bridge)
 
     def metric(model: nn.Module) -> Float[Tensor, ""]:
@@ -85,6 +78,27 @@ def subject(bridge: TransformerBridge, mechanism: Mechanism[Any], probe: Probe, 
 
     both = (written(bridge, graph, tokens) for tokens in (data.tokens, corrupted))
     return Subject(bridge, graph, metric, data.tokens, *both)
+
+
+def clean_and_corrupted(
+    mechanism: Mechanism[Any], probe: Probe, draw: str = ""
+) -> tuple[Any, Int[Tensor, "example token"]]:
+    """The probe data of a mechanism, and tokens that lack what it is about.
+
+    Raises:
+        MechError: there are none, or they do not fit.
+    """
+    if mechanism.corrupted is None:
+        raise MechError(f"mechanism {mechanism.name} has no corrupted data", "give it `corrupted`: docs/mechanisms.md")
+    name = f"{mechanism.name}{draw}"
+    data, corrupted = probe.of(name, mechanism.data), probe.of(name, mechanism.corrupted)
+    if data.tokens.shape != corrupted.shape:
+        clean, other = list(data.tokens.shape), list(corrupted.shape)
+        raise MechError(
+            f"corrupted tokens of {mechanism.name} are {other}, the clean ones {clean}: they must fit one by one",
+            "mend `corrupted`",
+        )
+    return data, corrupted
 
 
 def greedy_order(graph: Graph, scores: Float[Tensor, "writer reader"]) -> list[Place]:
