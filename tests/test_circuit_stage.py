@@ -114,9 +114,11 @@ def test_the_plan_and_the_report_know_circuits(run):
     before = make_report(run.store, experiment)
     circuits.compute_circuits(run, run.planned)
     after = make_report(run.store, experiment)
-    assert {f"circuits_{COPY}.png", f"circuit_graphs_{COPY}.png"} <= set(after.figures) - set(before.figures)
+    drawn = {f"circuits_{COPY}.png", f"circuit_graphs_{COPY}.png", f"circuit_criteria_{COPY}.png"}
+    assert drawn <= set(after.figures) - set(before.figures)
     page = Path(after.path.removeprefix("file://")).read_text()
     assert "CMD of random orders" in page
+    assert "largest incompleteness" in page
     assert "→ logits" in page
 
 

@@ -14,7 +14,8 @@ from transformer_lens.tools.analysis.attribution_patching import (
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.circuits.attribution import midpoints
 from mech_pipeline.mechanisms.circuits.circuit import Curve, curve, greedy_order, keep, random_order, smallest, subject
-from mech_pipeline.mechanisms.circuits.graph import Graph
+from mech_pipeline.mechanisms.circuits.criteria import HALVES, Criteria
+from mech_pipeline.mechanisms.circuits.graph import LOGITS, Graph
 from mech_pipeline.mechanisms.circuits.patching import Reads
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.readouts.inputs import Contrast
@@ -254,3 +255,43 @@ def test_what_cannot_be_patched_is_said(tiny_probe):
     reads_others = mechanism(readout=lambda model, data: model(data.tokens.flip(0)).sum())
     with pytest.raises(MechError, match="other tokens"):
         subject(model_of(ARCHITECTURES["attention-only"]), reads_others, tiny_probe).ends()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_criteria_compare_the_sets_of_edges_that_they_say(patching, seed):
+    """Each trial against patching done by hand, edge set by edge set."""
+    ends, places = patching.ends(), patching.graph.places
+    order = greedy_order(patching.graph, patching.scores([0.5]))
+    circuit = order[:6]
+    criteria = Criteria(patching, circuit, ends, seed)
+
+    def faithfulness(edges):
+        return (patching.value(keep(patching.graph, edges)) - ends[0]) / (ends[1] - ends[0])
+
+    complete, minimal = criteria.completeness(), criteria.minimality()
+    assert [trial.removed for trial in complete[:6]] == [(edge,) for edge in circuit]
+    assert 6 < len(complete) <= 6 + HALVES
+    for trial in complete:
+        assert set(trial.removed) <= set(circuit)
+        assert trial.faithfulness == pytest.approx(faithfulness([e for e in circuit if e not in trial.removed]))
+        assert trial.reference == pytest.approx(faithfulness([e for e in places if e not in trial.removed]))
+    assert [trial.edge for trial in minimal] == circuit
+    for trial in minimal:
+        left = [e for e in circuit if e not in trial.removed]
+        assert trial.edge in left
+        assert trial.reference == pytest.approx(faithfulness(left))
+        assert trial.faithfulness == pytest.approx(faithfulness([e for e in left if e != trial.edge]))
+        alone = abs(faithfulness(circuit) - faithfulness([e for e in circuit if e != trial.edge]))
+        assert trial.difference >= alone - 1e-9, "at least what it adds to the whole circuit"
+
+
+def test_the_whole_model_is_complete_and_an_edge_without_effect_is_idle(patching):
+    ends, graph = patching.ends(), patching.graph
+    everything = Criteria(patching, graph.places, ends)
+    assert max(trial.difference for trial in everything.completeness()) == 0
+    unreachable = [place for place in graph.places if graph.readers[place[1]] != LOGITS]
+    lonely = next(p for p in unreachable if graph.source_of(p[1]) is not None)
+    direct = next(p for p in graph.places if graph.readers[p[1]] == LOGITS and p[0] != graph.source_of(lonely[1]))
+    (first, second) = Criteria(patching, [direct, lonely], ends).minimality()
+    assert second.difference == pytest.approx(0, abs=1e-9), "what it feeds is not read by anything in the circuit"
+    assert first.difference > 0

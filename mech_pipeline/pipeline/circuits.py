@@ -1,6 +1,6 @@
 """Circuits at the checkpoints that the experiment names: edges with their scores, and what the first of them carry.
 
-A cell is one checkpoint and mechanism, in both tables. Edges are found a second time with another draw of prompts: how
+A cell is one checkpoint and mechanism, in all tables. Edges are found a second time with another draw of prompts: how
 much the two differ is how much circuits of two checkpoints may differ without anything having changed.
 Source of that warning: "many circuits, one mechanism" (docs/method.md, circuits).
 """
@@ -18,6 +18,8 @@ from mech_pipeline.mechanisms.circuits.circuit import (
     smallest,
     subject,
 )
+from mech_pipeline.mechanisms.circuits.criteria import Criteria
+from mech_pipeline.mechanisms.circuits.graph import Graph
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.checkpoints import provenance_columns
 from mech_pipeline.pipeline.grid import probe_version
@@ -31,7 +33,7 @@ from mech_pipeline.training.device import computing
 
 CODE_VERSION = "1"
 ATTRIBUTED = "attributed"
-_TABLES = ("circuit_curves", "circuits")
+_TABLES = ("circuit_curves", "circuit_criteria", "circuits")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
 
 
 def pending(run: OpenRun, steps: Iterable[int]) -> list[Cell]:
-    """The cells that must be computed: not current in one of both tables."""
+    """The cells that must be computed: not current in one of the tables."""
     cells = wanted(run, steps)
     if not cells:
         return []
@@ -111,8 +113,8 @@ def compute_circuits(
     return len(todo)
 
 
-def _find(run: OpenRun, bridge: Any, name: str) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """Rows of the two tables, without their keys."""
+def _find(run: OpenRun, bridge: Any, name: str) -> tuple[dict[str, list[Any]], ...]:
+    """Rows of each table, without their keys."""
     mechanism, probe = MECHANISMS[name], run.tokens.probe
     first = subject(bridge, mechanism, probe)
     ends = first.ends()
@@ -141,7 +143,25 @@ def _find(run: OpenRun, bridge: Any, name: str) -> tuple[dict[str, list[Any]], d
         curves["share"] += [number / len(order) for number in line.edges]
         curves["value"] += [ends[0] + share * (ends[1] - ends[0]) for share in line.faithfulness]
         curves["faithfulness"] += line.faithfulness
-    return curves, edges
+    criteria = Criteria(first, found.order[: found.size], ends)
+    return curves, _trials(graph, criteria), edges
+
+
+def _trials(graph: Graph, criteria: Criteria) -> dict[str, list[Any]]:
+    """Rows of `circuit_criteria`."""
+
+    def name(edge: Place) -> str:
+        return f"{graph.writers[edge[0]]} → {graph.readers[edge[1]]}"
+
+    both = [*enumerate(criteria.completeness()), *enumerate(criteria.minimality())]
+    return {
+        "criterion": [trial.criterion for _, trial in both],
+        "trial": [number for number, _ in both],
+        "edge": [None if trial.edge is None else name(trial.edge) for _, trial in both],
+        "removed": [", ".join(map(name, trial.removed)) for _, trial in both],
+        "faithfulness": [trial.faithfulness for _, trial in both],
+        "reference": [trial.reference for _, trial in both],
+    }
 
 
 def _found(subject: Subject, ends: tuple[float, float], scores: Any) -> Found:
@@ -149,11 +169,9 @@ def _found(subject: Subject, ends: tuple[float, float], scores: Any) -> Found:
     return Found(order, smallest(subject, order, ends))
 
 
-def _store(
-    run: OpenRun, step: int, mechanism: str, made_from: str, curves: dict[str, list[Any]], edges: dict[str, list[Any]]
-) -> None:
+def _store(run: OpenRun, step: int, mechanism: str, made_from: str, *tables: dict[str, list[Any]]) -> None:
     key = {"run": run.spec.run, "step": step, "mechanism": mechanism}
-    for table, rows in zip(_TABLES, (curves, edges), strict=True):
+    for table, rows in zip(_TABLES, tables, strict=True):
         count = len(next(iter(rows.values())))
         columns = {name: [value] * count for name, value in key.items()} | rows
         version = content_version(TABLES[table], columns)

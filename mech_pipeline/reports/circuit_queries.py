@@ -59,6 +59,18 @@ def circuit_areas(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) ->
     )
 
 
+def criteria(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> pl.DataFrame:
+    """Trials of the last checkpoint: criterion, edge, removed, faithfulness, reference, and how far the two are apart."""
+    return frame(
+        connection,
+        """select criterion, edge, removed, faithfulness, reference, abs(faithfulness - reference) as difference
+        from circuit_criteria where run = $run and mechanism = $mechanism
+        qualify step = max(step) over () order by criterion, trial""",
+        run=run,
+        mechanism=mechanism,
+    )
+
+
 def circuit_drift(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> pl.DataFrame:
     """How alike circuits are (shared edges of all edges in either): step, n_edges, before, again.
 

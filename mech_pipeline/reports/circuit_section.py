@@ -8,6 +8,7 @@ import polars as pl
 from mech_pipeline.reports import circuit_queries as queries
 from mech_pipeline.reports.attribution_sections import first_per_mechanism
 from mech_pipeline.reports.circuit_figures import ATTRIBUTED, circuit_graphs, circuits_over_steps
+from mech_pipeline.reports.criteria_figure import circuit_criteria
 from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.wording import plus_minus
 from mech_pipeline.spec.experiment import Experiment
@@ -27,18 +28,21 @@ def circuit_sections(
         curves = queries.faithfulness_curves(connection, run, mechanism)
         edges = queries.circuit_edges(connection, run, mechanism)
         title = f"{mechanism}: circuits of run {run}, n = 1 seed"
-        names = f"circuits_{mechanism}.png", f"circuit_graphs_{mechanism}.png"
+        names = tuple(f"{what}_{mechanism}.png" for what in ("circuits", "circuit_graphs", "circuit_criteria"))
         here = areas.filter(run=run, mechanism=mechanism)
         drift = queries.circuit_drift(connection, run, mechanism)
         drawn[names[0]] = figure_png(circuits_over_steps(curves, here, drift, title))
         drawn[names[1]] = figure_png(circuit_graphs(edges, title))
+        trials = queries.criteria(connection, run, mechanism)
+        if trials.height:
+            drawn[names[2]] = figure_png(circuit_criteria(trials, title))
         last = edges.filter(pl.col("step") == pl.col("step").max())
         sections.append(
             {
                 "mechanism": mechanism,
                 "run": run,
                 "step": f"{last['step'][0]:,}",
-                "figures": names,
+                "figures": names[: 3 if trials.height else 2],
                 "edges": [_edge(row) for row in last.head(_EDGES).iter_rows(named=True)],
                 "runs": [_run_row(connection, other, mechanism, areas) for other, name in pairs if name == mechanism],
             }
@@ -81,4 +85,16 @@ def _run_row(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str, ar
         "random": plus_minus(mean, float(random.std())) if len(random) > 1 else f"{mean:.3f}",  # type: ignore[arg-type]
         "ratio": f"{mean / found['cmd']:.1f} ×" if found["cmd"] > 0 else "",
         "again": "one draw only" if drift["again"] is None else f"{drift['again']:.2f}",
+        **_criteria(queries.criteria(connection, run, mechanism)),
+    }
+
+
+def _criteria(trials: pl.DataFrame) -> dict[str, str]:
+    """How incomplete a circuit was found to be at most, and what its least needed edge adds."""
+    incomplete, needed = (
+        trials.filter(criterion=name)["difference"].to_list() for name in ("completeness", "minimality")
+    )
+    return {
+        "incomplete": f"{max(incomplete):.2f}" if incomplete else "–",
+        "idle": f"{min(needed):.2f}" if needed else "–",
     }

@@ -27,6 +27,7 @@ ASSETS = {
     "checkpoints": "training_run",
     "training_metrics": "training_run",
     "circuit_curves": "circuits",
+    "circuit_criteria": "circuits",
     "neuron_tokens": "neurons",
     "neuron_contexts": "neurons",
     "ledger_balance": "ledger",

@@ -43,4 +43,32 @@ CIRCUIT_TABLES = (
         keys=("run", "step", "mechanism", "ordering", "edges"),
         item="mechanism",
     ),
+    Table(
+        "circuit_criteria",
+        "one row per checkpoint, mechanism and trial: does the circuit break as the model does (completeness), and is each of"
+        " its edges needed (minimality)?",
+        (
+            RUN,
+            STEP,
+            MECHANISM,
+            Column("criterion", "string", "completeness or minimality"),
+            Column("trial", "int32", "number of the trial, from 0 within a criterion"),
+            Column("edge", "string", "minimality: the edge that is in question, source → target", "", True),
+            Column("removed", "string", "edges that are removed from both sides, by commas"),
+            Column(
+                "faithfulness",
+                "float64",
+                "of the circuit without `removed` (and, for minimality, without `edge`)",
+                "share of the difference",
+            ),
+            Column(
+                "reference",
+                "float64",
+                "completeness: of the model without `removed`; minimality: of the circuit without `removed`",
+                "share of the difference",
+            ),
+        ),
+        keys=("run", "step", "mechanism", "criterion", "trial"),
+        item="mechanism",
+    ),
 )
