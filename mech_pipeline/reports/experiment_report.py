@@ -25,6 +25,7 @@ from mech_pipeline.reports.attribution_sections import (
 )
 from mech_pipeline.reports.circuit_section import circuit_sections, no_circuits
 from mech_pipeline.reports.drawing import figure_png
+from mech_pipeline.reports.head_class_section import head_classes
 from mech_pipeline.reports.head_figures import head_atlas, head_scores_over_steps
 from mech_pipeline.reports.neuron_section import neuron_sections, no_neurons
 from mech_pipeline.reports.provenance import sql_examples, version_texts
@@ -67,6 +68,7 @@ def build_report(connection: duckdb.DuckDBPyConnection, experiment: Experiment) 
         detectors={name: DETECTORS[name] for name in experiment.detectors},
         circuits=circuit_sections(connection, experiment, drawn),
         no_circuits=no_circuits(experiment),
+        head_classes=head_classes(connection, experiment, runs),
         neurons=neuron_sections(connection, experiment, drawn),
         no_neurons=no_neurons(experiment),
         ledger=ledger,
