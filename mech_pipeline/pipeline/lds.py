@@ -46,10 +46,15 @@ def pending(run: OpenRun, step: int) -> list[Cell]:
     return outdated(stored_versions(run.store, "lds", run.spec.run), wanted(run, step))
 
 
-def pending_cells(run: OpenRun) -> int:
-    """Everything of the stage that is not current: retrainings and what is made of them."""
+def pending_cells(run: OpenRun) -> dict[Cell, str]:
+    """Everything of the stage that is not current, retrainings and what is made of them, with their fingerprints."""
     step = retraining.retraining_step(run)
-    return 0 if step is None else len(retraining.pending(run, step)) + len(pending(run, step))
+    if step is None:
+        return {}
+    removed, scored = retraining.wanted(run, step), wanted(run, step)
+    return {(step, f"retrainings {cell[1]}"): removed[cell] for cell in retraining.pending(run, step)} | {
+        (step, f"lds {cell[1]}"): scored[cell] for cell in pending(run, step)
+    }
 
 
 def compute_lds(run: OpenRun, step: int) -> int:

@@ -1,0 +1,91 @@
+"""What is to be done for the runs of a store, cut into batches that a scheduler can hand out.
+
+The store decides: a batch is what is ready and not current, and its identity is the hash of the fingerprints of its cells.
+The same batch twice is therefore the same work, and a batch that failed is not worth a second try until something changed.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mech_pipeline.pipeline.grid import kept_steps
+from mech_pipeline.pipeline.plan import Waiting, ready_cells
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.store import Store
+
+LAUNCHED = ("queued", "training", "complete")
+"""Status of runs that somebody asked for; planned ones wait until they are launched."""
+BY_STEP = ("analysis", "circuits", "neurons", "ledger")
+"""Stages whose cells are computed checkpoint by checkpoint, so that they can be cut into batches."""
+AT_TARGETS = ("influence", "retraining")
+BATCH_STEPS = 64
+
+
+@dataclass(frozen=True)
+class Work:
+    """One batch of one stage of a run.
+
+    Attributes:
+        steps: of the cells, rising; empty: the stage is of the whole run.
+        cells: how many are computed.
+        identity: hash of their fingerprints.
+    """
+
+    run: str
+    stage: str
+    steps: tuple[int, ...]
+    cells: int
+    identity: str
+
+
+def launched_runs(store: Store) -> list[RunSpec]:
+    """The runs that somebody asked for, as they were asked for."""
+    with connect(store.root, ["runs"]) as connection:
+        rows = connection.execute(
+            "select spec from runs where status in (select unnest(?::varchar[])) order by run", [list(LAUNCHED)]
+        ).fetchall()
+    return [RunSpec.model_validate_json(spec) for (spec,) in rows]
+
+
+def work_of(store: Store, spec: RunSpec, corpus_sha256: str) -> list[Work]:
+    """All batches of a run that could be started now, also beside its training."""
+    ready = ready_cells(store, spec, corpus_sha256, live=True)
+    return [work for stage, cells in ready.items() for work in _batches(store, spec, stage, cells)]
+
+
+def _batches(store: Store, spec: RunSpec, stage: str, cells: Waiting) -> Iterator[Work]:
+    if stage in BY_STEP:
+        for steps in consecutive(sorted({step for step, _ in cells}), kept_steps(store, spec)):
+            chosen = {cell: made_from for cell, made_from in cells.items() if cell[0] in steps}
+            yield _work(spec, stage, steps, chosen)
+    elif stage in AT_TARGETS:
+        yield _work(spec, stage, sorted({step for step, _ in cells}), cells)
+    else:
+        yield _work(spec, stage, (), cells)
+
+
+def _work(spec: RunSpec, stage: str, steps: Iterable[int], cells: Waiting) -> Work:
+    made_from = sorted((step, item, expected) for (step, item), expected in cells.items())
+    identity = fingerprint(spec.run, stage, [list(each) for each in made_from])
+    return Work(spec.run, stage, tuple(steps), len(cells), identity)
+
+
+def consecutive(steps: Sequence[int], kept: Sequence[int], most: int = BATCH_STEPS) -> list[list[int]]:
+    """Steps cut into batches without a kept step between two of them that is not to be done.
+
+    Args:
+        steps: some of `kept`, rising.
+        kept: all steps of the run, rising.
+
+    >>> consecutive([0, 10, 30], [0, 10, 20, 30])
+    [[0, 10], [30]]
+    """
+    place = {step: at for at, step in enumerate(kept)}
+    batches: list[list[int]] = []
+    for step in steps:
+        if batches and len(batches[-1]) < most and place[step] == place[batches[-1][-1]] + 1:
+            batches[-1].append(step)
+        else:
+            batches.append([step])
+    return batches
