@@ -16,20 +16,20 @@ from typing import Any
 from tests.s3_server import free_port
 
 _START_SECONDS = 60
-_ROLE = "dagster"
+_ROLE = _DATABASE = "dagster"
+PASSWORD = "only-on-loopback"
 
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """A running server. Only this machine reaches it, and everybody on it is let in without a password."""
+    """A running server with an empty database; only this machine reaches it."""
 
     port: int
-    programs: Path
 
     @property
     def url(self) -> str:
-        """The first database; psycopg 2 by name, because SQLAlchemy 2.1 takes a bare `postgresql://` for psycopg 3."""
-        return f"postgresql+psycopg2://{_ROLE}@127.0.0.1:{self.port}/postgres"
+        """The database; psycopg 2 by name, because SQLAlchemy 2.1 takes a bare `postgresql://` for psycopg 3."""
+        return f"postgresql+psycopg2://{_ROLE}:{PASSWORD}@127.0.0.1:{self.port}/{_DATABASE}"
 
 
 def postgres_programs() -> Path | None:
@@ -46,14 +46,19 @@ def postgres_server(programs: Path) -> Iterator[PostgresServer]:
     with tempfile.TemporaryDirectory(prefix="mech-postgres-", ignore_cleanup_errors=True) as name:
         folder, identity = Path(name), _unprivileged(Path(name))
         data, port = folder / "data", free_port()
-        initdb = [programs / "initdb", "--pgdata", data, "--username", _ROLE, "--auth", "trust", "--no-sync"]
+        (folder / "password").write_text(PASSWORD)
+        initdb = [programs / "initdb", "--pgdata", data, "--username", _ROLE, "--no-sync"]
+        initdb += ["--auth", "scram-sha-256", "--pwfile", folder / "password"]
         subprocess.run(initdb, check=True, capture_output=True, cwd=folder, **identity)
         command = [programs / "postgres", "-D", data, "-p", str(port), "-k", ""]  # no socket file: TCP on loopback only
         with (folder / "postgres.log").open("wb") as log:
             process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, **identity)
             try:
                 _wait_until_it_answers(programs, port, process, folder / "postgres.log")
-                yield PostgresServer(port, programs)
+                where = ["--host", "127.0.0.1", "--port", str(port), "--username", _ROLE]
+                createdb = [programs / "createdb", *where, _DATABASE]
+                subprocess.run(createdb, check=True, env={**os.environ, "PGPASSWORD": PASSWORD})
+                yield PostgresServer(port)
             finally:
                 process.send_signal(signal.SIGINT)  # "fast": SIGTERM would wait for clients to leave
                 process.wait(30)
