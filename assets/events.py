@@ -101,10 +101,12 @@ class PartitionEvents:
             yield
         finally:
             collected, self._together = self._together, None
-            step, batch = self._context.get_step_execution_context(), generate_event_batch_id()
-            for number, event in enumerate(collected, start=1):
-                metadata = DagsterEventBatchMetadata(batch, is_end=number == len(collected))
-                DagsterEvent.asset_materialization(step, event, metadata)
+            self._write(collected)
+
+    def _write(self, events: Sequence[dg.AssetMaterialization]) -> None:
+        step, batch = self._context.get_step_execution_context(), generate_event_batch_id()
+        for number, event in enumerate(events, start=1):
+            DagsterEvent.asset_materialization(step, event, DagsterEventBatchMetadata(batch, number == len(events)))
 
     def report(self, partition: str, data_version: str, metadata: Mapping[str, Any]) -> None:
         """One materialization of one partition; written at once, or at the end of a block of `together`."""

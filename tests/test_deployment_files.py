@@ -11,6 +11,7 @@ import pytest
 import yaml
 from dagster._core.instance.ref import InstanceRef
 
+from mech_pipeline.provenance import git_commit
 from tests.compose_file import COMPOSE, CPU, OURS, ROOT, optional, required, services
 
 LONG_RUNNING = ("postgres", "objects", "user_code", "webserver", "daemon")
@@ -104,6 +105,16 @@ def test_the_image_takes_what_is_there_pins_pytorch_and_has_no_root():
     (pin,) = set(re.findall(r"torch==[\d.]+", dockerfile))
     assert f'"{pin}"' in (ROOT / "pyproject.toml").read_text()
     assert re.findall(r"^USER (.+)$", dockerfile, flags=re.M) == ["1000:1000"]
+
+
+def test_a_result_from_an_image_names_the_commit_that_it_was_built_from(monkeypatch):
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    assert 'ARG GIT_COMMIT=""\nENV MECH_GIT_COMMIT=$GIT_COMMIT\n' in dockerfile
+    assert services()["user_code"]["build"]["args"]["GIT_COMMIT"] == "${GIT_COMMIT:-}"
+    monkeypatch.setenv("MECH_GIT_COMMIT", "0123abc")
+    git_commit.cache_clear()
+    assert git_commit() == "0123abc"
+    git_commit.cache_clear()
 
 
 def test_the_bucket_is_made_once(server, monkeypatch):
