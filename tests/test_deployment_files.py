@@ -13,6 +13,7 @@ from dagster._core.instance.ref import InstanceRef
 
 from mech_pipeline.provenance import git_commit
 from tests.compose_file import COMPOSE, CPU, OURS, ROOT, optional, required, services
+from tests.docs_commands import commands
 
 LONG_RUNNING = ("postgres", "objects", "user_code", "webserver", "daemon")
 BATCHING = {"DAGSTER_EVENT_BATCH_SIZE": "1000", "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1"}
@@ -218,3 +219,11 @@ def test_ray_gets_a_gpu_and_everything_that_a_run_needs(joined, monkeypatch):
     assert (launcher.address, launcher.num_gpus) == ("http://127.0.0.1:8265", 1)
     ours = set(services()["daemon"]["environment"]) - {"MECH_CODE_HOST", "MECH_CODE_PORT"}
     assert set(launcher.env_vars) == ours | {"DAGSTER_HOME", "MECH_HOME"}
+
+
+def test_the_documentation_names_services_and_files_that_there_are():
+    typed = " ".join(commands("docs/deployment.md")) + (ROOT / "docs" / "deployment.md").read_text()
+    assert set(re.findall(r"docker compose exec (\w+)", typed)) <= set(services())
+    named = set(re.findall(r"(?<![\w/])(?:deploy|tests|benchmarks|assets|experiments)/[\w./-]+\.\w+", typed))
+    assert len(named) > 8
+    assert {path for path in named if not (ROOT / path).is_file()} == set()
