@@ -5,6 +5,7 @@ import re
 import runpy
 import shutil
 import subprocess
+import tomllib
 
 import dagster as dg
 import pytest
@@ -106,6 +107,14 @@ def test_the_image_takes_what_is_there_pins_pytorch_and_has_no_root():
     (pin,) = set(re.findall(r"torch==[\d.]+", dockerfile))
     assert f'"{pin}"' in (ROOT / "pyproject.toml").read_text()
     assert re.findall(r"^USER (.+)$", dockerfile, flags=re.M) == ["1000:1000"]
+
+
+def test_every_folder_of_the_package_is_installed_into_the_image():
+    """An editable install hides a missing one: it reads the folders themselves."""
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    modules = [path.relative_to(ROOT) for path in (ROOT / "mech_pipeline").rglob("*.py")]
+    folders = {".".join(module.parent.parts) for module in modules}
+    assert listed == folders | {"mech_pipeline.assets", "mech_pipeline.resources"}
 
 
 def test_a_result_from_an_image_names_the_commit_that_it_was_built_from(monkeypatch):
