@@ -61,10 +61,11 @@ def checkpoint_analysis(context: dg.AssetExecutionContext, store: StoreResource)
         for name in tables:
             stored = stored_versions(opened.store, name, run)
             numbers, place = _numbers(opened.store, name, run), stored_in(opened.store, name)
-            for step in finished:
-                version = partition_version(stored, step)
-                assert version is not None, "a step is reported after its rows are stored"
-                events[name].report(partition(run, step), version, {"step": step, **numbers.get(step, {}), **place})
+            with events[name].together():
+                for step in finished:
+                    version = partition_version(stored, step)
+                    assert version is not None, "a step is reported after its rows are stored"
+                    events[name].report(partition(run, step), version, {"step": step, **numbers.get(step, {}), **place})
         done += len(finished)
         report(done)
 

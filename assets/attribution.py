@@ -44,10 +44,11 @@ def ledger(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[
     def on_steps(finished: list[int]) -> None:
         stored = stored_versions(opened.store, "ledger", run)
         balances, place = _balances(opened, run), stored_in(opened.store, "ledger")
-        for step in finished:
-            version = partition_version(stored, step)
-            assert version is not None, "a step is reported after its rows are stored"
-            events.report(partition(run, step), version, {"step": step, **balances[step], **place})
+        with events.together():
+            for step in finished:
+                version = partition_version(stored, step)
+                assert version is not None, "a step is reported after its rows are stored"
+                events.report(partition(run, step), version, {"step": step, **balances[step], **place})
 
     def on_balance(rows: list[dict[str, Any]]) -> None:
         for row in rows:

@@ -38,10 +38,11 @@ def circuits(context: dg.AssetExecutionContext, store: StoreResource) -> Iterato
     def on_steps(finished: list[int]) -> None:
         stored = stored_versions(opened.store, "circuits", run)
         numbers, place = _numbers(opened, run), stored_in(opened.store, "circuits")
-        for step in finished:
-            version = partition_version(stored, step)
-            assert version is not None, "a step is reported after its rows are stored"
-            events.report(partition(run, step), version, {"step": step, **numbers.get(step, {}), **place})
+        with events.together():
+            for step in finished:
+                version = partition_version(stored, step)
+                assert version is not None, "a step is reported after its rows are stored"
+                events.report(partition(run, step), version, {"step": step, **numbers.get(step, {}), **place})
 
     waiting = {step for step, _ in stage.pending(opened, asked)}
     stage.compute_circuits(opened, asked, on_steps, progress(context, f"circuits {run}", len(waiting), "checkpoints"))

@@ -38,10 +38,11 @@ def neurons(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator
     def on_steps(finished: list[int]) -> None:
         stored = stored_versions(opened.store, "neurons", run)
         numbers, place = _numbers(opened, run), stored_in(opened.store, "neurons")
-        for step in finished:
-            version = partition_version(stored, step)
-            assert version is not None, "a step is reported after its rows are stored"
-            events.report(partition(run, step), version, {"step": step, **numbers.get(step, {}), **place})
+        with events.together():
+            for step in finished:
+                version = partition_version(stored, step)
+                assert version is not None, "a step is reported after its rows are stored"
+                events.report(partition(run, step), version, {"step": step, **numbers.get(step, {}), **place})
 
     waiting = {step for step, _ in stage.pending(opened, asked)}
     updates = sum(step - stage.windows(opened)[step] for step in waiting)

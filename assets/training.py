@@ -132,9 +132,10 @@ def _finish(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) -> N
     kept, steps = OpenRun(store, spec), kept_steps(store, spec)
     known = context.instance.get_materialized_partitions(dg.AssetKey("checkpoint"))
     events = checkpoint_events(context, spec.run, list(steps))
-    for step in steps:
-        if partition(spec.run, step) not in known:
-            events.report(partition(spec.run, step), kept.checkpoint_version(step), {"step": step})
+    with events.together():
+        for step in steps:
+            if partition(spec.run, step) not in known:
+                events.report(partition(spec.run, step), kept.checkpoint_version(step), {"step": step})
 
 
 class Window(dg.Config):

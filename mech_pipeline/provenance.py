@@ -1,6 +1,7 @@
 """With what a result was made: versions of Python and packages, git commit, device."""
 
 import json
+import os
 import platform
 import subprocess
 from functools import lru_cache
@@ -20,7 +21,12 @@ def versions_json() -> str:
 
 @lru_cache(maxsize=1)
 def git_commit() -> str:
-    """The commit of this source tree, `+` appended if it has uncommitted changes; "" outside a checkout."""
+    """The commit of this source tree, `+` appended if it has uncommitted changes; "" outside a checkout.
+
+    An image holds no checkout: there MECH_GIT_COMMIT says from which one it was built.
+    """
+    if built_from := os.environ.get("MECH_GIT_COMMIT"):
+        return built_from
     folder = Path(__file__).parent
     try:
         commit = subprocess.run(

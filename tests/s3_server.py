@@ -58,7 +58,7 @@ class S3Server:
 @contextmanager
 def s3_server(folder: Path) -> Iterator[S3Server]:
     """A server that lives as long as the block; its log is a file in the folder."""
-    port = _free_port()
+    port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     environment = {**os.environ, **_ONLY_S3_ON_LOOPBACK, "GATEWAY_PORT": str(port)}
     with (folder / "ministack.log").open("wb") as log:
@@ -83,7 +83,8 @@ def _wait_until_it_answers(endpoint: str, process: subprocess.Popen[bytes]) -> N
     raise RuntimeError("the S3 server did not start; see ministack.log")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

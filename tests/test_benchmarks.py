@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mech_pipeline.mechanisms.registry import DETECTORS
+from tests.postgres_server import postgres_programs
 
 ROOT = Path(__file__).parents[1]
 TOY = {
@@ -153,3 +154,23 @@ def test_the_benchmark_of_mechanisms_runs_every_detector(tmp_path):
     results = json.loads((tmp_path / "out").read_text())["results"]
     assert set(DETECTORS) <= {result["what"] for result in results}
     assert {result["part"] for result in results} == {"checkpoint", "run"}
+
+
+def test_every_part_of_the_dagster_benchmark_measures_something(tmp_path):
+    options = ["--partitions", "3", "--turns", "1", "--folder", str(tmp_path), "--json", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/dagster_events.py", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    results = json.loads((tmp_path / "out").read_text())["results"]
+    assert [result["part"] for result in results].count("sqlite") == 2
+    postgres = [result for result in results if result["part"] == "postgres"]
+    if postgres_programs() is None:
+        assert "no Postgres on this machine" in postgres[0]["what"]
+    else:
+        assert len(postgres) == 3
+        assert all(result["measured"] > 0 for result in postgres)

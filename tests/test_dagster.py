@@ -5,8 +5,16 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
+from mech_pipeline.assets.events import PartitionEvents
 from mech_pipeline.assets.execute import LAUNCHER_TAG, Executor, close_orphans
-from mech_pipeline.assets.partitions import partition, register, split_keys, step_key
+from mech_pipeline.assets.partitions import (
+    partition,
+    register,
+    register_steps,
+    run_step,
+    split_keys,
+    step_key,
+)
 from mech_pipeline.assets.training import PLOTTED
 from mech_pipeline.definitions import build_definitions
 from mech_pipeline.errors import MechError
@@ -114,6 +122,71 @@ def test_running_again_reports_the_same_versions_and_computes_nothing(graph):
     assert tags()[0] == data_version
     assert tags()[1] > storage_id, "the partition was reported again"
     assert sorted((home / "store" / "tables").rglob("*.parquet")) == files
+
+
+def test_rows_of_one_commit_are_reported_together_and_before_the_body_goes_on(tmp_path, monkeypatch):
+    """One call of the storage for all of them; the block's end is the moment from which they are kept."""
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "1000")
+    keys, seen = [str(partition("r", step)) for step in range(5)], []
+
+    @dg.asset(partitions_def=run_step, output_required=False)
+    def reported(context: dg.AssetExecutionContext):
+        events = PartitionEvents(context, "reported", "7", {}, context.partition_keys)
+        with pytest.raises(ValueError, match="half-way"), events.together():
+            for key in context.partition_keys[:3]:
+                events.report(key, f"v{key}", {})
+            seen.append(done(context.instance, "reported"))
+            raise ValueError("half-way")
+        seen.append(done(context.instance, "reported"))
+        for key in context.partition_keys[3:]:
+            events.report(key, f"v{key}", {})
+        seen.append(done(context.instance, "reported"))
+        return
+        yield
+
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        instance.add_dynamic_partitions("runs", ["r"])
+        register_steps(instance, range(5))
+        batches = []
+        store_batch = instance.event_log_storage.store_event_batch
+        monkeypatch.setattr(
+            instance.event_log_storage,
+            "store_event_batch",
+            lambda events: batches.append(events) or store_batch(events),
+        )
+        Executor(dg.Definitions([reported], executor=dg.in_process_executor), instance, 1).step_assets(
+            ["reported"], "r", 0, 4
+        )
+        assert seen == [set(), set(keys[:3]), set(keys)]
+        written = [[event.dagster_event for event in events] for events in batches]
+        written = [[event.partition for event in events if event.is_step_materialization] for events in written]
+        assert [batch for batch in written if batch] == [keys[:3]]
+        tags = [instance.get_latest_data_version_record(dg.AssetKey("reported"), partition_key=key) for key in keys]
+        assert [record.event_log_entry.tags["dagster/data_version"] for record in tags] == [f"v{key}" for key in keys]
+
+
+def test_events_that_die_with_their_process_are_reported_by_the_next_materialization(graph, monkeypatch):
+    """The store has the rows; Dagster learns of them late, and nothing is computed again."""
+    _, instance, executor, home, specs = graph
+    run = specs[1].run
+    for asset in ("run_spec", "tokens", "training_run"):
+        executor.run_assets([asset], run)
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartitionEvents, "_write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            executor.step_assets(["mechanism_values"], run, 0, 24)
+    values = "select count(*), min(data_version), max(data_version) from mechanism_values where run = '" + run + "'"
+    kept = query(home / "store", values).rows()
+    assert kept[0][0] > 0, "the rows were stored before the events were lost"
+    assert not {key for key in done(instance, "mechanism_values") if key.startswith(run)}
+    executor.step_assets(["mechanism_values"], run, 0, 24)
+    expected = {str(partition(run, step)) for step in specs[1].checkpoint_steps()}
+    assert {key for key in done(instance, "mechanism_values") if key.startswith(run)} == expected
+    assert query(home / "store", values).rows() == kept, "nothing was computed again"
 
 
 def test_a_changed_checkpoint_makes_exactly_its_descendants_stale(graph):
