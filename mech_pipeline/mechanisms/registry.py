@@ -7,6 +7,7 @@ is recomputed.
 
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.home import mechanisms_folder
-from mech_pipeline.mechanisms import brackets, composition, heads, ioi, pairs
+from mech_pipeline.mechanisms import brackets, composition, heads, ioi, pairs, python_brackets
 from mech_pipeline.mechanisms.discovery import discover
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
@@ -105,6 +106,18 @@ DETECTORS: dict[str, Detector] = {
     ),
     "bracket_knockout": Detector(
         brackets.knockout, "nats", "loss of the bracket logit difference without that attention", reads_text=True
+    ),
+    "python_bracket_matching": Detector(
+        partial(brackets.matching, source=python_brackets.closings),
+        "attention probability",
+        "attention to the bracket that is to be closed, minus that to a closed one of equal depth and distance; Python",
+        reads_text=True,
+    ),
+    "python_bracket_knockout": Detector(
+        partial(brackets.knockout, source=python_brackets.closings),
+        "nats",
+        "loss of the bracket logit difference without that attention; Python",
+        reads_text=True,
     ),
     **{
         f"ioi_{name}": Detector(score, unit, meaning, reads_text=True)
