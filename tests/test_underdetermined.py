@@ -95,7 +95,9 @@ def test_options_leave_earlier_fingerprints_alone_and_belong_to_their_language()
     )
     assert fingerprint(corpus(disagreeing=0.1)) != fingerprint(corpus())
     for option in ({"disagreeing": 0.1}, {"rule": "equal_count"}):
-        with pytest.raises(ValidationError, match=f"{next(iter(option))} is an option of language parentheses, and the"):
+        with pytest.raises(
+            ValidationError, match=f"{next(iter(option))} is an option of language parentheses, and the"
+        ):
             Generated(language="ioi", **option)
     assert Generated(language="ioi").options() == {}
 
@@ -103,7 +105,9 @@ def test_options_leave_earlier_fingerprints_alone_and_belong_to_their_language()
 def test_the_probe_has_the_sequences_its_mechanisms_are_about(probe, tokenizer):
     yes, no = (tokenizer.encode(f" {label}").ids[0] for label in (YES, NO))
     agreed = probe.of("test", labelled)
-    brackets = [tokenizer.decode(row.tolist()).removeprefix(parentheses.BEGIN).replace(" ", "") for row in agreed.tokens]
+    brackets = [
+        tokenizer.decode(row.tolist()).removeprefix(parentheses.BEGIN).replace(" ", "") for row in agreed.tokens
+    ]
     assert [token == yes for token in agreed.correct.tolist()] == [is_nested(each) for each in brackets]
     assert all(is_nested(each) == is_equal_count(each) for each in brackets)
     assert agreed.correct.tolist().count(yes) == SEQUENCES // 2

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mech_pipeline.data.python_brackets import CLOSERS, OPENERS
@@ -68,12 +69,20 @@ def exchanged_openers(source: ProbeSource) -> Int[Tensor, "example token"]:
     """
     data, generator = _drawn(source)
     tokens = data.tokens.clone()
-    for example, opener, kind in zip(data.example, data.opener, data.correct, strict=True):
-        other = (int(kind) + int(generator.integers(1, len(OPENERS)))) % len(OPENERS)
-        spelled = source.tokenizer.id_to_token(int(tokens[example, opener]))
-        exchanged = source.tokenizer.token_to_id(spelled.replace(OPENERS[kind], OPENERS[other]))
-        tokens[example, opener] = source.tokenizer.token_to_id(OPENERS[other]) if exchanged is None else exchanged
+    for example, opener, kind in zip(data.example, data.opener, data.correct.tolist(), strict=True):
+        other = (kind + int(generator.integers(1, len(OPENERS)))) % len(OPENERS)
+        tokens[example, opener] = _of_kind(source.tokenizer, int(tokens[example, opener]), kind, other)
     return tokens
+
+
+def _of_kind(tokenizer: Tokenizer, token: int, kind: int, other: int) -> int:
+    """The token with a bracket of another kind in the place of its own."""
+    spelled = tokenizer.id_to_token(token)
+    assert spelled is not None, "it comes from this vocabulary"
+    exchanged = tokenizer.token_to_id(spelled.replace(OPENERS[kind], OPENERS[other]))
+    alone = tokenizer.token_to_id(OPENERS[other])
+    assert alone is not None, "a byte-level vocabulary has every byte"
+    return alone if exchanged is None else exchanged
 
 
 def with_exchanged(source: ProbeSource) -> Exchanged:
@@ -95,9 +104,7 @@ def _drawn(source: ProbeSource) -> tuple[Closings, np.random.Generator]:
     """The closings, and the stream after them."""
     generator = source.generator()
     chosen = _balanced(places(source), source.context, generator)
-    starts = [
-        int(generator.integers(max(0, place.query - source.context + 1), place.opener + 1)) for place in chosen
-    ]
+    starts = [int(generator.integers(max(0, place.query - source.context + 1), place.opener + 1)) for place in chosen]
     length = max(place.query + 1 - start for place, start in zip(chosen, starts, strict=True))
     tokens = torch.zeros(len(chosen), length, dtype=torch.long)  # any token will do after the query: nothing sees it
     for row, place, start in zip(tokens, chosen, starts, strict=True):
