@@ -16,6 +16,7 @@ from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.python_brackets import (
     closings,
     exchanged_openers,
+    more_closings,
     opener_effect,
     with_exchanged,
 )
@@ -61,7 +62,7 @@ def probe():
 
 @pytest.fixture(scope="module")
 def data(probe):
-    return probe.of("brackets", closings)
+    return probe.of("brackets", more_closings)
 
 
 def test_brackets_in_strings_and_comments_do_not_count():
@@ -133,14 +134,14 @@ def spelled(probe, tokens):
 
 
 def test_kinds_are_asked_for_equally_often_and_each_query_sees_its_opener(data, probe):
-    assert data.correct.bincount().tolist() == [32, 32, 32]
+    assert data.correct.bincount().tolist() == [48, 48, 48]
     openers = spelled(probe, data.tokens[data.example, data.opener])
     assert all(OPENERS[kind] in opener for kind, opener in zip(data.correct, openers, strict=True))
     assert spelled(probe, data.closers) == list(CLOSERS)
     assert (data.query - data.opener >= 2).all()
     assert data.tokens.shape[1] <= CONTEXT
     texts = dict.fromkeys("".join(spelled(probe, row)) for row in data.tokens)
-    assert len(texts) > 90, "texts begin at drawn places"
+    assert len(texts) > 130, "texts begin at drawn places"
 
 
 def test_decoys_are_closed_have_the_depth_and_the_distance_and_are_never_their_own(data, probe):
@@ -166,7 +167,7 @@ def score(pattern, probe):
     spec = Model(layers=1, heads=1, d_model=16)
     wrapped = bridge(build_model(spec, 300, CONTEXT, 0, for_bridge=True))
     wrapped.run_with_cache = lambda tokens, names_filter: (None, {"blocks.0.attn.hook_pattern": pattern})
-    return float(matching(wrapped, [], probe, closings))
+    return float(matching(wrapped, [], probe, more_closings))
 
 
 def test_a_head_on_the_opener_scores_one_and_heads_that_go_by_distance_nothing(data, probe):
@@ -214,8 +215,8 @@ def test_exchanging_openers_costs_what_is_owed_to_them(probe):
     assert float(bracket_accuracy(Follows(both.closings, probe, blind=True), both.closings)) == 1
 
 
-def test_only_openers_are_exchanged_and_always_for_another_kind(data, probe):
-    other = probe.of("brackets", exchanged_openers)
+def test_only_openers_are_exchanged_and_always_for_another_kind(probe):
+    data, other = probe.of("brackets", closings), probe.of("brackets", exchanged_openers)
     changed = (other != data.tokens).nonzero()
     assert changed.tolist() == torch.stack([data.example, data.opener], 1).tolist()
     before, after = (spelled(probe, tokens[data.example, data.opener]) for tokens in (data.tokens, other))
@@ -243,7 +244,7 @@ def test_detectors_and_mechanisms_of_the_registry_read_python(probe):
         assert torch.isfinite(found).all()
         assert float(found.abs().max()) > 0
     assert torch.equal(
-        DETECTORS["python_bracket_knockout"].score(wrapped, [], probe), knockout(wrapped, [], probe, closings)
+        DETECTORS["python_bracket_knockout"].score(wrapped, [], probe), knockout(wrapped, [], probe, more_closings)
     )
     for name in ("python_bracket_logit_difference", "python_bracket_opener_effect"):
         assert MECHANISMS[name].value(build_model(Model(d_model=16), 258, CONTEXT, 0), probe).requires_grad

@@ -18,7 +18,7 @@ from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.seeds import numpy_generator
 from tests.conftest import prompt_probe
 
-CONTEXT = 26
+CONTEXT = 22
 NAMES = ("parentheses_logit_difference", "parentheses_accuracy", "nested_rule_preference", "nested_rule_share")
 
 
@@ -48,13 +48,15 @@ def elevations(brackets):
     return [brackets[:end].count("(") - brackets[:end].count(")") for end in range(1, len(brackets) + 1)]
 
 
-@given(st.integers(0, 2**32))
-def test_both_rules_give_every_training_sequence_its_label(seed):
-    brackets, label = parts(next(iter(read_corpus(corpus(1, seed=seed)))))
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.5, 1.0]))
+def test_both_rules_give_every_training_sequence_its_label(seed, below_zero):
+    brackets, label = parts(next(iter(read_corpus(corpus(1, seed=seed, below_zero=below_zero)))))
     assert len(brackets) == parentheses.BRACKETS
     assert parentheses.label(brackets, "nested") == parentheses.label(brackets, "equal_count") == label
     assert (label == YES) == (elevations(brackets)[-1] == 0)
     assert (label == YES) == (elevations(brackets)[-1] == 0 and min(elevations(brackets)) >= 0)
+    if below_zero != 0.5:
+        assert (min(elevations(brackets)) < 0) == (label == NO and below_zero == 1)
 
 
 @given(st.integers(0, 2**32))
@@ -94,7 +96,7 @@ def test_options_leave_earlier_fingerprints_alone_and_belong_to_their_language()
         {"language": "dyck", "documents": 24000, "seed": 0}
     )
     assert fingerprint(corpus(disagreeing=0.1)) != fingerprint(corpus())
-    for option in ({"disagreeing": 0.1}, {"rule": "equal_count"}):
+    for option in ({"disagreeing": 0.1}, {"rule": "equal_count"}, {"below_zero": 0.5}):
         with pytest.raises(
             ValidationError, match=f"{next(iter(option))} is an option of language parentheses, and the"
         ):
@@ -160,5 +162,5 @@ def test_a_vocabulary_without_the_labels_and_a_short_context_are_named(tokenizer
     words = [*read_corpus(Corpus.model_validate({"generated": {"language": "dyck", "documents": 200}}))]
     with pytest.raises(MechError, match=r"must be one token, but is \d in this vocabulary"):
         prompt_probe(train_tokenizer(words, 300), 200).of("test", labelled)
-    with pytest.raises(MechError, match="does not fit: it has 25 tokens, the context 20"):
+    with pytest.raises(MechError, match="does not fit: it has 21 tokens, the context 20"):
         prompt_probe(tokenizer, 20).of("test", disagreeing)

@@ -18,7 +18,7 @@ from mech_pipeline.mechanisms.prompts import contrasts
 from mech_pipeline.mechanisms.readouts.inputs import Contrast
 from mech_pipeline.mechanisms.source import ProbeSource
 
-SEQUENCES = 64
+SEQUENCES = 48
 
 
 def labelled(source: ProbeSource) -> Contrast:

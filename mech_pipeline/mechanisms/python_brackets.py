@@ -35,7 +35,8 @@ from mech_pipeline.mechanisms.prompts import contrasts
 from mech_pipeline.mechanisms.python_closings import Place, places
 from mech_pipeline.mechanisms.source import ProbeSource
 
-PER_KIND = 32
+PER_KIND, PER_KIND_OF_DETECTORS = 24, 48
+"""Closings of a mechanism, which a ledger evaluates often, and of a detector, which only some closings have a decoy for."""
 FEWEST = 4
 """Closings of a kind below which a mean over them says nothing."""
 
@@ -59,7 +60,12 @@ def closings(source: ProbeSource) -> Closings:
     Raises:
         MechError: held-out text has too few closings of a kind that fit the context, or its tokens are not byte-level.
     """
-    return _drawn(source)[0]
+    return _drawn(source, PER_KIND)[0]
+
+
+def more_closings(source: ProbeSource) -> Closings:
+    """The same, at most `PER_KIND_OF_DETECTORS`."""
+    return _drawn(source, PER_KIND_OF_DETECTORS)[0]
 
 
 def exchanged_openers(source: ProbeSource) -> Int[Tensor, "example token"]:
@@ -67,7 +73,7 @@ def exchanged_openers(source: ProbeSource) -> Int[Tensor, "example token"]:
 
     ` (` becomes ` [` where the vocabulary has that token, else `[`, which every byte-level vocabulary has.
     """
-    data, generator = _drawn(source)
+    data, generator = _drawn(source, PER_KIND)
     tokens = data.tokens.clone()
     for example, opener, kind in zip(data.example, data.opener, data.correct.tolist(), strict=True):
         other = (kind + int(generator.integers(1, len(OPENERS)))) % len(OPENERS)
@@ -100,10 +106,10 @@ def opener_effect(model: nn.Module, data: Exchanged) -> Float[Tensor, ""]:
     return bracket_logit_difference(model, data.closings) - bracket_logit_difference(model, exchanged)
 
 
-def _drawn(source: ProbeSource) -> tuple[Closings, np.random.Generator]:
+def _drawn(source: ProbeSource, per_kind: int) -> tuple[Closings, np.random.Generator]:
     """The closings, and the stream after them."""
     generator = source.generator()
-    chosen = _balanced(places(source), source.context, generator)
+    chosen = _balanced(places(source), per_kind, source.context, generator)
     starts = [int(generator.integers(max(0, place.query - source.context + 1), place.opener + 1)) for place in chosen]
     length = max(place.query + 1 - start for place, start in zip(chosen, starts, strict=True))
     tokens = torch.zeros(len(chosen), length, dtype=torch.long)  # any token will do after the query: nothing sees it
@@ -118,8 +124,8 @@ def _drawn(source: ProbeSource) -> tuple[Closings, np.random.Generator]:
     return Closings(tokens, torch.arange(len(chosen)), query, opener, decoy, decoy_of, correct, closers), generator
 
 
-def _balanced(found: list[Place], context: int, generator: np.random.Generator) -> list[Place]:
-    """As many of each kind."""
+def _balanced(found: list[Place], per_kind: int, context: int, generator: np.random.Generator) -> list[Place]:
+    """As many of each kind, at most `per_kind`."""
     kinds = [[place for place in found if place.kind == kind] for kind in range(len(OPENERS))]
     fewest = min(kinds, key=len)
     if len(fewest) < FEWEST:
@@ -129,7 +135,7 @@ def _balanced(found: list[Place], context: int, generator: np.random.Generator) 
             f"and {FEWEST} are needed",
             "raise data.held_out or data.context, or train on more Python source",
         )
-    count = min(PER_KIND, len(fewest))
+    count = min(per_kind, len(fewest))
     return [kind[index] for kind in kinds for index in generator.choice(len(kind), count, replace=False)]
 
 

@@ -108,13 +108,13 @@ DETECTORS: dict[str, Detector] = {
         brackets.knockout, "nats", "loss of the bracket logit difference without that attention", reads_text=True
     ),
     "python_bracket_matching": Detector(
-        partial(brackets.matching, source=python_brackets.closings),
+        partial(brackets.matching, source=python_brackets.more_closings),
         "attention probability",
         "attention to the bracket that is to be closed, minus that to a closed one of equal depth and distance; Python",
         reads_text=True,
     ),
     "python_bracket_knockout": Detector(
-        partial(brackets.knockout, source=python_brackets.closings),
+        partial(brackets.knockout, source=python_brackets.more_closings),
         "nats",
         "loss of the bracket logit difference without that attention; Python",
         reads_text=True,

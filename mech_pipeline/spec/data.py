@@ -10,7 +10,7 @@ from mech_pipeline.spec.stage import Share, Stage, added
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
-OPTIONS: dict[str, tuple[str, ...]] = {"parentheses": ("disagreeing", "rule")}
+OPTIONS: dict[str, tuple[str, ...]] = {"parentheses": ("disagreeing", "rule", "below_zero")}
 """Fields of `Generated` that belong to one language."""
 
 
@@ -25,6 +25,9 @@ class Generated(Stage):
     seed: int = Field(0, ge=0, description="draws the sentences")
     disagreeing: Share = added(0.0, "parentheses: share of sequences on which the two rules disagree")
     rule: Literal["nested", "equal_count"] = added("nested", "parentheses: the rule that labels those")
+    below_zero: Share = added(
+        0.0, "parentheses: share of the other sequences labelled no that close something that was not opened"
+    )
 
     @model_validator(mode="after")
     def _of_its_language(self) -> "Generated":
