@@ -21,6 +21,8 @@ MECHANISM = Mechanism(readout=composition("K", (0, 0), (1, 0)), data=nothing, un
 ON_SEQUENCES = {"induction_copy_advantage", "induction_copy_advantage_random", "previous_token_attention"}
 ON_SEQUENCES |= {"induction_k_composition", "induction_q_composition", "induction_v_composition"}
 WITH_PROMPTS = {"ioi_logit_difference", "ioi_accuracy", "bracket_logit_difference", "bracket_accuracy"}
+WITH_PROMPTS |= {"python_bracket_logit_difference", "python_bracket_accuracy", "python_bracket_opener_effect"}
+WITH_PROMPTS |= {"parentheses_logit_difference", "parentheses_accuracy", "nested_rule_preference", "nested_rule_share"}
 LIBRARY = ON_SEQUENCES | WITH_PROMPTS
 
 

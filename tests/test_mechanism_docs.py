@@ -65,4 +65,11 @@ def test_other_text_recomputes_only_mechanisms_that_may_read_it(project):
     changed = {name: probe_version(name, artifacts | {"corpus": "d"}) for name in MECHANISMS}
     moved = {name for name in MECHANISMS if versions[name] != changed[name]}
     of_library = {"ioi_logit_difference", "ioi_accuracy", "bracket_logit_difference", "bracket_accuracy"}
+    of_library |= {"python_bracket_logit_difference", "python_bracket_accuracy", "python_bracket_opener_effect"}
+    of_library |= {
+        "parentheses_logit_difference",
+        "parentheses_accuracy",
+        "nested_rule_preference",
+        "nested_rule_share",
+    }
     assert moved == {"bracket", "text_loss"} | of_library

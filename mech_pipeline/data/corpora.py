@@ -99,7 +99,7 @@ class _Sentences:
     def read(self, index: int) -> Document:
         language = self.spec.language
         generator = numpy_generator(self.spec.seed, f"{language}:{index}")
-        return Document(self.source, f"document {index}", LANGUAGES[language](generator))
+        return Document(self.source, f"document {index}", LANGUAGES[language](generator, **self.spec.options()))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@
 
 Only closings with something between opener and query count: a neighbour needs no matching. Attention to the opener is
 compared with that to a decoy: an opener of the same depth that is closed already, nearest to the true one. Attention
-alone is not causal, so the knock-out of that very edge stands beside it.
+alone is not causal, so the knock-out of that very edge stands beside it. Closings come from words of the language `dyck`
+here and from Python source in `python_brackets.py`; readouts and detectors are the same.
 Source: Sharma & Raval 2026 (top of stack, edges masked); METHOD §4.
 """
 
@@ -32,12 +33,14 @@ Places = Int[Tensor, " closing"]
 
 @dataclass(frozen=True)
 class Closings:
-    """Closing brackets of words, each asked for at the token before it.
+    """Closing brackets of words or of source text, each asked for at the token before it.
 
     Attributes:
-        tokens: the words.
-        example, query, opener: of each closing, its word, the position that predicts it, and its opener's position.
+        tokens: the texts.
+        example, query, opener: of each closing, its text, the position that predicts it, and its opener's position.
         decoy: position of an opener of the same depth that is closed already; −1 where there is none.
+        decoy_of: the closing from whose query the decoy is looked at, and whose depth it has; with the closing itself,
+            each is its own.
         correct: its kind, a place in `closers`.
         closers: the token of each kind.
     """
@@ -47,8 +50,12 @@ class Closings:
     query: Places
     opener: Places
     decoy: Places
+    decoy_of: Places
     correct: Places
     closers: Int[Tensor, " kind"]
+
+
+Source = Callable[[ProbeSource], Closings]
 
 
 def closings(source: ProbeSource) -> Closings:
@@ -65,7 +72,8 @@ def closings(source: ProbeSource) -> Closings:
     texts = [(dyck.BEGIN, f" {one}", f" {other}") for one, other in zip(dyck.CLOSERS, dyck.OPENERS, strict=True)]
     found = [row for number, word in enumerate(words) for row in _closings_of(number, word, first)]
     example, query, opener, decoy, correct = torch.tensor(found).unbind(1)
-    return Closings(tokens, example, query, opener, decoy, correct, contrasts(source, texts).correct)
+    own = torch.arange(len(found))
+    return Closings(tokens, example, query, opener, decoy, own, correct, contrasts(source, texts).correct)
 
 
 CLOSINGS = ("brackets", closings)
@@ -116,30 +124,43 @@ def bracket_accuracy(model: nn.Module, data: Closings) -> Float[Tensor, ""]:
     return (_closer_logits(model(data.tokens), data).argmax(-1) == data.correct).float().mean()
 
 
-def matching(bridge: TransformerBridge, patterns: list[Tensor], probe: Probe) -> Float[Tensor, "layer head"]:
+def matching(
+    bridge: TransformerBridge, patterns: list[Tensor], probe: Probe, asked: tuple[str, Source] = CLOSINGS
+) -> Float[Tensor, "layer head"]:
     """Attention from the query to the opener minus that to the decoy, where there is one.
 
     1: all attention is on the true opener; 0: as much on the decoy; uniform attention: 0.
+
+    Args:
+        asked: name and maker of the closings.
     """
-    data = _closings(probe)
+    data = probe.of(*asked)
     some = data.decoy >= 0
+    seen = data.decoy_of[some]
     names = [_pattern_of(layer) for layer in range(bridge.cfg.n_layers)]
     with torch.no_grad():
         _, cache = bridge.run_with_cache(data.tokens, names_filter=names)
 
-    def attention(pattern: Tensor, key: Places) -> Tensor:
-        return pattern[data.example[some], :, data.query[some], key[some]].mean(0)
+    def attention(pattern: Tensor, closing: Tensor, key: Places) -> Tensor:
+        return pattern[data.example[closing], :, data.query[closing], key[some]].mean(0)
 
-    return torch.stack([attention(cache[name], data.opener) - attention(cache[name], data.decoy) for name in names])
+    return torch.stack(
+        [attention(cache[name], some, data.opener) - attention(cache[name], seen, data.decoy) for name in names]
+    )
 
 
-def knockout(bridge: TransformerBridge, patterns: list[Tensor], probe: Probe) -> Float[Tensor, "layer head"]:
+def knockout(
+    bridge: TransformerBridge, patterns: list[Tensor], probe: Probe, asked: tuple[str, Source] = CLOSINGS
+) -> Float[Tensor, "layer head"]:
     """How much of the logit difference goes when a head may not look from the queries to their openers, nats.
 
     Its attention there is 0 and the rest of the query's attention is scaled up to sum to 1. All closings at once, one
     head at a time. Source: Sharma & Raval 2026, masked attention to the top of the stack.
+
+    Args:
+        asked: name and maker of the closings.
     """
-    data = _closings(probe)
+    data = probe.of(*asked)
 
     def difference(hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]]) -> Tensor:
         return _difference(_closer_logits(bridge.run_with_hooks(data.tokens, fwd_hooks=hooks), data), data)
@@ -176,7 +197,3 @@ def _difference(logits: Float[Tensor, "closing kind"], data: Closings) -> Float[
 
 def _pattern_of(layer: int) -> str:
     return f"blocks.{layer}.attn.hook_pattern"
-
-
-def _closings(probe: Probe) -> Closings:
-    return probe.of(*CLOSINGS)

@@ -7,6 +7,7 @@ is recomputed.
 
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.home import mechanisms_folder
-from mech_pipeline.mechanisms import brackets, composition, heads, ioi, pairs
+from mech_pipeline.mechanisms import brackets, composition, heads, ioi, pairs, python_brackets
 from mech_pipeline.mechanisms.discovery import discover
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
@@ -111,6 +112,18 @@ DETECTORS: dict[str, Detector] = {
     ),
     "bracket_knockout": Detector(
         brackets.knockout, "nats", "loss of the bracket logit difference without that attention", data=brackets.CLOSINGS
+    ),
+    "python_bracket_matching": Detector(
+        partial(brackets.matching, asked=python_brackets.MORE_CLOSINGS),
+        "attention probability",
+        "attention to the bracket that is to be closed, minus that to a closed one of equal depth and distance; Python",
+        data=python_brackets.MORE_CLOSINGS,
+    ),
+    "python_bracket_knockout": Detector(
+        partial(brackets.knockout, asked=python_brackets.MORE_CLOSINGS),
+        "nats",
+        "loss of the bracket logit difference without that attention; Python",
+        data=python_brackets.MORE_CLOSINGS,
     ),
     **{
         f"ioi_{name}": Detector(score, unit, meaning, data=ioi.PROMPTS)

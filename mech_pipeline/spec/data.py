@@ -10,15 +10,36 @@ from mech_pipeline.spec.stage import Share, Stage, added
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
+OPTIONS: dict[str, tuple[str, ...]] = {"parentheses": ("disagreeing", "rule", "below_zero")}
+"""Fields of `Generated` that belong to one language."""
+
 
 class Generated(Stage):
     """Text in a language that is made up, for mechanisms that real text teaches too rarely."""
 
-    language: Literal["dyck", "ioi"] = Field(
-        description="dyck: nested brackets; ioi: sentences with an indirect object (data/languages)"
+    language: Literal["dyck", "ioi", "parentheses"] = Field(
+        description="dyck: nested brackets; ioi: sentences with an indirect object; parentheses: is it balanced, yes or no "
+        "(data/languages)"
     )
     documents: int = Field(20_000, ge=1, le=10_000_000, description="sentences, or words of brackets")
     seed: int = Field(0, ge=0, description="draws the sentences")
+    disagreeing: Share = added(0.0, "parentheses: share of sequences on which the two rules disagree")
+    rule: Literal["nested", "equal_count"] = added("nested", "parentheses: the rule that labels those")
+    below_zero: Share = added(
+        0.0, "parentheses: share of the other sequences labelled no that close something that was not opened"
+    )
+
+    @model_validator(mode="after")
+    def _of_its_language(self) -> "Generated":
+        for language, names in OPTIONS.items():
+            for name in names if language != self.language else ():
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is an option of language {language}, and the language is {self.language}")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of the language's `document`."""
+        return {name: getattr(self, name) for name in OPTIONS.get(self.language, ())}
 
 
 class Source(Stage):

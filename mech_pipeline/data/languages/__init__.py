@@ -1,12 +1,15 @@
 """Languages that are made up: each document is drawn by a random stream of its own.
 
-A language is a module with `document(generator)`, and a line here.
+A language is a module with `document(generator)`, and a line here. Its options are further arguments of `document`, fields
+of `Generated` in `spec/data.py`, and named in OPTIONS there.
 """
 
 from collections.abc import Callable
 
-import numpy as np
+from mech_pipeline.data.languages import dyck, ioi, parentheses
 
-from mech_pipeline.data.languages import dyck, ioi
-
-LANGUAGES: dict[str, Callable[[np.random.Generator], str]] = {"dyck": dyck.document, "ioi": ioi.document}
+LANGUAGES: dict[str, Callable[..., str]] = {
+    "dyck": dyck.document,
+    "ioi": ioi.document,
+    "parentheses": parentheses.document,
+}
