@@ -5,6 +5,7 @@ import base64
 import dagster as dg
 
 from mech_pipeline.assets.formation import formation
+from mech_pipeline.assets.orchestration.automation import ON_CHANGE
 from mech_pipeline.assets.partitions import experiments as experiment_partitions
 from mech_pipeline.assets.spec import ExperimentFile
 from mech_pipeline.pipeline import report as stage
@@ -16,6 +17,7 @@ from mech_pipeline.resources.store import ExperimentsResource, StoreResource
     partitions_def=experiment_partitions,
     kinds={"html"},
     code_version=stage.CODE_VERSION,
+    automation_condition=ON_CHANGE,
     deps=[
         dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
         for key in (formation, "circuits", "neurons", "ledger", "influence", "reliability", "lds")

@@ -4,9 +4,8 @@ import dagster as dg
 
 from mech_pipeline.assets.events import emitter, stored_in
 from mech_pipeline.assets.partitions import runs
-from mech_pipeline.pipeline import training as training_stage
 from mech_pipeline.pipeline.probe_data import check_probe_data
-from mech_pipeline.pipeline.run_row import run_row_fingerprint, write_run_row
+from mech_pipeline.pipeline.run_row import describe_run
 from mech_pipeline.pipeline.tokens import CODE_VERSION, load_tokens, prepare_tokens
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
 from mech_pipeline.store.currency import combined_version, stored_versions
@@ -26,12 +25,7 @@ def run_spec(
     spec = experiments.run_spec(config.file, context.partition_key)
     opened = store.open()
     _, sha256 = documents_of(spec)
-    stored = stored_versions(opened, "runs", spec.run).get((-1, ""))
-    if stored is None or stored.input_fingerprint != run_row_fingerprint(spec, sha256):
-        status = "planned" if training_stage.missing_checkpoints(opened, spec) else "complete"
-        version = write_run_row(opened, spec, sha256, status)
-    else:
-        version = stored.data_version
+    version = describe_run(opened, spec, sha256)
     return dg.MaterializeResult(
         metadata={
             "fingerprint": version,

@@ -4,6 +4,7 @@ import dagster as dg
 
 from mech_pipeline.assets.events import emitter
 from mech_pipeline.assets.formation import formation
+from mech_pipeline.assets.orchestration.automation import ON_CHANGE
 from mech_pipeline.assets.partitions import runs
 from mech_pipeline.assets.training import training_run
 from mech_pipeline.home import local_folder
@@ -22,7 +23,7 @@ def compaction(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Ma
     return dg.MaterializeResult(metadata={"tables compacted": len(done), "what": "; ".join(done) or "nothing to do"})
 
 
-@dg.asset(group_name="store", kinds={"duckdb"}, deps=[formation], code_version="1")
+@dg.asset(group_name="store", kinds={"duckdb"}, deps=[formation], code_version="1", automation_condition=ON_CHANGE)
 def warehouse(store: StoreResource) -> dg.MaterializeResult:
     """`warehouse.duckdb`: views only, over one cut through all tables; opens in the DuckDB command line. A second."""
     root = store.open().root

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from mech_pipeline.assets.stages import BY_RUN, BY_STEP
 from mech_pipeline.training.allocator import keep_freed_memory
 
 
@@ -97,21 +98,11 @@ def _perform(executor, task: Task) -> None:  # type: ignore[no-untyped-def]
     if task.stage == "spec":
         executor.run_assets(["run_spec"], task.run, {"run_spec": described})
         executor.run_assets(["tokens"], task.run)
-    elif task.stage == "training":
-        executor.run_assets(["training_run"], task.run)
     elif task.stage == "zoom":
         window = {"first_step": task.first_step, "last_step": task.last_step, "every": task.every}
         executor.run_assets(["zoom"], task.run, {"zoom": {"config": window}})
         executor.step_assets(["mechanism_values", "head_scores"], task.run, task.first_step, task.last_step)
-    elif task.stage in ("formation", "compaction"):
-        executor.run_assets([task.stage], task.run)
+    elif task.stage in BY_RUN:
+        executor.run_assets(BY_RUN[task.stage], task.run)
     else:
-        assets = {
-            "analysis": ["mechanism_values", "head_scores", "gradients"],
-            "circuits": ["circuits"],
-            "neurons": ["neurons"],
-            "ledger": ["ledger"],
-            "influence": ["influence", "reliability"],
-            "retraining": ["retrainings", "lds"],
-        }[task.stage]
-        executor.step_assets(assets, task.run, task.first_step, task.last_step)
+        executor.step_assets(BY_STEP[task.stage], task.run, task.first_step, task.last_step)

@@ -5,8 +5,24 @@ from pathlib import Path
 
 import dagster as dg
 
-from mech_pipeline.assets import analysis, attribution, circuits, formation, neurons, report, retraining, spec, training
+from mech_pipeline.assets import (
+    analysis,
+    attribution,
+    circuits,
+    formation,
+    neurons,
+    plan,
+    report,
+    retraining,
+    spec,
+    training,
+)
 from mech_pipeline.assets import store as store_assets
+from mech_pipeline.assets.orchestration.automation import automation
+from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, nightly_job, plan_job
+from mech_pipeline.assets.orchestration.launching import launch_experiment, withdraw_experiment
+from mech_pipeline.assets.orchestration.nightly import nightly
+from mech_pipeline.assets.orchestration.sensors import experiment_files, work
 from mech_pipeline.home import project_home, store_root
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
 
@@ -15,6 +31,7 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
     """All definitions over one store and one folder of experiments."""
     return dg.Definitions(
         assets=[
+            plan.experiment_plan,
             spec.run_spec,
             spec.tokens,
             training.training_run,
@@ -32,6 +49,9 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
             store_assets.warehouse,
         ],
         asset_checks=[*attribution.ledger_checks, attribution.influence_is_reliable],
+        jobs=[launch_experiment, withdraw_experiment, plan_job, nightly_job, *STAGE_JOBS.values()],
+        sensors=[experiment_files, work, automation],
+        schedules=[nightly],
         resources={
             "store": StoreResource(root=store),
             "experiments": ExperimentsResource(folder=str(experiments)),

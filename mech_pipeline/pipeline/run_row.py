@@ -2,10 +2,12 @@
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, current_checkpoints, provenance_columns
+from mech_pipeline.pipeline.training import missing_checkpoints
 from mech_pipeline.provenance import device, versions_json
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.currency import stored_versions
 from mech_pipeline.store.store import Store
 
 
@@ -32,6 +34,15 @@ def write_run_row(store: Store, spec: RunSpec, corpus_sha256: str, status: str) 
     }
     store.write("runs", rows, replace={"run": [spec.run]}, code_version=TRAINING_VERSION)
     return version
+
+
+def describe_run(store: Store, spec: RunSpec, corpus_sha256: str) -> str:
+    """Writes the run's row where it is not current; returns its data version."""
+    stored = stored_versions(store, "runs", spec.run).get((-1, ""))
+    if stored is not None and stored.input_fingerprint == run_row_fingerprint(spec, corpus_sha256):
+        return stored.data_version
+    status = "planned" if missing_checkpoints(store, spec) else "complete"
+    return write_run_row(store, spec, corpus_sha256, status)
 
 
 def _made_with(store: Store, spec: RunSpec) -> tuple[str, str] | None:

@@ -14,8 +14,6 @@ from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.store import Store
 
-LAUNCHED = ("queued", "training", "complete")
-"""Status of runs that somebody asked for; planned ones wait until they are launched."""
 BY_STEP = ("analysis", "circuits", "neurons", "ledger")
 """Stages whose cells are computed checkpoint by checkpoint, so that they can be cut into batches."""
 AT_TARGETS = ("influence", "retraining")
@@ -39,12 +37,19 @@ class Work:
     identity: str
 
 
-def launched_runs(store: Store) -> list[RunSpec]:
-    """The runs that somebody asked for, as they were asked for."""
+def stored_specs(store: Store, runs: Sequence[str]) -> list[RunSpec]:
+    """Runs as they were last asked for; those that the store does not know are left out."""
+    return _specs(store, "run in (select unnest(?::varchar[]))", list(runs))
+
+
+def started_specs(store: Store) -> list[RunSpec]:
+    """Runs of which something was trained."""
+    return _specs(store, "status in (select unnest(?::varchar[]))", ["training", "complete"])
+
+
+def _specs(store: Store, condition: str, values: list[str]) -> list[RunSpec]:
     with connect(store.root, ["runs"]) as connection:
-        rows = connection.execute(
-            "select spec from runs where status in (select unnest(?::varchar[])) order by run", [list(LAUNCHED)]
-        ).fetchall()
+        rows = connection.execute(f"select spec from runs where {condition} order by run", [values]).fetchall()
     return [RunSpec.model_validate_json(spec) for (spec,) in rows]
 
 

@@ -1,0 +1,50 @@
+"""The nightly backfill: everything of checkpoints that is missing or not current in any run, in contiguous batches."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from mech_pipeline.assets.orchestration.jobs import EXPERIMENT_TAG, RUN_TAG, STAGE_TAG, WORK_TAG, nightly_job
+from mech_pipeline.assets.orchestration.waiting import IN_FLIGHT, Board, is_free, known_sha256, step_range
+from mech_pipeline.assets.stages import BY_STEP
+from mech_pipeline.pipeline.work import started_specs, work_of
+from mech_pipeline.resources.store import StoreResource
+
+
+@dg.schedule(
+    job=nightly_job,
+    cron_schedule="0 2 * * *",
+    description="At 2 in the night: what is missing or not current at checkpoints of runs that have been trained. Skips while "
+    "last night's is in flight. Turn it on here; it is off until then.",
+)
+def nightly(context: dg.ScheduleEvaluationContext, store: StoreResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """One Dagster run for each batch; failures of the night before are tried again."""
+    assert context.scheduled_execution_time is not None, "the daemon evaluates schedules at a time"
+    night = context.scheduled_execution_time.isoformat()
+    unfinished = context.instance.get_runs_count(dg.RunsFilter(job_name=nightly_job.name, statuses=IN_FLIGHT))
+    if unfinished:
+        yield dg.SkipReason(f"{unfinished} batches of an earlier night are still queued or running")
+        return
+    opened, board, requested = store.open(), Board(context.instance), 0
+    known_sha256.cache_clear()
+    for spec in started_specs(opened):
+        if not is_free(opened, spec.experiment):
+            continue
+        for work in work_of(opened, spec, known_sha256(spec.corpus.model_dump_json())):
+            if work.stage not in BY_STEP or (work.run, work.stage) in board.in_flight:
+                continue
+            requested += 1
+            yield dg.RunRequest(
+                run_key=f"{night}:{work.identity}",
+                asset_selection=[dg.AssetKey(name) for name in BY_STEP[work.stage]],
+                tags=step_range(work)
+                | {
+                    STAGE_TAG: work.stage,
+                    RUN_TAG: work.run,
+                    WORK_TAG: work.identity,
+                    EXPERIMENT_TAG: spec.experiment,
+                    "dagster/priority": "-2",
+                },
+            )
+    if not requested:
+        yield dg.SkipReason("everything at checkpoints is current")

@@ -1,0 +1,138 @@
+"""From batches that wait in the store to requests for Dagster: nothing twice, nothing that failed already, nothing in flight."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+
+import dagster as dg
+
+from mech_pipeline.assets.orchestration.jobs import EXPERIMENT_TAG, RUN_TAG, STAGE_JOBS, STAGE_TAG, WORK_TAG
+from mech_pipeline.assets.partitions import partition
+from mech_pipeline.assets.stages import BY_STEP
+from mech_pipeline.data.corpora import corpus_sha256, read_corpus
+from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.work import Work, work_of
+from mech_pipeline.spec.data import Corpus
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.store import Store
+
+IN_FLIGHT = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+ENDED_BADLY = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+TRIES = 2
+"""Times that a batch may succeed and still wait: then something is wrong, and trying again would never end."""
+FEWEST_LIVE = 8
+"""Checkpoints that wait before analysis starts beside training; each Dagster run costs seconds to start."""
+_PRIORITY = {"training": "1", "analysis": "0"}
+
+
+@dataclass
+class Board:
+    """What Dagster knows about batches.
+
+    Attributes:
+        in_flight: (run, stage) of batches that are queued or running.
+        since: when each experiment was last asked for; failures before do not count.
+    """
+
+    instance: dg.DagsterInstance
+    since: dict[str, datetime] = field(default_factory=dict)
+    in_flight: set[tuple[str, str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        found = self.instance.get_runs(dg.RunsFilter(statuses=IN_FLIGHT, tags={STAGE_TAG: list(STAGE_JOBS)}))
+        self.in_flight = {(run.tags[RUN_TAG], run.tags[STAGE_TAG]) for run in found if RUN_TAG in run.tags}
+
+    def obstacle(self, work: Work, experiment: str) -> str | None:
+        """Why a batch is not to be started now; none: start it."""
+        if (work.run, work.stage) in self.in_flight:
+            return "running"
+        after = self.since.get(experiment)
+        tried = self.instance.get_runs(dg.RunsFilter(tags={WORK_TAG: work.identity}, created_after=after))
+        if any(run.status in ENDED_BADLY for run in tried):
+            return "failed; launch the experiment again once the reason is gone"
+        if sum(run.status == dg.DagsterRunStatus.SUCCESS for run in tried) >= TRIES:
+            return f"still waits after {TRIES} runs that succeeded; please report this"
+        return None
+
+    def last_launch(self, experiment: str) -> None:
+        """Reads when an experiment was last launched."""
+        records = self.instance.get_run_records(
+            dg.RunsFilter(job_name="launch_experiment", tags={EXPERIMENT_TAG: experiment}), limit=1
+        )
+        if records:
+            self.since[experiment] = records[0].create_timestamp
+
+
+@dataclass
+class Waiting:
+    """What a look at some runs found."""
+
+    requests: list[dg.RunRequest] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def look(board: Board, store: Store, specs: Sequence[RunSpec]) -> Waiting:
+    """Requests for everything of these runs that waits and has no obstacle."""
+    found, training = Waiting(), {run for run, stage in board.in_flight if stage == "training"}
+    for spec in specs:
+        board.last_launch(spec.experiment)
+        for work in work_of(store, spec, known_sha256(spec.corpus.model_dump_json())):
+            if work.stage == "training" and (other := _trained_with(spec, training)):
+                found.notes.append(f"{spec.run}: trained together with {other}")
+                continue
+            if work.stage == "analysis" and spec.run in training and len(work.steps) < FEWEST_LIVE:
+                continue
+            if reason := board.obstacle(work, spec.experiment):
+                found.notes.append(f"{work.stage} of {work.run}: {reason}")
+                continue
+            if work.stage == "training":
+                training.add(spec.run)
+            found.requests.append(request(work, spec.experiment))
+    return found
+
+
+def _trained_with(spec: RunSpec, training: Iterable[str]) -> str | None:
+    """A run in flight whose stack trains this one too."""
+    arm = f"{spec.experiment}.{spec.arm}."
+    return next((run for run in training if run.startswith(arm)), None) if spec.training.stacked else None
+
+
+def request(work: Work, experiment: str) -> dg.RunRequest:
+    """The Dagster run that does a batch."""
+    tags = {RUN_TAG: work.run, WORK_TAG: work.identity, EXPERIMENT_TAG: experiment}
+    tags["dagster/priority"] = _PRIORITY.get(work.stage, "-1")
+    name = STAGE_JOBS[work.stage].name
+    if work.stage not in BY_STEP:
+        return dg.RunRequest(job_name=name, partition_key=work.run, tags=tags)
+    return dg.RunRequest(job_name=name, tags=tags | step_range(work))
+
+
+def step_range(work: Work) -> dict[str, str]:
+    """Tags of a range of partitions: one Dagster run for all of them."""
+    return {
+        "dagster/asset_partition_range_start": partition(work.run, work.steps[0]),
+        "dagster/asset_partition_range_end": partition(work.run, work.steps[-1]),
+    }
+
+
+def is_free(store: Store, experiment: str) -> bool:
+    """Whether no `mech run` works on the experiment."""
+    try:
+        with store.lock(f"experiment-{experiment}", f"look at experiment {experiment}"):
+            return True
+    except MechError:
+        return False
+
+
+@lru_cache(maxsize=64)
+def known_sha256(corpus: str) -> str:
+    """The hash of a corpus, read once in a process: a launch reads it again, as every run of `spec` and `tokens` does."""
+    return corpus_sha256(read_corpus(Corpus.model_validate(json.loads(corpus))))
