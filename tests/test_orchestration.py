@@ -1,0 +1,235 @@
+"""Dagster starts exactly what is needed: through real ticks of its daemons, on the tiny experiment."""
+
+import datetime
+from dataclasses import replace
+
+import dagster as dg
+import pytest
+
+from mech_pipeline.assets.partitions import partition
+from mech_pipeline.mechanisms.registry import DETECTORS
+from mech_pipeline.pipeline import ledger
+from mech_pipeline.store.catalog import query
+from mech_pipeline.store.store import Store
+from tests.daemon import daemon
+from tests.tiny import write_experiment, write_text
+
+RUN = "tiny.baseline.s0"
+ONE_RUN = {"seeds": [0], "arms": {"baseline": {}}}
+
+
+@pytest.fixture
+def home(tmp_path):
+    write_text(tmp_path)
+    write_experiment(tmp_path / "experiments" / "tiny.yaml", corpus={"files": str(tmp_path / "text/*.txt")}, **ONE_RUN)
+    return tmp_path
+
+
+@pytest.fixture
+def daemons(home, monkeypatch):
+    with daemon(home, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def trained(daemons):
+    """The experiment launched and everything done."""
+    daemons.tick()
+    assert daemons.launch()
+    daemons.until_quiet()
+    while daemons.automate():
+        pass
+    return daemons
+
+
+def jobs(runs):
+    return [run.job_name for run in runs]
+
+
+def materialized(instance, asset):
+    return set(instance.get_materialized_partitions(dg.AssetKey(asset)))
+
+
+def events(instance, asset):
+    return instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records
+
+
+def test_a_file_that_is_dropped_in_is_registered_and_its_cost_shown(daemons, home):
+    assert jobs(daemons.tick()) == ["experiment_plan_job"]
+    assert daemons.instance.get_dynamic_partitions("runs") == [RUN]
+    assert daemons.instance.get_dynamic_partitions("steps")[:3] == ["00000000", "00000003", "00000006"]
+    shown = daemons.instance.get_latest_materialization_event(dg.AssetKey("experiment_plan")).asset_materialization
+    assert shown.metadata["runs"].value == 1
+    assert shown.metadata["training updates"].value == 24
+    assert shown.metadata["training tokens"].value == 24 * 8 * 16
+    assert shown.metadata["training, one run after another"].value.endswith("s")
+    assert daemons.tick() == [], "the same files again"
+    assert "nothing was launched" in daemons.said("work"), "registering trains nothing"
+
+    (home / "experiments" / "broken.yaml").write_text("experiment: broken\nlayers: 3\n")
+    write_experiment(home / "experiments" / "tiny.yaml", corpus={"files": str(home / "text/*.txt")}, seeds=[0, 1])
+    assert jobs(daemons.tick()) == ["experiment_plan_job"], "the edited one, whatever the other one is"
+    assert "tiny.control.s0" in daemons.instance.get_dynamic_partitions("runs")
+    (home / "experiments" / "tiny.yaml").unlink()
+    (home / "experiments" / "broken.yaml").write_text("experiment: broken\nlayers: 4\n")
+    assert daemons.tick() == []
+    assert "broken.yaml" in daemons.said("experiment_files")
+    assert "unknown field 'layers'" in daemons.said("experiment_files")
+
+
+def test_one_launch_makes_everything_and_then_nothing_more(daemons):
+    daemons.tick()
+    assert daemons.launch()
+    started = daemons.until_quiet()
+    assert all(run.status == dg.DagsterRunStatus.SUCCESS for run in started)
+    assert jobs(started)[0] == "training_stage"
+    assert set(jobs(started)) == {"training_stage", "analysis_stage", "ledger_stage", "formation_stage"}
+    for asset in ("checkpoint", "mechanism_values", "head_scores", "gradients"):
+        assert len(materialized(daemons.instance, asset)) == 6
+    assert materialized(daemons.instance, "run_spec") == materialized(daemons.instance, "tokens") == {RUN}
+    assert daemons.said("work") == "everything launched is current"
+    wave = daemons.automate()
+    assert wave, "the report is cheap, and follows by itself"
+    assert materialized(daemons.instance, "experiment_report") == {"tiny"}
+    assert daemons.automate() == []
+    assert daemons.tick() == []
+
+
+def test_only_the_arms_and_seeds_that_are_asked_for_are_launched(home, monkeypatch):
+    text = {"files": str(home / "text/*.txt")}
+    write_experiment(home / "experiments" / "tiny.yaml", corpus=text)
+    with daemon(home, monkeypatch) as daemons:
+        assert daemons.launch(arms=["baseline"], seeds=[1])
+        assert daemons.instance.get_dynamic_partitions("launched") == ["tiny.baseline.s1"]
+        assert not daemons.launch(arms=["nothing"])
+        assert not daemons.launch(arms=["control"], seeds=[1])
+        assert daemons.launch("withdraw_experiment", seeds=[1])
+        assert daemons.instance.get_dynamic_partitions("launched") == []
+        daemons.tick()
+        assert "nothing was launched" in daemons.said("work")
+
+
+def test_a_bumped_detector_recomputes_that_detector_and_nothing_that_did_not_change(trained, home, monkeypatch):
+    """Its scores stay the same, so what reads them stays as it is: no formation, no report."""
+    before = dict(query(home / "store", "select detector, min(input_fingerprint) from head_scores group by 1").rows())
+    values = len(events(trained.instance, "mechanism_values"))
+    bumped = replace(DETECTORS["prefix_matching"], version="next")
+    monkeypatch.setitem(DETECTORS, "prefix_matching", bumped)
+    assert jobs(trained.until_quiet()) == ["analysis_stage"]
+    after = dict(query(home / "store", "select detector, min(input_fingerprint) from head_scores group by 1").rows())
+    assert {name for name in after if after[name] != before[name]} == {"prefix_matching"}
+    versions = {
+        e.asset_materialization.tags["dagster/data_version"] for e in events(trained.instance, "mechanism_values")
+    }
+    assert len(versions) == values == 6, "reported again at most with the same version"
+    assert trained.automate() == []
+
+
+def test_a_changed_checkpoint_recomputes_exactly_what_descends_from_it(trained, home):
+    """Its analysis, the two ledger windows that it ends and begins, and formation."""
+    store, step = Store(home / "store"), 12
+    old = query(store.root, f"select * from checkpoints where step = {step}").to_dict(as_series=False)
+    store.write("checkpoints", old | {"data_version": ["0" * 64]}, replace={"run": [RUN], "step": [step]})
+    analysed = len(events(trained.instance, "mechanism_values"))
+    started = trained.tick()
+    assert [(run.job_name, run.tags.get("dagster/asset_partition_range_start")) for run in started][0] == (
+        "analysis_stage",
+        partition(RUN, step),
+    )
+    assert started[0].tags["dagster/asset_partition_range_end"] == partition(RUN, step)
+    assert len(events(trained.instance, "mechanism_values")) == analysed, "the weights do not have that hash: it fails"
+    assert started[0].status == dg.DagsterRunStatus.FAILURE
+    assert trained.tick() == [], "what failed is not tried again and again"
+    assert "failed" in trained.said("work")
+    store.write("checkpoints", old, replace={"run": [RUN], "step": [step]})
+    assert trained.tick() == [], "as it was"
+    assert trained.said("work") == "everything launched is current"
+
+
+def test_a_batch_that_fails_half_way_keeps_what_it_finished_and_is_tried_after_a_launch(daemons, monkeypatch):
+    finished = []
+    compute = ledger.compute_ledger
+
+    def fails(run, steps, on_steps, *others):
+        def stop(done):
+            on_steps(done)
+            finished.extend(done)
+            if len(finished) >= 2:
+                raise RuntimeError("the GPU fell over")
+
+        return compute(run, steps, stop, *others)
+
+    monkeypatch.setattr(ledger, "compute_ledger", fails)
+    monkeypatch.setattr(ledger, "_FLUSH_WINDOWS", 1, raising=False)
+    assert daemons.launch()
+    daemons.until_quiet()
+    assert "ledger of tiny.baseline.s0: failed" in daemons.said("work")
+    assert len(materialized(daemons.instance, "ledger")) == len(finished)
+    monkeypatch.setattr(ledger, "compute_ledger", compute)
+    assert daemons.tick() == [], "the mistake may still be there"
+    assert daemons.launch()
+    assert "ledger_stage" in jobs(daemons.until_quiet())
+    assert len(materialized(daemons.instance, "ledger")) == 5
+
+
+def test_the_night_makes_up_what_is_missing_once_and_not_while_it_is_busy(trained, home, monkeypatch):
+    trained.turn_on("nightly")
+    evening = datetime.datetime.now(datetime.UTC).replace(hour=3, minute=0) + datetime.timedelta(days=1)
+    assert trained.night(evening) == [], "everything is current"
+    assert trained.launch("withdraw_experiment")
+    bumped = replace(DETECTORS["previous_token"], version="next")
+    monkeypatch.setitem(DETECTORS, "previous_token", bumped)
+    busy = trained.instance.create_run_for_job(
+        trained.definitions().resolve_job_def("nightly_backfill"), status=dg.DagsterRunStatus.STARTED
+    )
+    day = datetime.timedelta(days=1)
+    assert trained.night(evening + day) == []
+    trained.instance.report_run_canceled(busy)
+    started = trained.night(evening + 2 * day)
+    assert jobs(started) == ["nightly_backfill"]
+    assert started[0].status == dg.DagsterRunStatus.SUCCESS
+    assert started[0].tags["mech/stage"] == "analysis"
+    assert trained.night(evening + 3 * day) == []
+
+
+def test_analysis_begins_while_training_goes_on(daemons, monkeypatch):
+    from mech_pipeline.assets.orchestration import waiting
+    from mech_pipeline.pipeline import training
+    from mech_pipeline.pipeline.work import stored_specs, work_of
+
+    store, known = Store(daemons.home / "store"), []
+    train = training.train
+
+    def watched(opened, spec, on_checkpoint, *others):
+        def seen(saved):
+            on_checkpoint(saved)
+            (stored,) = stored_specs(store, [RUN])
+            known.append(
+                {
+                    work.stage: work.steps
+                    for work in work_of(store, stored, waiting.known_sha256(spec.corpus.model_dump_json()))
+                }
+            )
+
+        return train(opened, spec, seen, *others)
+
+    monkeypatch.setattr(training, "train", watched)
+    assert daemons.launch()
+    daemons.tick()
+    during = [each for each in known if "training" in each and each.get("analysis")]
+    assert during, "checkpoints wait for analysis before the last one is there"
+
+
+def test_formation_of_more_than_a_hundred_checkpoints_follows_a_change(home, monkeypatch):
+    """Dagster's own stale marks stop at 100 upstream partitions; the store's fingerprints do not."""
+    many = {"checkpoints": {"every": 1}, "training": {"steps": 104, "batch": 8}, "ledger": {"mechanisms": []}}
+    text = {"files": str(home / "text/*.txt")}
+    many |= {"influence": {"mechanisms": []}, "gradients": [], **ONE_RUN}
+    write_experiment(home / "experiments" / "tiny.yaml", corpus=text, **many)
+    with daemon(home, monkeypatch) as daemons:
+        assert daemons.launch()
+        started = daemons.until_quiet()
+        assert jobs(started).count("analysis_stage") == 2, "64 and 41 checkpoints"
+        shifted = replace(DETECTORS["prefix_matching"], score=lambda *given: DETECTORS["previous_token"].score(*given))
+        monkeypatch.setitem(DETECTORS, "prefix_matching", replace(shifted, version="next"))
+        assert jobs(daemons.until_quiet()) == ["analysis_stage", "analysis_stage", "formation_stage"]
