@@ -49,7 +49,7 @@ class Daemon:
 
     def automate(self) -> list[dg.DagsterRun]:
         """The automation conditions once."""
-        return self._started(lambda: list(self._automation._run_iteration_impl(self._workspace, None, {}, {})))
+        return self._started(lambda: list(self._automation._run_iteration_impl(self._workspace, None, {}, {}) or []))
 
     def night(self, at: datetime.datetime) -> list[dg.DagsterRun]:
         """The schedules up to a time."""

@@ -70,6 +70,7 @@ def test_other_text_recomputes_only_mechanisms_that_may_read_it(project):
         "parentheses_logit_difference",
         "parentheses_accuracy",
         "nested_rule_preference",
+        "nested_rule_preference_inside",
         "nested_rule_share",
     }
     assert moved == {"bracket", "text_loss"} | of_library

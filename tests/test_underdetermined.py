@@ -11,7 +11,7 @@ from mech_pipeline.data.languages import parentheses
 from mech_pipeline.data.languages.parentheses import NO, YES, is_equal_count, is_nested
 from mech_pipeline.data.tokenizer import train_tokenizer
 from mech_pipeline.errors import MechError
-from mech_pipeline.mechanisms.parentheses import SEQUENCES, disagreeing, label_share, labelled
+from mech_pipeline.mechanisms.parentheses import SEQUENCES, disagreeing, disagreeing_inside, label_share, labelled
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.spec.data import Corpus, Generated
 from mech_pipeline.spec.fingerprint import fingerprint
@@ -104,6 +104,12 @@ def test_options_leave_earlier_fingerprints_alone_and_belong_to_their_language()
     assert Generated(language="ioi").options() == {}
 
 
+def texts(contrast, tokenizer):
+    """The brackets of each sequence."""
+    decoded = tokenizer.decode_batch(contrast.tokens.tolist())
+    return [text.removeprefix(parentheses.BEGIN).replace(" ", "") for text in decoded]
+
+
 def test_the_probe_has_the_sequences_its_mechanisms_are_about(probe, tokenizer):
     yes, no = (tokenizer.encode(f" {label}").ids[0] for label in (YES, NO))
     agreed = probe.of("test", labelled)
@@ -114,11 +120,13 @@ def test_the_probe_has_the_sequences_its_mechanisms_are_about(probe, tokenizer):
     assert all(is_nested(each) == is_equal_count(each) for each in brackets)
     assert agreed.correct.tolist().count(yes) == SEQUENCES // 2
     apart = probe.of("test", disagreeing)
-    brackets = [tokenizer.decode(row.tolist()).removeprefix(parentheses.BEGIN).replace(" ", "") for row in apart.tokens]
+    brackets = texts(apart, tokenizer)
     assert all(is_equal_count(each) and not is_nested(each) for each in brackets)
     assert apart.correct.unique().tolist() == [no]
     assert apart.wrong.unique().tolist() == [yes]
     assert (agreed.position == CONTEXT - 2).all()
+    inside = texts(probe.of("test", disagreeing_inside), tokenizer)
+    assert all(is_equal_count(each) and not is_nested(each) and each[0] == "(" and each[-1] == ")" for each in inside)
 
 
 class Judge(torch.nn.Module):
@@ -145,6 +153,22 @@ def test_models_that_go_by_one_rule_are_told_apart_only_where_the_rules_disagree
     )
     assert (difference, accuracy) == (pytest.approx(3), 1)
     assert (preferred, preferred_share) == (pytest.approx(preference), share)
+    inside = MECHANISMS["nested_rule_preference_inside"].value(Judge(rule, tokenizer), probe)
+    assert float(inside) == pytest.approx(preference)
+
+
+def test_a_model_that_looks_at_the_ends_alone_seems_nested_only_where_they_tell(probe, tokenizer):
+    class Ends(Judge):
+        def forward(self, tokens):
+            logits = torch.zeros(*tokens.shape, self.tokenizer.get_vocab_size())
+            for row, text in zip(logits, self.tokenizer.decode_batch(tokens.tolist()), strict=True):
+                brackets = text.removeprefix(parentheses.BEGIN).replace(" ", "")
+                fits = brackets[0] == "(" and brackets[-1] == ")"
+                row[-1, self.tokenizer.encode(f" {YES if fits else NO}").ids[0]] = 3.0
+            return logits
+
+    assert float(MECHANISMS["nested_rule_preference"].value(Ends("", tokenizer), probe)) > 1
+    assert float(MECHANISMS["nested_rule_preference_inside"].value(Ends("", tokenizer), probe)) == pytest.approx(-3)
 
 
 def test_a_model_that_does_not_look_knows_half_of_the_labels(probe, tokenizer):

@@ -44,6 +44,24 @@ def disagreeing(source: ProbeSource) -> Contrast:
     return _contrast(source, [(parentheses.disagreeing_word(generator), NO) for _ in range(SEQUENCES)])
 
 
+def disagreeing_inside(source: ProbeSource) -> Contrast:
+    """The same, of sequences that begin with an opener and end with a closer, as every nested one does.
+
+    A model that labels no whatever begins or ends wrongly goes by neither rule, and still seems to prefer nested where
+    half of the sequences do. Here neither end tells.
+
+    Raises:
+        MechError: a label is not one token in this vocabulary, or a sequence does not fit the context.
+    """
+    generator = source.generator()
+    found: list[tuple[str, str]] = []
+    while len(found) < SEQUENCES:
+        brackets = parentheses.disagreeing_word(generator)
+        if brackets.startswith("(") and brackets.endswith(")"):
+            found.append((brackets, NO))
+    return _contrast(source, found)
+
+
 def label_share(model: nn.Module, data: Contrast) -> Float[Tensor, ""]:
     """Share of sequences whose correct label has the larger logit of the two. A step function: it has no gradient."""
     example = torch.arange(len(data.tokens), device=data.tokens.device)

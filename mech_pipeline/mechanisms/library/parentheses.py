@@ -1,7 +1,7 @@
 """Labelling brackets: whether it is learned, and which of the two rules that fit is the one that was."""
 
 from mech_pipeline.mechanisms.mechanism import Mechanism
-from mech_pipeline.mechanisms.parentheses import disagreeing, label_share, labelled
+from mech_pipeline.mechanisms.parentheses import disagreeing, disagreeing_inside, label_share, labelled
 from mech_pipeline.mechanisms.readouts.inputs import Contrast
 from mech_pipeline.mechanisms.readouts.predictions import logit_difference
 
@@ -23,6 +23,12 @@ MECHANISMS: dict[str, Mechanism[Contrast]] = {
         data=disagreeing,
         unit="nats",
         meaning="logit of no minus yes where counts are equal but not nested; below 0: the equal-count rule",
+    ),
+    "nested_rule_preference_inside": Mechanism(
+        readout=logit_difference,
+        data=disagreeing_inside,
+        unit="nats",
+        meaning="the same where the first bracket opens and the last closes, so that neither end tells",
     ),
     "nested_rule_share": Mechanism(
         readout=label_share,
