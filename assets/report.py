@@ -11,6 +11,8 @@ from mech_pipeline.assets.spec import ExperimentFile
 from mech_pipeline.pipeline import report as stage
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
 
+_READS = ("mechanism_values", "head_scores", "circuits", "neurons", "ledger", "influence", "reliability", "lds")
+
 
 @dg.asset(
     group_name="experiments",
@@ -20,7 +22,17 @@ from mech_pipeline.resources.store import ExperimentsResource, StoreResource
     automation_condition=ON_CHANGE,
     deps=[
         dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
-        for key in (formation, "circuits", "neurons", "ledger", "influence", "reliability", "lds")
+        for key in (
+            formation,
+            "mechanism_values",
+            "head_scores",
+            "circuits",
+            "neurons",
+            "ledger",
+            "influence",
+            "reliability",
+            "lds",
+        )
     ],
 )
 def experiment_report(

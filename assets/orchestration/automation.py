@@ -9,9 +9,11 @@ import dagster as dg
 
 _CONDITION = dg.AutomationCondition
 _CHANGED = _CONDITION.any_deps_match(_CONDITION.data_version_changed()).with_label("data it reads changed")
+# A change in the very tick after a request would be forgotten with the request: the tick after a change counts as well.
+_JUST_CHANGED = (~_CHANGED).newly_true() & ~_CONDITION.missing()
 
 ON_CHANGE = (
-    (_CHANGED | _CONDITION.code_version_changed()).since_last_handled()  # type: ignore[misc]  # Dagster's own types differ
+    (_CHANGED | _JUST_CHANGED | _CONDITION.code_version_changed()).since(_CONDITION.newly_requested())
     & ~_CONDITION.any_deps_match(_CONDITION.in_progress())
     & ~_CONDITION.in_progress()
 ).with_label("data or code changed, and nothing upstream is running")
