@@ -55,6 +55,7 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
         resources={
             "store": StoreResource(root=store),
             "experiments": ExperimentsResource(folder=str(experiments)),
+            "io_manager": dg.mem_io_manager,  # assets hand over nothing; Dagster's default would pickle it
         },
         executor=dg.in_process_executor,
     )

@@ -53,7 +53,13 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@dg.sensor(jobs=list(STAGE_JOBS.values()), minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    jobs=list(STAGE_JOBS.values()),
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts what launched runs need and do not have: training, analysis beside it, then attribution. The store "
+    "decides what is current. Off: nothing new is started.",
+)
 def work(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
     """Starts what launched runs need and do not have: training, analysis beside it, then attribution. The store decides.
 
