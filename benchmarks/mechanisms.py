@@ -1,7 +1,7 @@
 """What looking at a checkpoint costs: `python benchmarks/mechanisms.py [PART …]`, two minutes; see benchmarks/README.md.
 
 Models of the experiments' size on the experiments' own languages, one thread. Detectors that read text need its language, so
-the general ones are timed with those of IOI, and those of brackets on a run of their own.
+the general ones are timed with those of IOI, and those of brackets on runs of their own.
 """
 
 import time
@@ -24,9 +24,9 @@ from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.store import Store
 
 PARTS = ("checkpoint", "run")
-BRACKETS = [name for name in DETECTORS if name.startswith("bracket_")]
-OTHERS = [name for name in DETECTORS if name.split("_")[0] not in ("bracket", "python")]
-EXPERIMENTS = {"ioi": OTHERS, "brackets": BRACKETS}
+BRACKETS, PYTHON = ([name for name in DETECTORS if name.startswith(first)] for first in ("bracket_", "python_"))
+OTHERS = [name for name in DETECTORS if name not in {*BRACKETS, *PYTHON}]
+EXPERIMENTS = {"ioi": OTHERS, "brackets": BRACKETS, "python_brackets": PYTHON}
 """Experiment file → the detectors that can be asked of it."""
 SECONDS_A_CHECKPOINT, SECONDS_A_RUN = 1.0, 180.0
 
@@ -36,7 +36,8 @@ def trained(folder: Path, name: str, checkpoints: int, documents: int) -> OpenRu
     described: dict[str, Any] = yaml.safe_load((Path(__file__).parents[1] / f"experiments/{name}.yaml").read_text())
     for asked in ("ledger", "influence", "circuits", "arms"):
         described.pop(asked, None)
-    described["corpus"]["generated"]["documents"] = documents
+    if "generated" in described["corpus"]:
+        described["corpus"]["generated"]["documents"] = documents
     described["data"]["examples"] = documents // 4
     described["training"] = {"steps": 2 * (checkpoints - 1), "batch": 16, "threads": 1}
     described["optimizer"] = {"warmup_steps": 1}
@@ -81,7 +82,7 @@ def measure_run(folder: Path, checkpoints: int, documents: int, say: Say) -> lis
         seconds = time.perf_counter() - began
         total += seconds
         found.append(Result("run", f"{len(run.planned)} checkpoints of {name}", seconds, "s"))
-    return [Result("run", "both, every detector", total, "s", SECONDS_A_RUN), *found]
+    return [Result("run", "all, every detector", total, "s", SECONDS_A_RUN), *found]
 
 
 def main(

@@ -112,9 +112,12 @@ def test_the_image_takes_what_is_there_pins_pytorch_and_has_no_root():
 def test_every_folder_of_the_package_is_installed_into_the_image():
     """An editable install hides a missing one: it reads the folders themselves."""
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    modules = [path.relative_to(ROOT) for path in (ROOT / "mech_pipeline").rglob("*.py")]
-    folders = {".".join(module.parent.parts) for module in modules}
-    assert listed == folders | {"mech_pipeline.assets", "mech_pipeline.resources"}
+    research = {path.parent.relative_to(ROOT).parts for path in (ROOT / "mech_pipeline").rglob("*.py")}
+    outside = {
+        path.parent.relative_to(ROOT).parts for top in ("assets", "resources") for path in (ROOT / top).rglob("*.py")
+    }
+    folders = {*research, *(("mech_pipeline", *parts) for parts in outside)}
+    assert listed == {".".join(parts) for parts in folders}
 
 
 def test_a_result_from_an_image_names_the_commit_that_it_was_built_from(monkeypatch):
