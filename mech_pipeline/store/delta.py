@@ -5,6 +5,7 @@ The log is the public Delta protocol: `_delta_log/<version, 20 digits>.json`, on
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -102,8 +103,32 @@ def open_table(files: Files, table: str, version: int | None = None) -> DeltaTab
 
 
 def commit_log(files: Files, table: str, version: int) -> list[dict[str, Any]]:
-    """The actions of one commit."""
-    return [json.loads(line) for line in files.read(log_name(table, version)).splitlines() if line]
+    """The actions of one commit.
+
+    Raises:
+        MechError: its log is damaged.
+        FileNotFoundError: its log is gone.
+    """
+    content = files.read(log_name(table, version))
+    with damage_in_words(table, version):
+        actions = [json.loads(line) for line in content.splitlines() if line]
+        if not all(isinstance(action, dict) for action in actions):
+            raise ValueError("a line of its log is no action")
+    return actions
+
+
+@contextmanager
+def damage_in_words(table: str, version: int) -> Iterator[None]:
+    """Whatever a damaged log makes of the readers of a log, said in a sentence."""
+    try:
+        yield
+    except MechError:
+        raise
+    except Exception as error:
+        raise MechError(
+            f"table {table}, version {version}, cannot be read: {' '.join(str(error).split())[:300]}",
+            "`mech verify` tells what is damaged; `mech history` which versions there are",
+        ) from error
 
 
 def commit_info(actions: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -134,22 +159,16 @@ def table_version(files: Files, table: str, version: int) -> TableVersion:
 
 @lru_cache(maxsize=256)
 def _table_version(files: Files, table: str, version: int, written: float) -> TableVersion:
-    try:
+    with damage_in_words(table, version):
         opened = open_table(files, table, version)
-    except MechError:
-        raise
-    except Exception as error:
-        raise MechError(
-            f"table {table}, version {version}, cannot be read: {' '.join(str(error).split())[:300]}",
-            "`mech verify` tells what is damaged; `mech history` which versions there are",
-        ) from error
-    live = tuple(_live_files(table, pa.RecordBatchReader.from_stream(opened.get_add_actions(flatten=True)).read_all()))
-    try:
-        made = commit_info(commit_log(files, table, version))  # a fifth of the time of `history`
-    except FileNotFoundError:  # only the log's checkpoint is left
-        made = (opened.history(1) or [{}])[0]
-    committed = int(made.get("timestamp", 0))
-    return TableVersion(version, committed, live, pa.schema(opened.schema().to_arrow()))
+        actions = pa.RecordBatchReader.from_stream(opened.get_add_actions(flatten=True)).read_all()
+        live = tuple(_live_files(table, actions))
+        try:
+            made = commit_info(commit_log(files, table, version))  # a fifth of the time of `history`
+        except FileNotFoundError:  # only the log's checkpoint is left
+            made = (opened.history(1) or [{}])[0]
+        committed = int(made.get("timestamp", 0))
+        return TableVersion(version, committed, live, pa.schema(opened.schema().to_arrow()))
 
 
 def _live_files(table: str, actions: pa.Table) -> Iterator[DataFile]:

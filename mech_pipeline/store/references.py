@@ -5,6 +5,7 @@ Data files of older versions count until they are vacuumed, so whatever version 
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 import pyarrow as pa
 
@@ -24,11 +25,8 @@ def named_blobs(files: Files, listing: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for name in listing:
         if name.startswith(tables) and name.endswith(".parquet") and "/_delta_log/" not in name:
-            try:
-                column = parquet_rows(files.read(name), ["uri"])["uri"]
-            except (OSError, KeyError, pa.ArrowException):
-                continue
-            found.update(column.unique().to_pylist())
+            with suppress(OSError, KeyError, ValueError, pa.ArrowException):  # ValueError: a name that is no UTF-8
+                found.update(parquet_rows(files.read(name), ["uri"])["uri"].unique().to_pylist())
     return found
 
 
