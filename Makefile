@@ -28,7 +28,7 @@ demo: $(STAMP)
 	@$(BIN)/mech run experiments/induction.yaml
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
