@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from mech_pipeline.assets.events import PartitionEvents, progress, stored_in
+from mech_pipeline.assets.events import PartitionEvents, progress
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
+from mech_pipeline.assets.previews import query_of
 from mech_pipeline.assets.training import checkpoint
 from mech_pipeline.pipeline import analysis as stage
 from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.catalog import connect
-from mech_pipeline.store.currency import partition_version, stored_versions
 from mech_pipeline.store.store import Store
 
 _DESCRIPTIONS = {
@@ -59,13 +59,9 @@ def checkpoint_analysis(context: dg.AssetExecutionContext, store: StoreResource)
     def on_steps(finished: list[int]) -> None:
         nonlocal done
         for name in tables:
-            stored = stored_versions(opened.store, name, run)
-            numbers, place = _numbers(opened.store, name, run), stored_in(opened.store, name)
-            with events[name].together():
-                for step in finished:
-                    version = partition_version(stored, step)
-                    assert version is not None, "a step is reported after its rows are stored"
-                    events[name].report(partition(run, step), version, {"step": step, **numbers.get(step, {}), **place})
+            numbers = _numbers(opened.store, name, run)
+            shown = {step: {**numbers.get(step, {}), **query_of(name, run, step)} for step in finished}
+            events[name].report_stored(opened.store, run, finished, shown)
         done += len(finished)
         report(done)
 

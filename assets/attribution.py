@@ -5,8 +5,9 @@ from typing import Any
 
 import dagster as dg
 
-from mech_pipeline.assets.events import PartitionEvents, emitter, progress, stored_in
+from mech_pipeline.assets.events import PartitionEvents, emitter, progress
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
+from mech_pipeline.assets.previews import rows_of_steps
 from mech_pipeline.assets.training import checkpoint
 from mech_pipeline.pipeline import influence as influence_stage
 from mech_pipeline.pipeline import ledger as ledger_stage
@@ -15,7 +16,6 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.reports.trust import influence_verdicts
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.catalog import connect
-from mech_pipeline.store.currency import partition_version, stored_versions
 
 CHECKS = ("examples_sum_to_update", "ledger_sums_to_change")
 
@@ -42,13 +42,8 @@ def ledger(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[
     events = PartitionEvents(context, "ledger", ledger_stage.CODE_VERSION, {"checkpoint": lambda key: key}, keys)
 
     def on_steps(finished: list[int]) -> None:
-        stored = stored_versions(opened.store, "ledger", run)
-        balances, place = _balances(opened, run), stored_in(opened.store, "ledger")
-        with events.together():
-            for step in finished:
-                version = partition_version(stored, step)
-                assert version is not None, "a step is reported after its rows are stored"
-                events.report(partition(run, step), version, {"step": step, **balances[step], **place})
+        rows, balances = rows_of_steps(opened.store, "ledger", run, finished), _balances(opened, run)
+        events.report_stored(opened.store, run, finished, {step: {**balances[step], **rows[step]} for step in finished})
 
     def on_balance(rows: list[dict[str, Any]]) -> None:
         for row in rows:
@@ -152,10 +147,9 @@ def influence_sweep(context: dg.AssetExecutionContext, store: StoreResource) -> 
     influence_stage.compute_influence(opened, steps, emitter(context))
     for step in steps:
         for name in tables:
-            version = partition_version(stored_versions(opened.store, name, run), step)
-            assert version is not None, "the sweep has stored its rows"
-            measures = {"step": step, **_measures(opened, run, step, name), **stored_in(opened.store, name)}
-            events[name].report(partition(run, step), version, measures)
+            rows = rows_of_steps(opened.store, name, run, [step])[step]
+            measures = {**_measures(opened, run, step, name), **rows}
+            events[name].report_stored(opened.store, run, [step], {step: measures})
     return
     yield
 

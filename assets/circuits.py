@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from mech_pipeline.assets.events import PartitionEvents, progress, stored_in
+from mech_pipeline.assets.events import PartitionEvents, progress
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
+from mech_pipeline.assets.previews import rows_of_steps
 from mech_pipeline.assets.training import checkpoint
 from mech_pipeline.pipeline import circuits as stage
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.catalog import connect
-from mech_pipeline.store.currency import partition_version, stored_versions
 
 
 @dg.asset(
@@ -36,13 +36,10 @@ def circuits(context: dg.AssetExecutionContext, store: StoreResource) -> Iterato
     events = PartitionEvents(context, "circuits", stage.CODE_VERSION, {"checkpoint": lambda key: key}, keys)
 
     def on_steps(finished: list[int]) -> None:
-        stored = stored_versions(opened.store, "circuits", run)
-        numbers, place = _numbers(opened, run), stored_in(opened.store, "circuits")
-        with events.together():
-            for step in finished:
-                version = partition_version(stored, step)
-                assert version is not None, "a step is reported after its rows are stored"
-                events.report(partition(run, step), version, {"step": step, **numbers.get(step, {}), **place})
+        rows, numbers = rows_of_steps(opened.store, "circuits", run, finished), _numbers(opened, run)
+        events.report_stored(
+            opened.store, run, finished, {step: {**numbers.get(step, {}), **rows[step]} for step in finished}
+        )
 
     waiting = {step for step, _ in stage.pending(opened, asked)}
     stage.compute_circuits(opened, asked, on_steps, progress(context, f"circuits {run}", len(waiting), "checkpoints"))

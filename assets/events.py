@@ -21,8 +21,10 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, generate_event_batch_id
 
+from mech_pipeline.assets.partitions import partition
 from mech_pipeline.progress import Progress
 from mech_pipeline.store import delta
+from mech_pipeline.store.currency import partition_version, stored_versions
 from mech_pipeline.store.store import Store
 
 Context = dg.AssetExecutionContext
@@ -108,7 +110,7 @@ class PartitionEvents:
         for number, event in enumerate(events, start=1):
             DagsterEvent.asset_materialization(step, event, DagsterEventBatchMetadata(batch, number == len(events)))
 
-    def report(self, partition: str, data_version: str, metadata: Mapping[str, Any]) -> None:
+    def report(self, key: str, data_version: str, metadata: Mapping[str, Any]) -> None:
         """One materialization of one partition; written at once, or at the end of a block of `together`."""
         tags = {
             DATA_VERSION_TAG: data_version,
@@ -116,16 +118,32 @@ class PartitionEvents:
             CODE_VERSION_TAG: self._code_version,
         }
         for name, to_input in self._inputs.items():
-            record = self._records[name].get(to_input(partition))
+            record = self._records[name].get(to_input(key))
             version = extract_data_version_from_entry(record.event_log_entry) if record else None
-            key = dg.AssetKey(name)
-            tags[get_input_data_version_tag(key)] = version.value if version else DEFAULT_DATA_VERSION.value
-            tags[get_input_event_pointer_tag(key)] = str(record.storage_id) if record else NULL_EVENT_POINTER
-        event = dg.AssetMaterialization(self._key, partition=partition, metadata=dict(metadata), tags=tags)
+            source = dg.AssetKey(name)
+            tags[get_input_data_version_tag(source)] = version.value if version else DEFAULT_DATA_VERSION.value
+            tags[get_input_event_pointer_tag(source)] = str(record.storage_id) if record else NULL_EVENT_POINTER
+        event = dg.AssetMaterialization(self._key, partition=key, metadata=dict(metadata), tags=tags)
         if self._together is None:
             self._context.log_event(event)
         else:
             self._together.append(event)
+
+    def report_stored(
+        self, store: Store, run: str, steps: Sequence[int], shown: Mapping[int, Mapping[str, Any]]
+    ) -> None:
+        """Steps whose rows one commit has just published in the table that is named as the asset is.
+
+        Args:
+            shown: what the UI shows of each step, beside where its rows are.
+        """
+        table = self._key.to_user_string()
+        stored, place = stored_versions(store, table, run), stored_in(store, table)
+        with self.together():
+            for step in steps:
+                version = partition_version(stored, step)
+                assert version is not None, "a step is reported after its rows are stored"
+                self.report(partition(run, step), version, {"step": step, **shown.get(step, {}), **place})
 
 
 def _latest_records(instance: dg.DagsterInstance, asset: str, partitions: list[str]) -> dict[str, Any]:

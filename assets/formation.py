@@ -5,6 +5,7 @@ import dagster as dg
 from mech_pipeline.assets.analysis import checkpoint_analysis
 from mech_pipeline.assets.events import stored_in
 from mech_pipeline.assets.partitions import by_run, runs
+from mech_pipeline.assets.previews import rows_of_run
 from mech_pipeline.pipeline import formation as stage
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.currency import combined_version, stored_versions
@@ -28,4 +29,5 @@ def formation(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mat
     found = stage.stored_formation(opened, spec)
     shown = {f"formation step of {signal}": "censored" if step is None else step for signal, step in found.items()}
     version = combined_version(stored_versions(opened, "formation", spec.run).values())
-    return dg.MaterializeResult(metadata=shown | stored_in(opened, "formation"), data_version=dg.DataVersion(version))
+    metadata = {**shown, **stored_in(opened, "formation"), **rows_of_run(opened, "formation", spec.run)}
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))

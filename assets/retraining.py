@@ -6,8 +6,9 @@ from typing import Any
 
 import dagster as dg
 
-from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
+from mech_pipeline.assets.events import PartitionEvents, emitter
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
+from mech_pipeline.assets.previews import rows_of_steps
 from mech_pipeline.assets.training import checkpoint
 from mech_pipeline.attribution.removals import asked_removals
 from mech_pipeline.pipeline import lds as lds_stage
@@ -16,7 +17,6 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.reports.retraining_figures import draw_predictions
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.catalog import connect
-from mech_pipeline.store.currency import partition_version, stored_versions
 
 _INPUTS = {"retrainings": ("checkpoint", "influence"), "lds": ("retrainings", "influence")}
 _CODE = {"retrainings": stage.CODE_VERSION, "lds": lds_stage.CODE_VERSION}
@@ -65,13 +65,11 @@ def counterfactual_retraining(
         stage.compute_retrainings(opened, step, emitter(context))
         lds_stage.compute_lds(opened, step)
         for table, inputs in _INPUTS.items():
-            key = partition(run, step)
-            version = partition_version(stored_versions(opened.store, table, run), step)
-            assert version is not None, "the stage has stored its rows"
-            measures = {"step": step, **_measures(opened, run, step, table), **stored_in(opened.store, table)}
+            rows = rows_of_steps(opened.store, table, run, [step])[step]
             # Only now: the inputs' newest versions are read here, and `retrainings` is an input of `lds`.
-            events = PartitionEvents(context, table, _CODE[table], {name: lambda key: key for name in inputs}, [key])
-            events.report(key, version, measures)
+            to_inputs = {name: lambda key: key for name in inputs}
+            events = PartitionEvents(context, table, _CODE[table], to_inputs, [partition(run, step)])
+            events.report_stored(opened.store, run, [step], {step: {**_measures(opened, run, step, table), **rows}})
     return
     yield
 

@@ -4,6 +4,7 @@ import dagster as dg
 
 from mech_pipeline.assets.events import emitter, stored_in
 from mech_pipeline.assets.partitions import runs
+from mech_pipeline.assets.previews import query_of, rows_of_run
 from mech_pipeline.pipeline.probe_data import check_probe_data
 from mech_pipeline.pipeline.run_row import describe_run
 from mech_pipeline.pipeline.tokens import CODE_VERSION, load_tokens, prepare_tokens
@@ -33,6 +34,7 @@ def run_spec(
             "seed": spec.seed,
             "checkpoints": len(spec.checkpoint_steps()),
             **stored_in(opened, "runs"),
+            **query_of("runs", spec.run),
         },
         data_version=dg.DataVersion(version),
     )
@@ -53,6 +55,11 @@ def tokens(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     check_probe_data(spec, load_tokens(opened, spec).probe)
     stored = stored_versions(opened, "tokens", spec.run)
     return dg.MaterializeResult(
-        metadata={"artifacts made": made, "documents": len(documents), **stored_in(opened, "tokens")},
+        metadata={
+            "artifacts made": made,
+            "documents": len(documents),
+            **stored_in(opened, "tokens"),
+            **rows_of_run(opened, "tokens", spec.run),
+        },
         data_version=dg.DataVersion(combined_version(stored.values())),
     )

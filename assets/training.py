@@ -6,6 +6,7 @@ import dagster as dg
 
 from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
 from mech_pipeline.assets.partitions import BATCH, by_run, partition, register_steps, run_step, runs, split_keys
+from mech_pipeline.assets.previews import query_of, rows_of_run
 from mech_pipeline.assets.spec import run_spec, tokens
 from mech_pipeline.assets.torchrun import train_in_processes
 from mech_pipeline.pipeline import training as training_stage
@@ -103,6 +104,7 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
             "checkpoints": len(steps),
             "updates": spec.training.steps,
             **stored_in(opened, "checkpoints"),
+            **rows_of_run(opened, "training_metrics", run),
         },
         data_version=dg.DataVersion(combined_version(kept.checkpoints[step] for step in steps)),
     )
@@ -116,6 +118,7 @@ def _reporter(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) ->
 
     def on_checkpoint(saved: Saved) -> None:
         metadata = {"step": saved.step, "fingerprint": saved.input_fingerprint, **stored_in(store, "checkpoints")}
+        metadata |= query_of("checkpoints", spec.run, saved.step)
         plotted = {PLOTTED[name]: value for name, value in saved.metrics.items()}
         events.report(partition(spec.run, saved.step), saved.data_version, metadata | plotted)
 

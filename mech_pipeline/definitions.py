@@ -18,8 +18,10 @@ from mech_pipeline.assets import (
     training,
 )
 from mech_pipeline.assets import store as store_assets
+from mech_pipeline.assets.checks import checks
+from mech_pipeline.assets.description import described
 from mech_pipeline.assets.orchestration.automation import automation
-from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, nightly_job, plan_job
+from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, check_run, nightly_job, plan_job
 from mech_pipeline.assets.orchestration.launching import launch_experiment, withdraw_experiment
 from mech_pipeline.assets.orchestration.nightly import nightly
 from mech_pipeline.assets.orchestration.sensors import experiment_files, work
@@ -29,7 +31,7 @@ from mech_pipeline.resources.store import ExperimentsResource, StoreResource
 
 def build_definitions(store: str, experiments: Path) -> dg.Definitions:
     """All definitions over one store and one folder of experiments."""
-    return dg.Definitions(
+    made = dg.Definitions(
         assets=[
             plan.experiment_plan,
             spec.run_spec,
@@ -48,8 +50,8 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
             store_assets.compaction,
             store_assets.warehouse,
         ],
-        asset_checks=[*attribution.ledger_checks, attribution.influence_is_reliable],
-        jobs=[launch_experiment, withdraw_experiment, plan_job, nightly_job, *STAGE_JOBS.values()],
+        asset_checks=[*attribution.ledger_checks, attribution.influence_is_reliable, *checks],
+        jobs=[launch_experiment, withdraw_experiment, plan_job, check_run, nightly_job, *STAGE_JOBS.values()],
         sensors=[experiment_files, work, automation],
         schedules=[nightly],
         resources={
@@ -59,6 +61,7 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
         },
         executor=dg.in_process_executor,
     )
+    return described(made)
 
 
 defs = build_definitions(store_root(), Path(os.environ.get("MECH_EXPERIMENTS", str(project_home() / "experiments"))))

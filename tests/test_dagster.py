@@ -1,10 +1,14 @@
 """The assets as Dagster runs them: partitions, hand-logged events and their provenance, checks, stale marks."""
 
+import shlex
+
 import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
+from mech_pipeline.assets.checks import MEASURED, RUN_CHECKS
+from mech_pipeline.assets.description import DEFAULT_OWNER, OWNER_VARIABLE, TABLES_OF, owners
 from mech_pipeline.assets.events import PartitionEvents
 from mech_pipeline.assets.execute import LAUNCHER_TAG, Executor, close_orphans
 from mech_pipeline.assets.partitions import (
@@ -20,6 +24,7 @@ from mech_pipeline.definitions import build_definitions
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.store.catalog import query
+from mech_pipeline.store.tables import TABLES
 from tests.tiny import write_experiment, write_text
 
 RUN = "tiny.baseline.s0"
@@ -244,3 +249,84 @@ def test_runs_of_a_dead_launcher_are_closed(tmp_path):
         assert close_orphans(instance) == 1
         assert instance.get_run_by_id(dead.run_id).status == dg.DagsterRunStatus.FAILURE
         assert instance.get_run_by_id(foreign.run_id).status == dg.DagsterRunStatus.STARTED
+
+
+@pytest.mark.parametrize("check", RUN_CHECKS, ids=lambda check: f"{check.asset} {check.name}")
+def test_a_run_is_checked_when_it_was_trained_and_measured(graph, check):
+    _, instance, *_ = graph
+    key = dg.AssetCheckKey(dg.AssetKey(check.asset), check.name)
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+    made = [record.event.dagster_event.asset_check_evaluation_data for record in records]
+    assert {(str(evaluation.partition), evaluation.passed) for evaluation in made} >= {(RUN, True)}
+
+
+def test_a_run_can_be_checked_again_by_hand(graph):
+    definitions, instance, *_ = graph
+    done = definitions.resolve_job_def("check_run").execute_in_process(instance=instance, partition_key=RUN)
+    assert done.success
+    events = [e.asset_check_evaluation_data for e in done.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
+    assert [(e.asset_key.to_user_string(), e.check_name) for e in events] == [(c.asset, c.name) for c in RUN_CHECKS]
+    assert all(e.passed and str(e.partition) == RUN for e in events)
+    for check in RUN_CHECKS:
+        key = dg.AssetCheckKey(dg.AssetKey(check.asset), check.name)
+        newest = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)[0]
+        assert newest.run_id == done.run_id
+
+
+def test_numbers_of_all_runs_are_checked_by_hand(graph):
+    definitions, instance, *_ = graph
+    keys = {dg.AssetCheckKey(dg.AssetKey(table), "numbers_are_finite") for table in (*MEASURED, "influence")}
+    job = definitions.resolve_implicit_global_asset_job_def().get_subset(
+        asset_check_selection=keys, asset_selection=set()
+    )
+    made = job.execute_in_process(instance=instance).get_asset_check_evaluations()
+    assert {evaluation.asset_check_key for evaluation in made} == keys
+    assert all(evaluation.passed for evaluation in made)
+
+
+def test_every_asset_has_an_owner_and_says_which_columns_it_fills(graph, monkeypatch):
+    definitions, *_ = graph
+    filled = set()
+    for spec in definitions.resolve_all_asset_specs():
+        assert spec.owners == [DEFAULT_OWNER]
+        for name in TABLES_OF.get(spec.key.to_user_string(), ()):
+            filled.add(name)
+        if spec.key.to_user_string() in TABLES_OF:
+            table = TABLES[TABLES_OF[spec.key.to_user_string()][0]]
+            shown = spec.metadata["dagster/column_schema"]
+            assert [column.name for column in shown.columns] == [column.name for column in table.all_columns]
+    assert filled == set(TABLES), "every table of the store is filled by an asset"
+    monkeypatch.setenv(OWNER_VARIABLE, "ada@example.org, team:interpretability")
+    assert owners() == ["ada@example.org", "team:interpretability"]
+    monkeypatch.setenv(OWNER_VARIABLE, "ada")
+    with pytest.raises(MechError, match="team:name"):
+        owners()
+
+
+def test_every_query_that_the_ui_shows_finds_the_rows_of_its_partition(graph):
+    _, instance, _, home, specs = graph
+    tables = {
+        "runs": "run_spec",
+        "tokens": "tokens",
+        "training_metrics": "training_run",
+        "checkpoints": "checkpoint",
+        "formation": "formation",
+    }
+    tables |= {
+        name: name for name in ("mechanism_values", "head_scores", "gradients", "ledger", "influence", "reliability")
+    }
+    shown_rows = ("tokens", "training_metrics", "formation", "ledger", "influence", "reliability")
+    for table, asset in tables.items():
+        step = 12 if table in ("influence", "reliability") else specs[0].checkpoint_steps()[-1]
+        whole = table in ("runs", "tokens", "training_metrics", "formation")
+        key = RUN if whole else partition(RUN, step)
+        record = instance.get_latest_data_version_record(dg.AssetKey(asset), partition_key=key)
+        metadata = record.asset_materialization.metadata
+        program, command, sql = shlex.split(metadata["SQL"].value)
+        assert (program, command) == ("mech", "sql")
+        found = query(home / "store", sql)
+        assert len(found), table
+        assert ("first rows" in metadata) == (table in shown_rows)
+        if table in shown_rows:
+            shown = metadata["first rows"].records[0].data
+            assert set(shown) == set(found.columns) - (set() if whole else {"step"}), table

@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from mech_pipeline.assets.checks import try_run
+from mech_pipeline.assets.partitions import runs
 from mech_pipeline.assets.stages import BY_RUN, BY_STEP
 
 STAGE_TAG, RUN_TAG, WORK_TAG, EXPERIMENT_TAG = "mech/stage", "mech/run", "mech/work", "mech/experiment"
@@ -37,3 +39,9 @@ plan_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets("experiment_plan"),
     description="What an experiment file asks for and costs (sensor `experiment_files`).",
 )
+
+
+@dg.job(partitions_def=runs)
+def check_run() -> None:
+    """Tries a run again: finite numbers, resuming bit for bit, no example leaning on its batch. Changes nothing."""
+    try_run()

@@ -1,0 +1,81 @@
+"""What the UI tells of every asset before anything is made: whose it is, the tables it fills, their columns and units."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.store.table import Column
+from mech_pipeline.store.tables import TABLES
+
+OWNER_VARIABLE = "MECH_OWNERS"
+DEFAULT_OWNER = "team:researchers"
+
+TABLES_OF: Mapping[str, tuple[str, ...]] = {
+    "run_spec": ("runs",),
+    "tokens": ("tokens", "token_shards", "examples", "example_documents"),
+    "training_run": ("training_metrics", "batches"),
+    "checkpoint": ("checkpoints",),
+    "zoom": ("zooms", "checkpoints"),
+    "mechanism_values": ("mechanism_values",),
+    "head_scores": ("head_scores",),
+    "gradients": ("gradients",),
+    "circuits": ("circuits", "circuit_curves", "circuit_criteria"),
+    "neurons": ("neurons", "neuron_tokens", "neuron_contexts"),
+    "ledger": ("ledger", "ledger_balance", "ledger_tokens", "in_training"),
+    "influence": ("influence", "influence_tokens", "sweeps", "sketches"),
+    "reliability": ("reliability",),
+    "retrainings": ("retrainings", "removals"),
+    "lds": ("lds",),
+    "formation": ("formation",),
+    "experiment_report": ("reports",),
+}
+"""The table of which the UI shows the columns comes first."""
+
+
+def described(definitions: dg.Definitions) -> dg.Definitions:
+    """With owners and tables in every asset's description.
+
+    Raises:
+        MechError: MECH_OWNERS names somebody who is neither an e-mail address nor a team.
+    """
+    owned = owners()
+    return definitions.map_resolved_asset_specs(
+        func=lambda spec: spec.replace_attributes(owners=owned).merge_attributes(metadata=_tables(spec.key))
+    )
+
+
+def owners() -> list[str]:
+    """From MECH_OWNERS, separated by commas: e-mail addresses or teams (`team:name`)."""
+    named = [owner.strip() for owner in os.environ.get(OWNER_VARIABLE, DEFAULT_OWNER).split(",") if owner.strip()]
+    wrong = [owner for owner in named if not owner.startswith("team:") and "@" not in owner]
+    if wrong:
+        raise MechError(
+            f"{OWNER_VARIABLE} names {wrong[0]!r}, which Dagster does not take for an owner",
+            f"write an e-mail address or team:name, such as {DEFAULT_OWNER}",
+        )
+    return named
+
+
+def _tables(key: dg.AssetKey) -> dict[str, Any]:
+    names = TABLES_OF.get(key.to_user_string(), ())
+    if not names:
+        return {}
+    first = TABLES[names[0]]
+    return {
+        "dagster/table_name": first.name,
+        "dagster/column_schema": dg.TableSchema(columns=[_column(column) for column in first.all_columns]),
+        "tables": dg.MetadataValue.md("\n".join(f"- `{name}`: {TABLES[name].meaning}" for name in names)),
+    }
+
+
+def _column(column: Column) -> dg.TableColumn:
+    unit = f" ({column.unit})" if column.unit else ""
+    return dg.TableColumn(
+        name=column.name,
+        type=column.type,
+        description=f"{column.meaning}{unit}",
+        constraints=dg.TableColumnConstraints(nullable=column.nullable),
+    )
