@@ -3,7 +3,7 @@
 import datetime
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dagster as dg
@@ -103,13 +103,17 @@ class Daemon:
 
 
 @contextmanager
-def daemon(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    """Daemons over a project folder."""
+def daemon(home: Path, monkeypatch: pytest.MonkeyPatch, history: dg.DagsterInstance | None = None) -> Iterator[Daemon]:
+    """Daemons over a project folder.
+
+    Args:
+        history: where Dagster keeps what happened, and how it starts runs; by default an empty one that starts them at once.
+    """
     written = _DEFINITIONS.format(store=str(home / "store"), experiments=str(home / "experiments"))
     (home / "located.py").write_text(written)
     origin = InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file=str(home / "located.py")))
     with (
-        instance_for_test(overrides=_AT_ONCE) as instance,
+        nullcontext(history) if history is not None else instance_for_test(overrides=_AT_ONCE) as instance,
         WorkspaceProcessContext(instance, InProcessTestWorkspaceLoadTarget(origin)) as workspace,
     ):
         made = Daemon(home, instance, workspace)

@@ -15,6 +15,7 @@ from typing import TypeVar
 from tests.s3_server import free_port
 
 ROOT = Path(__file__).parent.parent
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 T = TypeVar("T")
 _PATIENCE = 240  # seconds; reached only if something is broken
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from mech_pipeline.mechanisms.registry import DETECTORS
+from tests.live import CHROMIUM
 from tests.postgres_server import postgres_programs
+from tests.tiny import write_experiment, write_text
 
 ROOT = Path(__file__).parents[1]
 TOY = {
@@ -175,3 +177,47 @@ def test_every_part_of_the_dagster_benchmark_measures_something(tmp_path):
     else:
         assert len(postgres) == 3
         assert all(result["measured"] > 0 for result in postgres)
+
+
+def test_the_overhead_of_dagster_is_measured_on_equal_results(tmp_path):
+    write_text(tmp_path)
+    file = write_experiment(tmp_path / "tiny.yaml", corpus={"files": str(tmp_path / "text" / "*.txt")}, seeds=[0])
+    options = ["--experiment", str(file), "--steps", "12", "--turns", "1", "--json", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/dagster_overhead.py", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    results = {result["what"]: result["measured"] for result in json.loads((tmp_path / "out").read_text())["results"]}
+    assert results["of 7 tables, with other cells"] == 0
+    assert results["mech run, one worker"] > 0
+    assert results["bare script"] > 0
+
+
+def test_every_part_of_the_benchmark_of_scale_measures_something(tmp_path):
+    options = [
+        "--runs",
+        "2",
+        "--steps",
+        "5",
+        "--turns",
+        "1",
+        "--folder",
+        str(tmp_path),
+        "--json",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/dagster_scale.py", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    results = json.loads((tmp_path / "out").read_text())["results"]
+    assert [result["part"] for result in results].count("automation") == 4
+    assert all(result["measured"] > 0 for result in results if result["part"] != "page" or CHROMIUM)

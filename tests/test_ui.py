@@ -5,7 +5,6 @@ Pictures are kept in the folder that MECH_SCREENSHOTS names, if it is set.
 
 import os
 import re
-import shutil
 import signal
 from pathlib import Path
 
@@ -13,10 +12,9 @@ import dagster as dg
 import pytest
 
 from mech_pipeline.store.catalog import query
-from tests.live import user_interface, wait_for
+from tests.live import CHROMIUM, user_interface, wait_for
 from tests.tiny import write_experiment, write_text
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RUN = "tiny.baseline.s0"
 LOCATION = "mech_pipeline.definitions"
 _SECONDS = 1000.0
