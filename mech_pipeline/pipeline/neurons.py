@@ -17,7 +17,7 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.seeds import numpy_generator
-from mech_pipeline.store.currency import Cell, outdated, stored_versions
+from mech_pipeline.store.currency import Cell, outdated_in
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import TABLES
 from mech_pipeline.training.device import computing
@@ -51,12 +51,7 @@ def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
 
 def pending(run: OpenRun, steps: Iterable[int]) -> list[Cell]:
     """The windows that must be computed: not current in one of the tables."""
-    cells = wanted(run, steps)
-    if not cells:
-        return []
-    return sorted(
-        {cell for name in _TABLES for cell in outdated(stored_versions(run.store, name, run.spec.run), cells)}
-    )
+    return outdated_in(run.store, _TABLES, run.spec.run, wanted(run, steps))
 
 
 def compute_neurons(

@@ -72,6 +72,13 @@ def outdated(stored: Mapping[Cell, Version], wanted: Mapping[Cell, str]) -> list
     )
 
 
+def outdated_in(store: Store, tables: Iterable[str], run: str, wanted: Mapping[Cell, str]) -> list[Cell]:
+    """The wanted cells that are not current in any one of several tables that are written together, in order."""
+    if not wanted:
+        return []
+    return sorted({cell for table in tables for cell in outdated(stored_versions(store, table, run), wanted)})
+
+
 def partition_version(stored: Mapping[Cell, Version], step: int) -> str | None:
     """One data version for a (run, step) partition: the hash over its items; none if it holds nothing."""
     items = sorted((item, version.data_version) for (at, item), version in stored.items() if at == step)
