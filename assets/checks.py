@@ -24,8 +24,8 @@ def _finite_states(store: Store, spec: RunSpec) -> dg.AssetCheckResult:
     found = soundness.not_finite(OpenRun(store, spec))
     metadata: dict[str, Any] = {
         "states read": found.read,
-        "states with NaN": list(found.states),
-        "updates with NaN": list(found.updates[:_SHOWN]),
+        "states with NaN": _listed(found.states),
+        "updates with NaN": _listed(found.updates),
     }
     return dg.AssetCheckResult(passed=not found.states and not found.updates, metadata=metadata)
 
@@ -98,6 +98,11 @@ RUN_CHECKS = (
 )
 
 
+def _listed(names: Sequence[object]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(str, names[:_SHOWN])) + more if names else "none"
+
+
 def _of_run(made: RunCheck) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=made.asset, name=made.name, description=made.description, partitions_def=runs, pool=made.pool)
     def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
@@ -119,7 +124,7 @@ def _of_all_runs(table: str) -> dg.AssetChecksDefinition:
 def _finite(store: Store, tables: Sequence[str], run: str | None) -> dg.AssetCheckResult:
     found = {table: soundness.cells_not_finite(store, table, run) for table in tables}
     wrong = [f"{table}: {name}|{step}" for table, cells in found.items() for name, step in cells]
-    return dg.AssetCheckResult(passed=not wrong, metadata={"tables": list(tables), "not finite": wrong[:_SHOWN]})
+    return dg.AssetCheckResult(passed=not wrong, metadata={"tables": ", ".join(tables), "not finite": _listed(wrong)})
 
 
 @dg.op(pool="gpu_train")

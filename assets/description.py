@@ -1,5 +1,6 @@
 """What the UI tells of every asset before anything is made: whose it is, the tables it fills, their columns and units."""
 
+import html
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -76,6 +77,6 @@ def _column(column: Column) -> dg.TableColumn:
     return dg.TableColumn(
         name=column.name,
         type=column.type,
-        description=f"{column.meaning}{unit}",
+        description=html.escape(f"{column.meaning}{unit}", quote=False),  # the UI takes <run> for a tag
         constraints=dg.TableColumnConstraints(nullable=column.nullable),
     )

@@ -11,8 +11,8 @@ from mech_pipeline.store.store import Store
 
 ROWS = 5
 _STEPS = "(select unnest($steps))"
-_EXAMPLE = "kind, document, line"
-_GROUPED = f"group by step, mechanism, {_EXAMPLE}, text"
+_EXAMPLE = "kind, text, document, line"
+_GROUPED = f"group by step, mechanism, {_EXAMPLE}"
 _TOP = f"qualify row_number() over (partition by step, mechanism order by abs({{by}}) desc) <= {ROWS}"
 
 QUERIES = {
@@ -31,11 +31,11 @@ QUERIES = {
     f"{_TOP.format(by='score')} order by step, mechanism, abs(score) desc",
     "neurons": "select step, layer, neuron, part, displacement, effective_tokens from neurons where run = $run and step in $$ "
     f"qualify row_number() over (partition by step order by displacement desc) <= {ROWS} order by step, displacement desc",
-    "ledger": f"select step, mechanism, {_EXAMPLE}, sum(value::double + value_later::double) as moved, text "
+    "ledger": f"select step, mechanism, sum(value::double + value_later::double) as moved, {_EXAMPLE} "
     f"from ledger join examples using (example_id) where run = $run and step in $$ {_GROUPED} "
     f"{_TOP.format(by='moved')} order by step, mechanism, abs(moved) desc",
-    "influence": f"select step, mechanism, {_EXAMPLE}, sum(value::double) as per_unit_weight, bool_and(reliable) as reliable, "
-    "text from influence join examples using (example_id) where run = $run and step in $$ and method = 'adjoint' "
+    "influence": "select step, mechanism, sum(value::double) as per_unit_weight, bool_and(reliable) as reliable, "
+    f"{_EXAMPLE} from influence join examples using (example_id) where run = $run and step in $$ and method = 'adjoint' "
     f"{_GROUPED} "
     f"{_TOP.format(by='per_unit_weight')} order by step, mechanism, abs(per_unit_weight) desc",
     "reliability": "select step, mechanism, method, metric, value from reliability where run = $run and step in $$ "

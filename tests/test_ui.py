@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from mech_pipeline.assets.partitions import partition
 from mech_pipeline.store.catalog import query
 from tests.live import CHROMIUM, user_interface, wait_for
 from tests.tiny import write_experiment, write_text
@@ -104,6 +105,7 @@ def test_an_experiment_is_launched_watched_and_survives_a_kill(page, address, in
     page.goto(f"{address}/runs")
     keep(page, "runs")
     wait_for(lambda: RUN in instance.get_materialized_partitions(key), "training ends after all")
+    wait_for(lambda: not in_progress(instance), "the run is checked")
     ended = instance.get_runs(dg.RunsFilter(job_name="training_stage"))
     assert {run.status for run in ended} <= {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}
     assert len(ended) == 2
@@ -125,9 +127,54 @@ def kill_worker(instance, run_id):
     os.kill(next(int(found[1]) for found in said if found), signal.SIGKILL)
 
 
+def test_the_run_was_checked_and_says_so(page, address):
+    page.goto(f"{address}/assets/training_run?view=checks")
+    for check in ("numbers_are_finite", "resumes_bit_for_bit", "same_in_any_batch"):
+        page.get_by_text(check, exact=True).first.wait_for()
+    page.get_by_text("Passed", exact=True).first.wait_for()
+    keep(page, "checks")
+
+
+def test_a_partition_shows_its_rows_and_how_to_find_them(page, address, instance):
+    wait_for(lambda: RUN in instance.get_materialized_partitions(dg.AssetKey("formation")), "formation")
+    page.goto(f"{address}/assets/formation?view=partitions&partition={RUN}")
+    page.get_by_text("mech sql", exact=False).first.wait_for()
+    page.get_by_text("first rows", exact=True).first.wait_for()
+    keep(page, "rows")
+
+
 def test_the_curves_are_drawn(page, address):
     page.goto(f"{address}/assets/mechanism_values?view=overview")
     page.get_by_text("Plots", exact=True).first.click()
     page.locator("canvas").first.wait_for()
     page.wait_for_timeout(1 * _SECONDS)
     keep(page, "plots")
+
+
+def test_a_backfill_of_what_is_missing_leaves_the_rest_alone(page, address, instance):
+    """All but two partitions are forgotten by Dagster, not by the store: the dialog's option makes those and no others."""
+    key, kept = dg.AssetKey("head_scores"), [partition(RUN, step) for step in (400, 4000)]
+    whole = set(instance.get_materialized_partitions(key))
+    instance.wipe_assets([key])
+    for each in kept:
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=each))
+    page.goto(f"{address}/assets/head_scores?view=partitions")
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    for every in dialog.get_by_text("All", exact=True).all():
+        every.click()
+    dialog.get_by_text("Backfill only failed and missing").click()
+    keep(page, "backfill_asked")
+    dialog.get_by_text(f"Only {len(whole) - len(kept)} failed and missing").first.wait_for()
+    keep(page, "backfill")
+    dialog.get_by_role("button", name="Launch").click()
+    wait_for(lambda: set(instance.get_materialized_partitions(key)) == whole, "what was missing is there")
+    newest = [instance.get_latest_data_version_record(key, partition_key=each) for each in kept]
+    assert [record.event_log_entry.run_id for record in newest] == [""] * len(kept), "they have no run"
+    ranges = [
+        (run.tags["dagster/asset_partition_range_start"], run.tags["dagster/asset_partition_range_end"])
+        for run in instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": instance.get_backfills()[0].backfill_id}))
+    ]
+    assert sorted(ranges) == [
+        (str(partition(RUN, first)), str(partition(RUN, last))) for first, last in ((0, 0), (800, 3600), (4400, 9600))
+    ]
