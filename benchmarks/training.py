@@ -102,13 +102,14 @@ def prepared(store: Store, spec: RunSpec) -> RunSpec:
     return spec
 
 
-def measure_checkpoints(at: Path, steps: int, turns: int) -> list[Result]:
+def measure_checkpoints(at: Path, steps: int, turns: int, device: str = "cpu") -> list[Result]:
     """What a checkpoint every ten updates costs, against none but the first and the last."""
     seconds: dict[int, list[float]] = {10: [], steps: []}
     for turn in range(turns + 1):
         for every, taken in seconds.items():
             store = Store(at / f"every{every}-{turn}")
-            spec = prepared(store, spec_of(at, 0, training={"steps": steps}, checkpoints={"every": every}))
+            training = {"steps": steps, "device": device}
+            spec = prepared(store, spec_of(at, 0, training=training, checkpoints={"every": every}))
             began = time.perf_counter()
             train(store, spec)
             if turn:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from mech_pipeline.errors import MechError
@@ -86,7 +87,11 @@ def _joined(spec: RunSpec) -> Iterator[Ranks]:
         yield Ranks()
         return
     device = training_device(spec.training)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what names no device, FSDP among it, takes the current one
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
     try:
         yield Ranks.joined(device)
     finally:

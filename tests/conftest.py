@@ -20,6 +20,7 @@ from mech_pipeline.training.model import build_model
 from tests.stores import local_store, s3_root, server, store  # noqa: F401, fixtures of all tests
 
 VOCABULARY, CONTEXT = 13, 12
+CPU = torch.device("cpu")
 torch.set_num_threads(1)
 
 ARCHITECTURES = {
@@ -61,12 +62,14 @@ def trainer_of(
     batch: int = 4,
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
+    device: torch.device = CPU,
 ) -> Trainer:
-    """A trainer on random tokens; float64 unless told otherwise."""
+    """A trainer on random tokens; float64 on the CPU unless told otherwise."""
     pool = torch.randint(0, VOCABULARY, (24, CONTEXT), generator=torch.Generator().manual_seed(seed))
     pool[::2, CONTEXT // 2 :] = pool[::2, : CONTEXT // 2]
-    built = build_model(model, VOCABULARY, CONTEXT, seed).to(dtype)
-    return Trainer(FlatModel(built), optimizer, Training(steps=20, batch=batch), pool, seed)
+    built = build_model(model, VOCABULARY, CONTEXT, seed).to(device, dtype)
+    training = Training(steps=20, batch=batch, device="cpu" if device.type == "cpu" else "cuda")
+    return Trainer(FlatModel(built), optimizer, training, pool, seed)
 
 
 @pytest.fixture

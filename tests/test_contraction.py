@@ -15,11 +15,12 @@ PRECISIONS = [(torch.float64, 1e-13), (torch.float32, 1e-6)]
 
 def random_directions(trainer, count):
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(count, len(trainer.flat.vector), generator=generator, dtype=trainer.flat.vector.dtype)
+    drawn = torch.randn(count, len(trainer.flat.vector), generator=generator, dtype=trainer.flat.vector.dtype)
+    return drawn.to(trainer.device)
 
 
 def one_backward_per_example(trainer, parts, tokens, directions):
-    slow = torch.zeros(len(directions), len(tokens), len(parts.names), dtype=torch.float64)
+    slow = torch.zeros(len(directions), len(tokens), len(parts.names), dtype=torch.float64, device=trainer.device)
     for row, example in enumerate(tokens):
         gradient = trainer.flat.gradient(example_losses(trainer.flat.model, example[None])[0])
         for index, direction in enumerate(directions):
@@ -41,7 +42,7 @@ def test_contraction_equals_one_backward_per_example(make_trainer, architecture,
     with Capture(trainer.flat.model) as capture:
         made = trainer.step(State.initial(trainer.flat.vector))
     fast = Contraction(trainer.flat, parts)(capture.factors(), directions)
-    slow = one_backward_per_example(trainer, parts, trainer.pool[made.examples], directions) / len(made.examples)
+    slow = one_backward_per_example(trainer, parts, trainer.tokens(made.examples), directions) / len(made.examples)
     assert_close(fast, slow, tolerance)
 
 

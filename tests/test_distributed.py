@@ -3,11 +3,8 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -19,11 +16,8 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline import training
 from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.store.store import Store
+from tests.ranks import RUN, linux, rank_pid, torchrun
 from tests.tiny import checkpoint_hashes, prepare, spec_of, write_experiment, write_text
-
-RUN = "tiny.baseline.s0"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and every 127.x address")
 
 
 @pytest.fixture
@@ -31,14 +25,6 @@ def folder(tmp_path, monkeypatch):
     write_text(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def torchrun(folder, root, *options):
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [*TORCHRUN, *options, "-m", "mech_pipeline.train", RUN, "--store", str(folder / "shared")]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
 
 
 def alone(folder, spec):
@@ -87,18 +73,6 @@ def test_a_killed_rank_ends_training_and_any_number_of_processes_continues(folde
     shorter = spec_of(training={"steps": max(kept) + 200, "batch": 8, "processes": 2}, checkpoints={"every": 100})
     assert training.train(store, shorter) > 0
     assert checkpoint_hashes(store, RUN) == alone(folder, shorter)
-
-
-def rank_pid(parent, rank):
-    """The process of one rank among all descendants of torchrun."""
-    pending = [parent]
-    while pending:
-        pid = pending.pop()
-        if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            return pid
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            pending += [int(child) for child in (task / "children").read_text().split()]
-    raise AssertionError("no such rank")
 
 
 def test_a_number_of_processes_that_does_not_fit_is_named(folder, request):

@@ -60,7 +60,7 @@ def test_influence_of_one_tokens_loss_equals_finite_differences_of_retraining(ma
         while state.step < STEPS:
             examples = trainer.batch(state.step)
             trainer.flat.load(state.theta)
-            losses = next_token_losses(trainer.flat.model, trainer.pool[examples])
+            losses = next_token_losses(trainer.flat.model, trainer.tokens(examples))
             weights = torch.ones_like(losses)
             if state.step == 3:
                 weights[row, token] += delta

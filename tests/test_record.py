@@ -46,6 +46,7 @@ OPTIMIZERS = {
 
 
 def losses(model, tokens, weights=None):
+    tokens = tokens.to(next(model.parameters()).device)
     result = model(tokens[:, :-1])
     logs = torch.log_softmax(getattr(result, "logits", result), dim=-1)
     each = -logs.gather(-1, tokens[:, 1:, None])[..., 0].mean(1)

@@ -1,13 +1,11 @@
 """Sharded training (FSDP2): the same bits for one, two and four processes, for every family and after a kill."""
 
-import dataclasses
 import os
 import signal
 import time
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import multiprocessing
 
 from mech_pipeline.pipeline import training
@@ -16,15 +14,10 @@ from mech_pipeline.store.catalog import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.flat import Slot
 from mech_pipeline.training.norm import norm_of_rows, row_squares
-from mech_pipeline.training.optimizer import State
-from mech_pipeline.training.ranks import Ranks
-from mech_pipeline.training.sharded import ShardedTrainer
-from tests.conftest import ARCHITECTURES, OPTIMIZERS, trainer_of
-from tests.test_distributed import RUN, linux, rank_pid, torchrun
+from tests.ranks import RUN, compare_shards_with_one_process, linux, rank_pid, torchrun
 from tests.tiny import checkpoint_hashes, prepare, spec_of, write_text
 
 SHARDED = {"steps": 24, "batch": 8, "micro_batches": 4, "sharded": True}
-UPDATES = 4
 
 
 @pytest.fixture
@@ -70,39 +63,8 @@ def test_a_killed_rank_of_a_sharded_run_is_continued_by_one_process(folder, requ
     assert checkpoint_hashes(store, RUN) == checkpoint_hashes(alone, RUN)
 
 
-def sharded_trainer(architecture, optimizer, precision):
-    spec = Training(steps=20, batch=4, micro_batches=4, sharded=True, precision=precision)
-    return dataclasses.replace(trainer_of(ARCHITECTURES[architecture], optimizer, dtype=torch.float32), training=spec)
-
-
-CASES = [(architecture, OPTIMIZERS["adamw, clip and decay"], "fp32") for architecture in ARCHITECTURES]
-CASES += [("gpt2", optimizer, "fp32") for optimizer in OPTIMIZERS.values()]
-CASES += [("mlp and layer norm", OPTIMIZERS["adamw, clip and decay"], "bf16")]
-
-
-def compare_with_one_process(rank, folder):
-    """Runs in each of two processes; fails where a state, a loss or a norm has other bits than one process gives."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    for architecture, optimizer, precision in CASES:
-        alone = sharded_trainer(architecture, optimizer, precision)
-        fields = {field.name: getattr(alone, field.name) for field in dataclasses.fields(alone)}
-        shared = ShardedTrainer(**fields | {"ranks": Ranks.joined(torch.device("cpu"))})
-        initial = State.initial(alone.flat.vector)
-        assert len(shared.shards.part(initial.theta)) <= 0.6 * len(initial.theta)
-        expected = list(alone.updates(initial, UPDATES))
-        found = list(shared.updates(initial, UPDATES, whole=range(2, UPDATES + 1)))
-        for one, other in zip(expected, found, strict=True):
-            what = f"{architecture}, {optimizer.kind}, update {one.before.step}"
-            assert (one.loss, one.gradient_norm, one.clip) == (other.loss, other.gradient_norm, other.clip), what
-            if rank == 0 and one.after.step >= 2:
-                for name in ("theta", "m", "v"):
-                    assert torch.equal(getattr(one.after, name), getattr(other.after, name)), f"{what}: {name}"
-    dist.destroy_process_group()
-
-
 def test_every_family_and_optimizer_has_the_bits_of_one_process(tmp_path):
-    multiprocessing.spawn(compare_with_one_process, (str(tmp_path),), nprocs=2)
+    multiprocessing.spawn(compare_shards_with_one_process, (str(tmp_path), 2, torch.device("cpu")), nprocs=2)
 
 
 def test_the_norm_by_rows_is_the_norm():

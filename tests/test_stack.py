@@ -35,11 +35,11 @@ def test_a_stack_gives_each_run_the_gradient_it_has_alone(make_trainer, architec
     trainers = [make_trainer(ARCHITECTURES[architecture], dtype=torch.float64, seed=seed) for seed in range(3)]
     thetas = torch.stack([trainer.flat.vector for trainer in trainers])
     tokens = torch.stack([trainer.tokens(trainer.batch(0)) for trainer in trainers])
-    weights = torch.linspace(0.5, 1.5, 4, dtype=torch.float64).expand(3, -1)
+    weights = torch.linspace(0.5, 1.5, 4, dtype=torch.float64, device=thetas.device).expand(3, -1)
     gradients, losses = StackedGradient(trainers[0].flat)(thetas, tokens, weights)
     for trainer, gradient, loss in zip(trainers, gradients, losses, strict=True):
         everyone = torch.zeros(len(trainer.pool), dtype=torch.float64)
-        everyone[trainer.batch(0)] = weights[0]
+        everyone[trainer.batch(0)] = weights[0].cpu()
         alone, value = dataclasses.replace(trainer, weights=everyone).gradient(trainer.flat.vector, trainer.batch(0), 0)
         assert torch.allclose(gradient, alone, rtol=1e-10, atol=1e-14)
         assert float(loss) == pytest.approx(value, rel=1e-12)

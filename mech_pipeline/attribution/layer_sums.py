@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge.sources.native.model import NativeRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from mech_pipeline.attribution.outer_products import CACHE_BYTES, example_sums, outer_is_cheaper, token_sums
+from mech_pipeline.attribution.outer_products import bytes_at_once, example_sums, outer_is_cheaper, token_sums
 from mech_pipeline.attribution.units import Part
 
 
@@ -79,7 +79,7 @@ def _embedded(value: Tensor, gradient: Tensor, v: Tensor) -> Float[Tensor, "dire
     if value.stride(0) == 0:  # one row for all examples, as positions are given
         return torch.einsum("ktd,etd->ket", v.index_select(1, value[0]), gradient)
     ids, flat = value.reshape(-1), gradient.reshape(-1, gradient.shape[-1])
-    step = max(1, CACHE_BYTES // (flat.shape[-1] * flat.element_size()))
+    step = max(1, bytes_at_once(flat) // (flat.shape[-1] * flat.element_size()))
     found = [
         torch.stack([(one.index_select(0, ids[some]) * flat[some]).sum(-1) for one in v])
         for some in (slice(begin, begin + step) for begin in range(0, len(flat), step))

@@ -110,7 +110,7 @@ def neuron_account(
         account = window_account(
             trainer.optimizer, components, every, lambda theta: along, updates, factors, carry, by_token=book.add
         )
-        decay += (account.weight_decay + account.weight_decay_later).sum(0)[place]
+        decay += (account.weight_decay + account.weight_decay_later).sum(0).cpu()[place]
         done += last - first
         report(done)
     assert account is not None, "a window has two bounds"
@@ -118,10 +118,10 @@ def neuron_account(
     beta = coefficients(trainer.optimizer, before.step).beta
     return NeuronAccount(
         some.names,
-        components.norms(end.double() - begin.double())[place],
+        components.norms(end.double() - begin.double()).cpu()[place],
         book.tokens,
         decay,
-        -beta * components.sums(before.m * account.carry)[place],
+        -beta * components.sums(before.m * account.carry).cpu()[place],
         book.contexts(),
     )
 

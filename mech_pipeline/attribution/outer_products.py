@@ -18,6 +18,8 @@ GRADIENT_BYTES = 64 * 2**20
 """Per-example gradients of one weight that are held at once."""
 CACHE_BYTES = 2 * 2**20
 """Products that are held at once: they are written and read again while still in cache."""
+GPU_BYTES = 256 * 2**20
+"""The same on a GPU, where small kernels cost more than memory."""
 PIECE = 4096
 """Entries of G_i and V that are multiplied and summed in the precision of the model; longer sums lose digits."""
 _BATCHED, _READING, _GRADIENT = 1.25, 3.75, 8.0
@@ -42,10 +44,15 @@ def example_sums(
     return torch.cat(sums, dim=1)
 
 
+def bytes_at_once(x: Tensor) -> int:
+    """How much may be held at once where a tensor is."""
+    return CACHE_BYTES if x.device.type == "cpu" else GPU_BYTES
+
+
 def _blocks(x: Tensor, v: Tensor) -> list[slice]:
     """Slices of examples whose products fit the cache."""
     examples, tokens, left = x.shape
-    step = max(1, CACHE_BYTES // (tokens * left * len(v) * x.element_size()))
+    step = max(1, bytes_at_once(x) // (tokens * left * len(v) * x.element_size()))
     return [slice(begin, begin + step) for begin in range(0, examples, step)]
 
 
@@ -98,7 +105,7 @@ def token_sums(
     examples, tokens, _ = x.shape
     stacked = v.reshape(directions * left, right).T
     flat_x, flat_y = x.reshape(-1, 1, left), y.reshape(-1, right)
-    step = max(64, CACHE_BYTES // (directions * left * x.element_size()))
+    step = max(64, bytes_at_once(x) // (directions * left * x.element_size()))
     found = []
     for begin in range(0, len(flat_x), step):
         some = slice(begin, begin + step)

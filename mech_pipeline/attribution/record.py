@@ -194,7 +194,7 @@ class TrainingRecord:
             if heads is not None:
                 return components_of(self.flat, heads, getattr(config, "num_key_value_heads", None))
         names: dict[str, int] = {}
-        index = torch.empty(len(self.flat.vector), dtype=torch.int64)
+        index = torch.empty(len(self.flat.vector), dtype=torch.int64, device=self.flat.vector.device)
         for slot in self.flat.slots:
             index[slot.begin : slot.end] = names.setdefault(slot.name.rpartition(".")[0], len(names))
         return Components(tuple(names), index)

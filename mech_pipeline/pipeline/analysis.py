@@ -200,7 +200,7 @@ class Analyser:
         trainer = self.run.trainer
         if name == BATCH:
             examples = trainer.batch(step)
-            losses = example_losses(trainer.flat.model, trainer.pool[examples])
+            losses = example_losses(trainer.flat.model, trainer.tokens(examples))
             weights = trainer.weights_at(step, examples)
             return trainer.flat.gradient((losses if weights is None else losses * weights).mean())
         return mechanism_gradient(name, trainer.flat, self.run.tokens.probe)

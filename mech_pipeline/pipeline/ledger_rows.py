@@ -28,17 +28,17 @@ def account_columns(account: Account, components: tuple[str, ...], example_ids: 
         "value": pa.array(
             np.concatenate(
                 [
-                    account.examples.flatten().numpy(),
-                    account.weight_decay.flatten().numpy(),
-                    account.momentum.numpy(),
+                    account.examples.flatten().cpu().numpy(),
+                    account.weight_decay.flatten().cpu().numpy(),
+                    account.momentum.cpu().numpy(),
                 ]
             )
         ),
         "value_later": pa.array(
             np.concatenate(
                 [
-                    account.examples_later.flatten().numpy(),
-                    account.weight_decay_later.flatten().numpy(),
+                    account.examples_later.flatten().cpu().numpy(),
+                    account.weight_decay_later.flatten().cpu().numpy(),
                     np.zeros(parts),
                 ]
             )

@@ -50,7 +50,9 @@ def train_stack(
     if not missing:
         return {}
     callbacks = {spec.run: on_checkpoint(spec) for spec in missing}
-    together = Together(len(missing), os.cpu_count() or 1, missing[0].training.threads)
+    training = missing[0].training
+    workers = 1 if training.device == "cuda" else os.cpu_count() or 1
+    together = Together(len(missing), workers, training.threads)
     one_at_a_time = threading.Lock()
 
     def train_one(spec: RunSpec) -> int:

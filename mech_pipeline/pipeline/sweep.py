@@ -46,7 +46,7 @@ def sweep_targets(run: OpenRun, cells: Sequence[Cell], emit: Callable[[str], Non
     last = max(target.step for target in targets)
     first = min(first_update(t.step, t.horizon) for t in targets)
     made_from = fingerprint("sweep", run.training, _settings(run), [[t.name, t.step, t.horizon] for t in targets])
-    kept = sweep_state.find(run.store, run.spec.run, last, made_from)
+    kept = sweep_state.find(run.store, run.spec.run, last, made_from, run.trainer.device)
     found = [TargetScores() for _ in targets] if kept is None else kept.found
     until = last if kept is None else kept.state.step
     many = f", {len(targets)} targets" if len(targets) > 1 else ""

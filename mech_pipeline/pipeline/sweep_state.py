@@ -60,8 +60,12 @@ def keep(store: Store, run: str, step: int, made_from: str, state: SweepState, f
     store.write("sweeps", row, replace={"run": [run], "step": [step]})
 
 
-def find(store: Store, run: str, step: int, made_from: str) -> Kept | None:
-    """The unfinished sweep that was made from the same, if its file is whole; else none: the sweep starts anew."""
+def find(store: Store, run: str, step: int, made_from: str, device: torch.device) -> Kept | None:
+    """The unfinished sweep that was made from the same, if its file is whole; else none: the sweep starts anew.
+
+    Args:
+        device: where its adjoints go on.
+    """
     with connect(store.root, ["sweeps"]) as connection:
         rows = connection.execute(
             "select uri, bytes, sha256 from sweeps where run = ? and step = ? and input_fingerprint = ?",
@@ -72,7 +76,8 @@ def find(store: Store, run: str, step: int, made_from: str) -> Kept | None:
     blob = Blob(*rows[0])
     if not store.has_blob(blob):
         return None
-    return _unpacked(load(store.get_blob(blob, f"unfinished sweep of {run}", "`mech verify --repair`, then run again")))
+    content = store.get_blob(blob, f"unfinished sweep of {run}", "`mech verify --repair`, then run again")
+    return _unpacked(load(content), device)
 
 
 def forget(store: Store, run: str, step: int) -> None:
@@ -102,10 +107,10 @@ def _tensors(state: SweepState, found: Sequence[TargetScores]) -> dict[str, Tens
     return tensors
 
 
-def _unpacked(tensors: dict[str, Tensor]) -> Kept:
-    adjoint = (
-        Adjoint(*(tensors[f"adjoint.{name}"] for name in ("theta", "m", "v"))) if "adjoint.theta" in tensors else None
-    )
+def _unpacked(tensors: dict[str, Tensor], device: torch.device) -> Kept:
+    adjoint = None
+    if "adjoint.theta" in tensors:
+        adjoint = Adjoint(*(tensors[f"adjoint.{name}"].to(device) for name in ("theta", "m", "v")))
     found = []
     for index in range(int(tensors["targets"])):
         scores = TargetScores()

@@ -1,10 +1,13 @@
 """Where tensors live, and the settings that make a device repeat itself bit for bit."""
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
 
 import torch
+import torch.utils.deterministic
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.training import Training
@@ -30,13 +33,37 @@ def training_device(training: Training) -> torch.device:
 @contextmanager
 def computing(training: Training) -> Iterator[None]:
     """Runs the block with the settings that decide the bits: the CPU thread count, and deterministic GPU kernels."""
-    before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before = torch.get_num_threads()
     torch.set_num_threads(training.threads)
-    if training.device == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first handle is made
-        torch.use_deterministic_algorithms(True)
     try:
-        yield
+        with _deterministic_kernels if training.device == "cuda" else nullcontext():
+            yield
     finally:
         torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(deterministic)
+
+
+class _DeterministicKernels:
+    """On while any thread is inside: the setting belongs to the process, and the runs of a stack end one by one."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, (False, True)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = torch.are_deterministic_algorithms_enabled(), _filling.fill_uninitialized_memory
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first handle is made
+                torch.use_deterministic_algorithms(True)
+                _filling.fill_uninitialized_memory = False  # a kernel for every new tensor; replays are checked anyway
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.use_deterministic_algorithms(self._before[0])
+                _filling.fill_uninitialized_memory = self._before[1]
+
+
+_filling = cast(Any, torch.utils.deterministic)
+_deterministic_kernels = _DeterministicKernels()

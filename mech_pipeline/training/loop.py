@@ -99,7 +99,7 @@ class Trainer:
 
     def weights_at(self, step: int, examples: Int[Tensor, " example"]) -> Float[Tensor, " example"] | None:
         """Weight of each example's loss at update `step`; none if all are 1."""
-        weights = None if self.weights is None else self.weights[examples]
+        weights = None if self.weights is None else self.weights[examples].to(self.device)
         if self.example_weights is not None:
             own = self.example_weights.at(step, examples).to(self.device, self.flat.vector.dtype)
             weights = own if weights is None else weights * own

@@ -4,6 +4,8 @@ Toy models are TransformerLens' native transformer; GPT-2, GPT-NeoX and Llama co
 (`architectures.py`). `bridge` (`bridging.py`) puts a TransformerBridge around the very same parameters.
 """
 
+import threading
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -17,6 +19,8 @@ from mech_pipeline.training.architectures import TRANSFORMERS_ATTENTION, build_t
 from mech_pipeline.training.kernels import use_training_kernels
 
 NATIVE = "TransformerLensNative"
+_drawing = threading.Lock()
+"""Initial weights come from the process's one random state; the runs of a stack are built in threads."""
 ATTENTION = (NativeAttention, *TRANSFORMERS_ATTENTION)
 """Every kind of attention module here; the second result of each is its pattern."""
 _NORMALIZATION = {"none": None, "layer_norm": "LN", "rms_norm": "RMS"}
@@ -56,7 +60,7 @@ def build_model(spec: Model, vocabulary: int, context: int, seed: int, *, for_br
             f"vocabulary mismatch: the tokenizer has {vocabulary} tokens, model.vocabulary is {rows}",
             "raise model.vocabulary, or leave it out",
         )
-    with torch.random.fork_rng(devices=[]):
+    with _drawing, torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "init"))
         if spec.family == "native":
             model: nn.Module = _native(spec, rows, context, seed)

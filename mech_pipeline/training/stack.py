@@ -2,8 +2,9 @@
 
 Small models are bound by the number of operations, not by arithmetic. A stack does the operations of one run for all
 of them, and shares the stack among CPU cores. A run's bits do not depend on who else is in its stack: matrix products
-are batched per run, so a stack of one is the same computation, and that is how a stacked run is replayed. Training
-it alone without stacking differs by rounding (about 1e-7 of a gradient's norm, one update).
+are batched per run, so a stack of one is the same computation, and that is how a stacked run is replayed; on a GPU every
+stack has as many rows for the same reason. Training it alone without stacking differs by rounding (about 1e-7 of a
+gradient's norm, one update).
 
 Measured as throughput against the same runs one after another: benchmarks/README.md.
 """
@@ -25,6 +26,9 @@ from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.ranks import tree_sum_of
 
 T = TypeVar("T")
+GPU_ROWS = 8
+"""Runs in every stack on a GPU. Libraries choose their kernels there by the number of matrices, so a stack that lacks
+runs is filled up with copies of its first: it costs less than it seems, because small kernels leave a GPU idle."""
 Batch = Sequence[tuple[Int[Tensor, "example token"], Float[Tensor, " example"]]]
 """Tokens and weights of each micro-batch."""
 
@@ -150,8 +154,21 @@ def _answer(stack: StackedGradient, requests: Sequence[_Request]) -> None:
 
 def _gradients(stack: StackedGradient, requests: Sequence[_Request]) -> tuple[Tensor, Tensor]:
     """Gradients and losses of whole batches, micro-batches added in the tree of `ranks.py`."""
-    thetas = torch.stack([request.theta for request in requests])
     batches = [request.batch() for request in requests]
+    if requests[0].theta.device.type == "cpu":
+        return _of_a_stack(stack, [request.theta for request in requests], batches)
+    found = []
+    for begin in range(0, len(requests), GPU_ROWS):
+        some = range(begin, min(begin + GPU_ROWS, len(requests)))
+        rows = [*some, *[begin] * (GPU_ROWS - len(some))]
+        whole = _of_a_stack(stack, [requests[row].theta for row in rows], [batches[row] for row in rows])
+        found.append([part[: len(some)] for part in whole])
+    gradients, losses = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return gradients, losses
+
+
+def _of_a_stack(stack: StackedGradient, states: Sequence[Tensor], batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+    thetas = torch.stack(list(states))
     count = len(batches[0])
     losses: list[Tensor] = []
 
