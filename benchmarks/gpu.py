@@ -173,10 +173,10 @@ def measure_stacked(device: str, runs: int, updates: int, turns: int, say: Say) 
     ]
 
 
-def measure_attribution(device: str, models: dict[str, tuple[Model, dict[str, int]]], updates: int) -> list[Result]:
+def measure_attribution(device: str, models: dict[str, tuple[Model, dict[str, int], int]], say: Say) -> list[Result]:
     """Seconds of a ledger and of an influence sweep, each with its replay, relative to the training they explain."""
     results = []
-    for name, (spec, shape) in models.items():
+    for name, (spec, shape, updates) in models.items():
         training = Training.model_validate({"batch": shape["batch"], "device": device})
         trainer = trainer_of(spec, shape, training)
         with computing(training):
@@ -188,12 +188,14 @@ def measure_attribution(device: str, models: dict[str, tuple[Model, dict[str, in
                     began = time.perf_counter()
                     act()
                     synchronised(trainer.device)
+                    taken = (time.perf_counter() - began) / updates
+                    say(f"attribution: {name}, {what}, turn {turn + 1} of 3: {1e3 * taken:.1f} ms an update")
                     if turn:
-                        seconds[what].append((time.perf_counter() - began) / updates)
+                        seconds[what].append(taken)
         train = median(seconds.pop("training"))
         results.append(Result("attribution", f"an update of training, {name}", train * 1e3, "ms"))
-        for what, taken in seconds.items():
-            ratio = median(taken) / train
+        for what, measured in seconds.items():
+            ratio = median(measured) / train
             results.append(Result("attribution", f"an update of {what}, {name}", ratio, "×", None, ratio, "training"))
     return results
 
@@ -247,12 +249,13 @@ def main(
     shape = {"vocabulary": vocabulary, "context": context, "batch": batch}
     presets = preset or ["pythia-14m", "pythia-70m", "gpt2-small"]
     small = {"vocabulary": vocabulary, "context": context, "batch": max(1, batch // 4)}
-    models = {"demo": (Model(), DEMO), presets[0]: (Model.model_validate({"preset": presets[0]}), small)}
+    first = Model.model_validate({"preset": presets[0]})
+    models = {"demo": (Model(), DEMO, 4 * updates), presets[0]: (first, small, updates)}
     measures: dict[str, Callable[[Path, Say], list[Result]]] = {
         "plain": lambda at, say: measure_plain(device, presets, shape, updates, turns, say),
         "stacked": lambda at, say: measure_stacked(device, runs, stack_updates, turns, say),
         "checkpoints": lambda at, say: measure_checkpoints(at, 3 * stack_updates, turns, device),
-        "attribution": lambda at, say: measure_attribution(device, models, 4 * updates),
+        "attribution": lambda at, say: measure_attribution(device, models, say),
     }
     report("GPU", PARTS, measures, parts, folder, json_file)
 

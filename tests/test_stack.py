@@ -14,6 +14,7 @@ from mech_pipeline.pipeline.training import train
 from mech_pipeline.spec.run import VECTOR_WIDTH
 from mech_pipeline.spec.training import Training
 from mech_pipeline.store.store import Store
+from mech_pipeline.training import stack as training_stack
 from mech_pipeline.training.optimizer import State
 from mech_pipeline.training.stack import StackedGradient
 from tests.conftest import ARCHITECTURES
@@ -147,3 +148,23 @@ def test_what_cannot_be_stacked_is_refused(other):
 def test_runs_that_are_not_stacked_have_no_siblings(store):
     spec = spec_of(**SEEDS)
     assert stack_stage.stack_of(store, spec) == [spec]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_embeddings_summed_run_by_run_have_the_same_gradient(make_trainer, monkeypatch, architecture):
+    """As a GPU needs it: there a sum over all runs would depend on a run's place."""
+    trainers = [make_trainer(ARCHITECTURES[architecture], seed=seed) for seed in range(3)]
+    thetas = torch.stack([trainer.flat.vector.clone() for trainer in trainers])
+    tokens = torch.stack([trainer.tokens(trainer.batch(0)) for trainer in trainers])
+    weights = torch.ones(tokens.shape[:2], dtype=thetas.dtype)
+    expected, _ = StackedGradient(trainers[0].flat)(thetas, tokens, weights)
+    used, real = [], training_stack._LookupOfRuns.backward
+    monkeypatch.setattr(training_stack, "nullcontext", training_stack._EmbeddingByRun)
+    monkeypatch.setattr(
+        training_stack._LookupOfRuns,
+        "backward",
+        staticmethod(lambda ctx, gradient: used.append(1) or real(ctx, gradient)),
+    )
+    found, _ = StackedGradient(trainers[0].flat)(thetas, tokens, weights)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    assert used, "no embedding was found"

@@ -161,10 +161,10 @@ def test_a_backfill_of_what_is_missing_leaves_the_rest_alone(page, address, inst
     page.goto(f"{address}/assets/head_scores?view=partitions")
     page.get_by_role("button", name="Materialize").first.click()
     dialog = page.get_by_role("dialog")
-    for every in dialog.get_by_text("All", exact=True).all():
-        every.click()
+    everything = dialog.get_by_text("All", exact=True)
+    for dimension in (0, 1):
+        everything.nth(dimension).click()
     dialog.get_by_text("Backfill only failed and missing").click()
-    keep(page, "backfill_asked")
     dialog.get_by_text(f"Only {len(whole) - len(kept)} failed and missing").first.wait_for()
     keep(page, "backfill")
     dialog.get_by_role("button", name="Launch").click()

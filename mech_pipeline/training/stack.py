@@ -13,13 +13,16 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.overrides import TorchFunctionMode
 
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.model import example_losses
@@ -29,6 +32,9 @@ T = TypeVar("T")
 GPU_ROWS = 8
 """Runs in every stack on a GPU. Libraries choose their kernels there by the number of matrices, so a stack that lacks
 runs is filled up with copies of its first: it costs less than it seems, because small kernels leave a GPU idle."""
+_ALIGNED = 4
+"""Numbers to whose multiple the rows of a stack are filled up on a GPU: a sum that begins between two 16-byte words is
+added in another order, and the norm of a run's gradient would depend on the run's place."""
 Batch = Sequence[tuple[Int[Tensor, "example token"], Float[Tensor, " example"]]]
 """Tokens and weights of each micro-batch."""
 
@@ -47,14 +53,66 @@ class StackedGradient:
         weights: Float[Tensor, "run example"],
     ) -> tuple[Float[Tensor, "run parameter"], Float[Tensor, " run"]]:
         """(∇, mean weighted loss) of each run at its θ."""
+        parameters = thetas.shape[1]
+        if thetas.is_cuda:
+            thetas = F.pad(thetas, (0, -parameters % _ALIGNED))
         leaves = thetas.detach().requires_grad_()
         losses = vmap(self._loss)(leaves, tokens, weights)
         (gradients,) = torch.autograd.grad(losses.sum(), leaves)
-        return gradients, losses.detach()
+        return gradients[:, :parameters], losses.detach()
 
     def _loss(self, theta: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
         model = _WithParameters(self._model, self._flat.named(theta))
-        return (example_losses(model, tokens) * weights).mean()
+        with _EmbeddingByRun() if theta.is_cuda else nullcontext():
+            return (example_losses(model, tokens) * weights).mean()
+
+
+class _EmbeddingByRun(TorchFunctionMode):
+    """Embeddings whose gradients are summed run by run.
+
+    In one sum over all runs a GPU adds up the places of a token in pieces that begin where they lie in the stack, so a
+    run's bits would depend on its place.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.embedding and args[2:4] == (None, None):  # no padding token, no largest norm
+            return _Lookup.apply(args[1], args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class _Lookup(torch.autograd.Function):
+    """weight[tokens] of one run; of a stack, `_LookupOfRuns`."""
+
+    @staticmethod
+    def forward(weight: Tensor, tokens: Tensor) -> Tensor:
+        return weight[tokens]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        raise NotImplementedError("a stack has several runs")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, weight: Tensor, tokens: Tensor) -> tuple[Tensor, int]:
+        weight = weight.movedim(in_dims[0], 0)
+        tokens = tokens.expand(info.batch_size, *tokens.shape) if in_dims[1] is None else tokens.movedim(in_dims[1], 0)
+        return _LookupOfRuns.apply(weight, tokens), 0
+
+
+class _LookupOfRuns(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, tokens: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens)
+        ctx.rows = weight.shape[1]
+        return torch.stack([one[places] for one, places in zip(weight, tokens, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (tokens,) = ctx.saved_tensors
+        sums = [
+            torch.ops.aten.embedding_dense_backward(one.contiguous(), places, ctx.rows, -1, False)
+            for one, places in zip(gradient, tokens, strict=True)
+        ]
+        return torch.stack(sums), None
 
 
 class _WithParameters(nn.Module):
