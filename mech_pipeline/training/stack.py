@@ -75,9 +75,11 @@ class _EmbeddingByRun(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.embedding and args[2:4] == (None, None):  # no padding token, no largest norm
-            return _Lookup.apply(args[1], args[0])
-        return func(*args, **(kwargs or {}))
+        settings = kwargs or {}
+        if func is F.embedding and settings.get("padding_idx") is None and settings.get("max_norm") is None:
+            tokens, weight = args
+            return _Lookup.apply(weight, tokens)
+        return func(*args, **settings)
 
 
 class _Lookup(torch.autograd.Function):
