@@ -1,6 +1,5 @@
 """What the UI shows of a partition's rows: the query that finds them, and for assets of few partitions their first rows."""
 
-import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,7 +53,8 @@ _LONGEST = 20
 def query_of(table: str, run: str, step: int | None = None) -> dict[str, Any]:
     """How to find these rows again on the command line."""
     sql = QUERIES[table].replace("$run", f"'{run}'").replace("in $$", f"= {step}")
-    return {"SQL": dg.MetadataValue.text(f"mech sql {shlex.quote(sql)}")}
+    assert not set(sql) & set('"$`\\'), "the query is shown in double quotes, to be read and pasted"
+    return {"SQL": dg.MetadataValue.text(f'mech sql "{sql}"')}
 
 
 def rows_of_run(store: Store, table: str, run: str) -> dict[str, Any]:

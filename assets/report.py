@@ -43,7 +43,11 @@ def experiment_report(
     made = stage.make_report(store.open(), experiment)
     pictures = {_label(name): dg.MetadataValue.md(_inline(png)) for name, png in made.figures.items()}
     return dg.MaterializeResult(
-        metadata={"report": dg.MetadataValue.path(made.path), **pictures},
+        metadata={
+            "report": dg.MetadataValue.path(made.path),
+            "open it": f"mech report {experiment.experiment}",
+            **pictures,
+        },
         data_version=dg.DataVersion(made.data_version),
     )
 

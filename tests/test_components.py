@@ -101,3 +101,12 @@ def test_patterns_choose_components(make_trainer):
 def test_a_pattern_that_fits_nothing_names_its_neighbours(make_trainer):
     with pytest.raises(MechError, match=r"no component fits 'L1H7\.K'.*L1H1\.K"):
         components(make_trainer()).matching(["L0H0.Q", "L1H7.K"])
+
+
+@pytest.mark.parametrize("split", [components, neurons])
+def test_sums_one_by_one_are_the_same_sums(make_trainer, split):
+    """The way of a GPU."""
+    trainer = make_trainer(ARCHITECTURES["mlp and layer norm"])
+    parts = split(trainer)
+    products = torch.randn(len(parts.index), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(parts.sums_one_by_one(products), parts.sums(products), rtol=1e-12, atol=1e-12)

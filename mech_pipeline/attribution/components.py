@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -30,8 +31,21 @@ class Components:
 
     def sums(self, products: Float[Tensor, " parameter"]) -> Float[Tensor, " component"]:
         """Sum per component, in float64."""
+        if products.is_cuda:
+            return self.sums_one_by_one(products)
         zeros = torch.zeros(len(self.names), dtype=torch.float64, device=products.device)
         return zeros.index_add_(0, self.index, products.double())
+
+    def sums_one_by_one(self, products: Float[Tensor, " parameter"]) -> Float[Tensor, " component"]:
+        """The same, a sum for each component: a deterministic `index_add_` on a GPU adds up millions of numbers in a row."""
+        order, sizes = self._grouped
+        return torch.stack([part.sum() for part in products.double()[order].split(sizes)])
+
+    @cached_property
+    def _grouped(self) -> tuple[Int[Tensor, " parameter"], list[int]]:
+        """Parameters in the order of their components, and how many each has."""
+        sizes = torch.bincount(self.index.cpu(), minlength=len(self.names))
+        return torch.argsort(self.index, stable=True), sizes.tolist()
 
     def norms(self, vector: Float[Tensor, " parameter"]) -> Float[Tensor, " component"]:
         """L2 norm per component."""
