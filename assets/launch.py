@@ -108,12 +108,13 @@ class Launch:
     def _loop(self) -> None:
         failures: list[Outcome] = []
         blocked: set[str] = set()
-        ready = self.todo()
+        ready, unsure = self.todo(), set[str]()
         while True:
-            for worker in self._pool:
-                if worker.task is None and (task := self._next(ready, blocked)) is not None:
-                    worker.task, worker.began = task, time.monotonic()
-                    worker.connection.send(task)
+            self._hand_out(ready, blocked, unsure)  # what is known; only then half a second for what is not
+            for run in unsure:
+                ready[run] = ready_stages(self.store, self._specs[run], self._corpora[run])
+            unsure.clear()
+            self._hand_out(ready, blocked, unsure)
             busy = [worker for worker in self._pool if worker.task is not None]
             if not busy:
                 break
@@ -125,12 +126,23 @@ class Launch:
                     blocked.add(run or "")
                 elif run is not None:
                     for each in self._stack(run) if outcome.task.stage == "training" else [run]:
-                        ready[each] = ready_stages(self.store, self._specs[each], self._corpora[each])
+                        ready[each].pop(outcome.task.stage, None)
+                        unsure.add(each)
         if failures:
             raise self._failure(failures)
 
-    def _next(self, ready: dict[str, dict[str, int]], blocked: set[str]) -> Task | None:
-        """The next task that no worker has; the report comes when no run has anything left."""
+    def _hand_out(self, ready: dict[str, dict[str, int]], blocked: set[str], unsure: set[str]) -> None:
+        for worker in self._pool:
+            if worker.task is None and (task := self._next(ready, blocked, unsure)) is not None:
+                worker.task, worker.began = task, time.monotonic()
+                worker.connection.send(task)
+
+    def _next(self, ready: dict[str, dict[str, int]], blocked: set[str], unsure: set[str]) -> Task | None:
+        """The next task that no worker has; the report comes when no run has anything left.
+
+        Args:
+            unsure: runs of which a stage has ended; what became ready by it is not yet in `ready`.
+        """
         taken = {(w.task.run, w.task.stage) for w in self._pool if w.task is not None}
         attributed = [spec for spec in self._specs.values() if spec.accounts or spec.influence.mechanisms]
         others = [spec for spec in self._specs.values() if spec not in attributed]
@@ -144,7 +156,7 @@ class Launch:
                 continue  # one task trains a whole stack, once all of it is described
             if spec.run not in blocked and stage in ready[spec.run] and (spec.run, stage) not in taken:
                 return self._task(stage, spec)
-        if taken or blocked or any(ready.values()) or report_stage.is_current(self.store, self.experiment):
+        if taken or blocked or unsure or any(ready.values()) or report_stage.is_current(self.store, self.experiment):
             return None
         return self._task("report", None)
 

@@ -19,7 +19,7 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import mark_status
 from mech_pipeline.pipeline.stack import stack_of, train_stack
 from mech_pipeline.pipeline.tokens import load_tokens
-from mech_pipeline.resources.store import StoreResource, documents_of
+from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.currency import combined_version
 from mech_pipeline.store.store import Store
@@ -114,7 +114,7 @@ def _reporter(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) ->
     """Marks the run as training, and gives the callback that reports its checkpoints."""
     events = checkpoint_events(context, spec.run, list(kept_steps(store, spec)))
     if training_stage.missing_checkpoints(store, spec):
-        mark_status(store, spec, documents_of(spec)[1], "training")
+        mark_status(store, spec, "training")
 
     def on_checkpoint(saved: Saved) -> None:
         metadata = {"step": saved.step, "fingerprint": saved.input_fingerprint, **stored_in(store, "checkpoints")}
@@ -131,7 +131,7 @@ def _finish(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) -> N
     A process killed between the store's commit and Dagster's event leaves such a checkpoint.
     """
     write_batches(store, spec)
-    mark_status(store, spec, documents_of(spec)[1], "complete")
+    mark_status(store, spec, "complete")
     kept, steps = OpenRun(store, spec), kept_steps(store, spec)
     known = context.instance.get_materialized_partitions(dg.AssetKey("checkpoint"))
     events = checkpoint_events(context, spec.run, list(steps))

@@ -32,7 +32,7 @@ def compute(store: Store, spec: RunSpec, documents: list, sha256: str) -> None:
     prepare_tokens(store, spec, documents)
     training.train(store, spec)
     write_batches(store, spec)
-    mark_status(store, spec, sha256, "complete")
+    mark_status(store, spec, "complete")
     run = OpenRun(store, spec)
     analysis.analyse(run, analysis.OUTPUTS, kept_steps(store, spec))
     circuits.compute_circuits(run, circuits.circuit_steps(run))

@@ -56,12 +56,26 @@ def run_row_fingerprint(spec: RunSpec, corpus_sha256: str) -> str:
     return fingerprint("run_spec", "1", spec.fingerprint(corpus_sha256))
 
 
-def mark_status(store: Store, spec: RunSpec, corpus_sha256: str, status: str) -> None:
-    """Updates the run's status if it differs."""
+def mark_status(store: Store, spec: RunSpec, status: str) -> None:
+    """Updates the run's status if it differs, and what it is made on as long as nothing was made.
+
+    Raises:
+        MechError: the run was never registered.
+    """
     with connect(store.root, ["runs"]) as connection:
-        rows = connection.execute("select status from runs where run = ?", [spec.run]).fetchall()
-    if rows != [(status,)]:
-        write_run_row(store, spec, corpus_sha256, status)
+        found = connection.execute("select * from runs where run = ?", [spec.run])
+        names = [column[0] for column in found.description or []]
+        row = found.fetchone()
+    if row is None:
+        raise MechError(f"run {spec.run} is not in the store", "materialize `run_spec` for it first")
+    stored = dict(zip(names, row, strict=True))
+    if stored["status"] == status:
+        return
+    changed = stored | {"status": status}
+    if not current_checkpoints(store, spec):
+        changed |= {"device": device(spec.training.device, spec.training.threads), "versions": versions_json()}
+    columns = {name: [value] for name, value in changed.items()}
+    store.write("runs", columns, replace={"run": [spec.run]}, code_version=TRAINING_VERSION)
 
 
 def stored_spec(store: Store, run: str) -> RunSpec:
