@@ -21,6 +21,7 @@ from store_measure import Result, Say
 
 sys.path.append(str(Path(__file__).parents[1]))  # the Postgres server of the tests
 from mech_pipeline.assets.events import PartitionEvents
+from mech_pipeline.assets.history import spare_flushes
 from mech_pipeline.assets.partitions import BATCH, partition, register_steps, run_step
 from tests.postgres_server import postgres_programs, postgres_server
 
@@ -144,6 +145,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the results here")] = None,
 ) -> None:
     """Measures Dagster's overhead on this machine, on SQLite and on Postgres."""
+    spare_flushes()  # as the definitions do
     report(
         "Dagster",
         PARTS,

@@ -20,6 +20,7 @@ from mech_pipeline.assets import (
 from mech_pipeline.assets import store as store_assets
 from mech_pipeline.assets.checks import checks
 from mech_pipeline.assets.description import described
+from mech_pipeline.assets.history import spare_flushes
 from mech_pipeline.assets.orchestration.automation import automation
 from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, check_run, nightly_job, plan_job
 from mech_pipeline.assets.orchestration.launching import launch_experiment, withdraw_experiment
@@ -64,4 +65,5 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
     return described(made)
 
 
+spare_flushes()
 defs = build_definitions(store_root(), Path(os.environ.get("MECH_EXPERIMENTS", str(project_home() / "experiments"))))

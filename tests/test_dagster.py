@@ -11,6 +11,7 @@ from mech_pipeline.assets.checks import MEASURED, RUN_CHECKS
 from mech_pipeline.assets.description import DEFAULT_OWNER, OWNER_VARIABLE, TABLES_OF, owners
 from mech_pipeline.assets.events import PartitionEvents
 from mech_pipeline.assets.execute import LAUNCHER_TAG, Executor, close_orphans
+from mech_pipeline.assets.history import spare_flushes
 from mech_pipeline.assets.partitions import (
     partition,
     register,
@@ -330,3 +331,14 @@ def test_every_query_that_the_ui_shows_finds_the_rows_of_its_partition(graph):
         if table in shown_rows:
             shown = metadata["first rows"].records[0].data
             assert set(shown) == set(found.columns) - (set() if whole else {"step"}), table
+
+
+def test_events_do_not_wait_for_the_disk_and_the_database_stays_in_wal(tmp_path):
+    """`synchronous = normal` keeps a database whole only in WAL mode."""
+    spare_flushes()
+    (tmp_path / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+        for connected in (instance.event_log_storage.index_connection(), instance.run_storage.connect()):
+            with connected as connection:
+                assert connection.exec_driver_sql("pragma synchronous").scalar() == 1, "normal"
+                assert connection.exec_driver_sql("pragma journal_mode").scalar() == "wal"
