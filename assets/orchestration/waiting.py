@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 import dagster as dg
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 
 from mech_pipeline.assets.orchestration.jobs import EXPERIMENT_TAG, RUN_TAG, STAGE_JOBS, STAGE_TAG, WORK_TAG
 from mech_pipeline.assets.partitions import partition
@@ -28,6 +29,7 @@ IN_FLIGHT = [
 ENDED_BADLY = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 TRIES = 2
 """Times that a batch may succeed and still wait: then something is wrong, and trying again would never end."""
+RETRY_STARTS_WITHIN = timedelta(minutes=5)
 FEWEST_LIVE = 8
 """Checkpoints that wait before analysis starts beside training; each Dagster run costs seconds to start."""
 _PRIORITY = {"training": "1", "analysis": "0"}
@@ -48,7 +50,21 @@ class Board:
 
     def __post_init__(self) -> None:
         found = self.instance.get_runs(dg.RunsFilter(statuses=IN_FLIGHT, tags={STAGE_TAG: list(STAGE_JOBS)}))
+        found = [*found, *self._about_to_be_retried()]
         self.in_flight = {(run.tags[RUN_TAG], run.tags[STAGE_TAG]) for run in found if RUN_TAG in run.tags}
+
+    def _about_to_be_retried(self) -> list[dg.DagsterRun]:
+        """Crashed a moment ago and not yet started again by Dagster: a second run of the same would only meet its lock."""
+        tags: dict[str, str | list[str]] = {STAGE_TAG: list(STAGE_JOBS), WILL_RETRY_TAG: "true"}
+        crashed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags=tags)
+        recent = datetime.now(UTC) - RETRY_STARTS_WITHIN
+        records = self.instance.get_run_records(crashed, limit=50)
+        return [
+            record.dagster_run
+            for record in records
+            if AUTO_RETRY_RUN_ID_TAG not in record.dagster_run.tags
+            and record.update_timestamp.replace(tzinfo=UTC) > recent
+        ]
 
     def obstacle(self, work: Work, experiment: str) -> str | None:
         """Why a batch is not to be started now; none: start it."""
