@@ -28,7 +28,7 @@ demo: $(STAMP)
 	@$(BIN)/mech run experiments/induction.yaml
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

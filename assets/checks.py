@@ -13,15 +13,14 @@ from mech_pipeline.assets.partitions import runs
 from mech_pipeline.pipeline import soundness
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resources.store import StoreResource
-from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
 MEASURED = ("mechanism_values", "head_scores", "gradients")
 _SHOWN = 20
 
 
-def _finite_states(store: Store, spec: RunSpec) -> dg.AssetCheckResult:
-    found = soundness.not_finite(OpenRun(store, spec))
+def _finite_states(run: OpenRun) -> dg.AssetCheckResult:
+    found = soundness.not_finite(run)
     metadata: dict[str, Any] = {
         "states read": found.read,
         "states with NaN": _listed(found.states),
@@ -30,22 +29,22 @@ def _finite_states(store: Store, spec: RunSpec) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=not found.states and not found.updates, metadata=metadata)
 
 
-def _resumes(store: Store, spec: RunSpec) -> dg.AssetCheckResult:
-    found = soundness.resume(OpenRun(store, spec))
+def _resumes(run: OpenRun) -> dg.AssetCheckResult:
+    found = soundness.resume(run)
     if found is None:
         return dg.AssetCheckResult(passed=True, metadata={"tried": "nothing: the run keeps fewer than two states"})
     metadata: dict[str, Any] = {"from step": found.begin, "to step": found.end}
     return dg.AssetCheckResult(passed=found.same, metadata=metadata | {"reached": found.found, "kept": found.kept})
 
 
-def _same_in_any_batch(store: Store, spec: RunSpec) -> dg.AssetCheckResult:
-    found = soundness.batch_dependence(OpenRun(store, spec))
+def _same_in_any_batch(run: OpenRun) -> dg.AssetCheckResult:
+    found = soundness.batch_dependence(run)
     metadata = {"largest difference, relative": found, "allowed": soundness.BATCH_TOLERANCE}
     return dg.AssetCheckResult(passed=found <= soundness.BATCH_TOLERANCE, metadata=metadata)
 
 
-def _finite_measurements(store: Store, spec: RunSpec) -> dg.AssetCheckResult:
-    return _finite(store, MEASURED, spec.run)
+def _finite_measurements(run: OpenRun) -> dg.AssetCheckResult:
+    return _finite(run.store, MEASURED, run.spec.run)
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class RunCheck:
     asset: str
     name: str
     description: str
-    check: Callable[[Store, RunSpec], dg.AssetCheckResult]
+    check: Callable[[OpenRun], dg.AssetCheckResult]
     pool: str | None = None
 
 
@@ -106,7 +105,7 @@ def _listed(names: Sequence[object]) -> str:
 def _of_run(made: RunCheck) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=made.asset, name=made.name, description=made.description, partitions_def=runs, pool=made.pool)
     def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
-        return made.check(store.open(), store.run_spec(context.partition_key))
+        return made.check(OpenRun(store.open(), store.run_spec(context.partition_key)))
 
     return check
 
@@ -131,8 +130,9 @@ def _finite(store: Store, tables: Sequence[str], run: str | None) -> dg.AssetChe
 def try_run(context: dg.OpExecutionContext, store: StoreResource) -> None:
     """Makes every check of a run and records it where it belongs; checks alone cannot be launched for one partition."""
     run = context.partition_key
+    opened = OpenRun(store.open(), store.run_spec(run))
     for made in RUN_CHECKS:
-        result = made.check(store.open(), store.run_spec(run))
+        result = made.check(opened)
         context.log.info(f"{made.name} of {made.asset} {run}: {'passed' if result.passed else 'FAILED'}")
         context.log_event(  # its annotation leaves out what it accepts
             dg.AssetCheckEvaluation(  # type: ignore[arg-type]

@@ -74,9 +74,7 @@ def rows_of_steps(store: Store, table: str, run: str, steps: Iterable[int]) -> d
 def _read(store: Store, table: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     sql = QUERIES[table].replace("$$", _STEPS)
     with connect(store.root, [table, *_READ_TOO.get(table, [])]) as connection:
-        found = connection.execute(sql, parameters)
-        names = [column[0] for column in found.description or []]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        return connection.sql(sql, params=parameters).pl().to_dicts()
 
 
 def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:

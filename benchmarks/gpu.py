@@ -1,4 +1,4 @@
-"""What training and attribution cost on a GPU: `python benchmarks/gpu.py [PART …]`, some four minutes; benchmarks/README.md.
+"""What training and attribution cost on a GPU: `python benchmarks/gpu.py [PART …]`, some minutes; benchmarks/README.md.
 
 Model FLOP utilisation is 6 N · tokens/s over the GPU's dense bf16 peak, N all parameters (Kaplan et al. 2020; PaLM's
 MFU without the attention term). It is given for fp32 as well, over the same peak.

@@ -96,16 +96,7 @@ def test_every_part_of_the_training_benchmark_measures_something(tmp_path):
 def test_every_part_of_the_gpu_benchmark_measures_something(tmp_path):
     sizes = {"vocabulary": 64, "context": 16, "batch": 4, "updates": 1, "turns": 1, "runs": 2, "stack-updates": 4}
     options = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
-    options += ["--device", "cpu", "--preset", "pythia-14m", "--folder", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "benchmarks/gpu.py", *options, "--json", str(tmp_path / "out")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode in (0, 1), done.stderr
-    results = json.loads((tmp_path / "out").read_text())["results"]
+    results = measured(tmp_path, "gpu", *options, "--device", "cpu", "--preset", "pythia-14m")
     assert {result["part"] for result in results} == {"plain", "stacked", "checkpoints", "attribution"}
     assert len([result for result in results if result["what"].startswith("model FLOP utilisation")]) == 2
 

@@ -23,6 +23,7 @@ from mech_pipeline.assets.partitions import (
 from mech_pipeline.assets.training import PLOTTED
 from mech_pipeline.definitions import build_definitions
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline import soundness
 from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.store.catalog import query
 from mech_pipeline.store.tables import TABLES
@@ -342,3 +343,15 @@ def test_events_do_not_wait_for_the_disk_and_the_database_stays_in_wal(tmp_path)
             with connected as connection:
                 assert connection.exec_driver_sql("pragma synchronous").scalar() == 1, "normal"
                 assert connection.exec_driver_sql("pragma journal_mode").scalar() == "wal"
+
+
+def test_a_check_fails_where_what_it_looks_at_is_wrong(graph, monkeypatch):
+    definitions, instance, *_ = graph
+    monkeypatch.setattr(soundness, "not_finite", lambda run: soundness.NotFinite((3,), (), 6))
+    monkeypatch.setattr(soundness, "resume", lambda run: soundness.Resumed(0, 3, "reached", "kept"))
+    monkeypatch.setattr(soundness, "batch_dependence", lambda run: float("nan"))
+    monkeypatch.setattr(soundness, "cells_not_finite", lambda store, table, run=None: [(RUN, 3)])
+    done = definitions.resolve_job_def("check_run").execute_in_process(instance=instance, partition_key=RUN)
+    events = [e.asset_check_evaluation_data for e in done.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
+    assert [evaluation.passed for evaluation in events] == [False] * len(RUN_CHECKS)
+    assert "3" in events[0].metadata["states with NaN"].value

@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
+from dagster._core.test_utils import create_run_for_test
 
-from mech_pipeline.assets.orchestration.waiting import known_sha256
+from mech_pipeline.assets.orchestration.jobs import RUN_TAG, STAGE_TAG
+from mech_pipeline.assets.orchestration.waiting import Board, known_sha256
 from mech_pipeline.assets.partitions import partition
 from mech_pipeline.mechanisms.registry import DETECTORS
 from mech_pipeline.pipeline import ledger, training
@@ -249,3 +252,21 @@ def test_formation_of_more_than_a_hundred_checkpoints_follows_a_change(home, mon
         shifted = replace(DETECTORS["prefix_matching"], score=lambda *given: DETECTORS["previous_token"].score(*given))
         monkeypatch.setitem(DETECTORS, "prefix_matching", replace(shifted, version="next"))
         assert jobs(daemons.until_quiet()) == ["analysis_stage", "analysis_stage", "formation_stage"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "waits"),
+    [
+        ({"dagster/will_retry": "true"}, True),
+        ({"dagster/will_retry": "true", "dagster/auto_retry_run_id": "next"}, False),
+        ({}, False),
+    ],
+    ids=["about to be retried", "its retry has begun", "will not be retried"],
+)
+def test_a_crashed_batch_is_in_flight_until_dagster_has_started_it_again(tags, waits):
+    """In between, what it trained gives the rest another identity; a second run would only meet its lock."""
+    assert (WILL_RETRY_TAG, AUTO_RETRY_RUN_ID_TAG) == ("dagster/will_retry", "dagster/auto_retry_run_id")
+    with dg.DagsterInstance.ephemeral() as instance:
+        mine = {STAGE_TAG: "training", RUN_TAG: RUN, **tags}
+        create_run_for_test(instance, "training_stage", status=dg.DagsterRunStatus.FAILURE, tags=mine)
+        assert Board(instance).in_flight == ({(RUN, "training")} if waits else set())

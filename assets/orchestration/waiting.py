@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 import dagster as dg
-from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 
 from mech_pipeline.assets.orchestration.jobs import EXPERIMENT_TAG, RUN_TAG, STAGE_JOBS, STAGE_TAG, WORK_TAG
 from mech_pipeline.assets.partitions import partition
@@ -30,6 +29,7 @@ ENDED_BADLY = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 TRIES = 2
 """Times that a batch may succeed and still wait: then something is wrong, and trying again would never end."""
 RETRY_STARTS_WITHIN = timedelta(minutes=5)
+"""After a crash Dagster's own retry is waited for so long; then the batch is started anew."""
 FEWEST_LIVE = 8
 """Checkpoints that wait before analysis starts beside training; each Dagster run costs seconds to start."""
 _PRIORITY = {"training": "1", "analysis": "0"}
@@ -40,7 +40,7 @@ class Board:
     """What Dagster knows about batches.
 
     Attributes:
-        in_flight: (run, stage) of batches that are queued or running.
+        in_flight: (run, stage) of batches that are queued, running, or about to be started again after a crash.
         since: when each experiment was last asked for; failures before do not count.
     """
 
@@ -50,21 +50,15 @@ class Board:
 
     def __post_init__(self) -> None:
         found = self.instance.get_runs(dg.RunsFilter(statuses=IN_FLIGHT, tags={STAGE_TAG: list(STAGE_JOBS)}))
-        found = [*found, *self._about_to_be_retried()]
-        self.in_flight = {(run.tags[RUN_TAG], run.tags[STAGE_TAG]) for run in found if RUN_TAG in run.tags}
+        under_way = [*found, *self._about_to_be_retried()]
+        self.in_flight = {(run.tags[RUN_TAG], run.tags[STAGE_TAG]) for run in under_way if RUN_TAG in run.tags}
 
     def _about_to_be_retried(self) -> list[dg.DagsterRun]:
         """Crashed a moment ago and not yet started again by Dagster: a second run of the same would only meet its lock."""
-        tags: dict[str, str | list[str]] = {STAGE_TAG: list(STAGE_JOBS), WILL_RETRY_TAG: "true"}
-        crashed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags=tags)
+        tags: dict[str, str | list[str]] = {STAGE_TAG: list(STAGE_JOBS), "dagster/will_retry": "true"}
         recent = datetime.now(UTC) - RETRY_STARTS_WITHIN
-        records = self.instance.get_run_records(crashed, limit=50)
-        return [
-            record.dagster_run
-            for record in records
-            if AUTO_RETRY_RUN_ID_TAG not in record.dagster_run.tags
-            and record.update_timestamp.replace(tzinfo=UTC) > recent
-        ]
+        crashed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags=tags, updated_after=recent)
+        return [run for run in self.instance.get_runs(crashed) if "dagster/auto_retry_run_id" not in run.tags]
 
     def obstacle(self, work: Work, experiment: str) -> str | None:
         """Why a batch is not to be started now; none: start it."""

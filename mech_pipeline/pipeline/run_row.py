@@ -63,15 +63,12 @@ def mark_status(store: Store, spec: RunSpec, status: str) -> None:
         MechError: the run was never registered.
     """
     with connect(store.root, ["runs"]) as connection:
-        found = connection.execute("select * from runs where run = ?", [spec.run])
-        names = [column[0] for column in found.description or []]
-        row = found.fetchone()
-    if row is None:
+        rows = connection.sql("select * from runs where run = ?", params=[spec.run]).pl().to_dicts()
+    if not rows:
         raise MechError(f"run {spec.run} is not in the store", "materialize `run_spec` for it first")
-    stored = dict(zip(names, row, strict=True))
-    if stored["status"] == status:
+    if rows[0]["status"] == status:
         return
-    changed = stored | {"status": status}
+    changed = rows[0] | {"status": status}
     if not current_checkpoints(store, spec):
         changed |= {"device": device(spec.training.device, spec.training.threads), "versions": versions_json()}
     columns = {name: [value] for name, value in changed.items()}
