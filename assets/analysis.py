@@ -12,7 +12,7 @@ from mech_pipeline.pipeline import analysis as stage
 from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resources.store import StoreResource
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
 _DESCRIPTIONS = {
@@ -82,7 +82,7 @@ _NUMBERS = {
 
 def _numbers(store: Store, table: str, run: str) -> dict[int, dict[str, float]]:
     """What Dagster draws as one curve per run: {step: {label: value}}."""
-    with connect(store.root, [table]) as connection:
+    with reading(store.root, [table]) as connection:
         rows = connection.execute(_NUMBERS[table], [run]).fetchall()
     numbers: dict[int, dict[str, float]] = {}
     for step, label, value in rows:

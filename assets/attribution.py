@@ -16,6 +16,7 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.reports.trust import influence_verdicts
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 
 CHECKS = ("examples_sum_to_update", "ledger_sums_to_change")
 
@@ -71,7 +72,7 @@ def _evaluation(run: str, row: dict[str, Any], name: str, passed: bool) -> dg.As
 
 
 def _balances(opened: OpenRun, run: str) -> dict[int, dict[str, float]]:
-    with connect(opened.store.root, ["ledger_balance"]) as connection:
+    with reading(opened.store.root, ["ledger_balance"]) as connection:
         rows = connection.execute(
             "select step, mechanism, change, explained - change from ledger_balance where run = ?", [run]
         ).fetchall()

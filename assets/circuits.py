@@ -11,7 +11,7 @@ from mech_pipeline.assets.training import checkpoint
 from mech_pipeline.pipeline import circuits as stage
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resources.store import StoreResource
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 
 
 @dg.asset(
@@ -49,7 +49,7 @@ def circuits(context: dg.AssetExecutionContext, store: StoreResource) -> Iterato
 
 def _numbers(opened: OpenRun, run: str) -> dict[int, dict[str, int]]:
     """What Dagster draws as curves: {step: {label: edges}}."""
-    with connect(opened.store.root, ["circuits"]) as connection:
+    with reading(opened.store.root, ["circuits"]) as connection:
         rows = connection.execute(
             "select step, mechanism, count(*) filter (in_circuit) from circuits where run = ? group by all", [run]
         ).fetchall()

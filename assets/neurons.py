@@ -11,7 +11,7 @@ from mech_pipeline.assets.training import checkpoint
 from mech_pipeline.pipeline import neurons as stage
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resources.store import StoreResource
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 
 
 @dg.asset(
@@ -50,7 +50,7 @@ def neurons(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator
 
 def _numbers(opened: OpenRun, run: str) -> dict[int, dict[str, float]]:
     """What Dagster draws as curves: {step: {label: value}}."""
-    with connect(opened.store.root, ["neurons"]) as connection:
+    with reading(opened.store.root, ["neurons"]) as connection:
         rows = connection.execute(
             "select step, median(effective_tokens), max(abs(imbalance)) from neurons where run = ? and part = 'in' group by 1",
             [run],

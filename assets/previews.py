@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
 ROWS = 5
@@ -73,7 +73,7 @@ def rows_of_steps(store: Store, table: str, run: str, steps: Iterable[int]) -> d
 
 def _read(store: Store, table: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     sql = QUERIES[table].replace("$$", _STEPS)
-    with connect(store.root, [table, *_READ_TOO.get(table, [])]) as connection:
+    with reading(store.root, [table, *_READ_TOO.get(table, [])]) as connection:
         return connection.sql(sql, params=parameters).pl().to_dicts()
 
 

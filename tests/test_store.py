@@ -18,6 +18,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.store.blobs import Blob, named_sha256
 from mech_pipeline.store.catalog import connect, query
 from mech_pipeline.store.currency import outdated, partition_version, stored_versions
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.rows import check_rows, content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
@@ -98,6 +99,38 @@ def test_every_table_has_a_unique_key_a_meaning_and_a_view(store):
             assert all(column.meaning for column in table.all_columns)
             found = connection.execute(f"describe {table.name}").fetchall()
             assert [row[0] for row in found] == names
+
+
+def test_the_pipelines_own_questions_each_see_their_own_cut(store):
+    ask = "select value from mechanism_values order by all"
+    write(store, value=1.0)
+    with reading(store.root, ["mechanism_values", "ledger"]) as before:
+        write(store, value=2.0)
+        with reading(store.root, ["mechanism_values"]) as after:
+            assert after.execute(ask).fetchall() == [(2.0,), (2.0,)]
+            with pytest.raises(duckdb.CatalogException):
+                after.execute("select * from ledger")  # the other one's view
+        assert before.execute(ask).fetchall() == [(1.0,), (1.0,)]
+        assert before.execute("select * from ledger").fetchall() == []
+
+
+def test_threads_and_a_forked_process_ask_at_the_same_time(tmp_path):
+    stores = [Store(tmp_path / str(number)) for number in range(8)]
+    for number, one in enumerate(stores):
+        write(one, value=float(number))
+
+    def seen(one):
+        with reading(one.root, ["mechanism_values"]) as connection:
+            return connection.execute("select distinct value from mechanism_values").fetchall()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(seen, stores * 5)) == [[(float(number),)] for number in range(8)] * 5
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: os._exit(0 if seen(stores[3]) == [(3.0,)] else 1)
+    )
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == 0
 
 
 def test_promised_columns_are_there():

@@ -5,6 +5,7 @@ by hub name or from a folder written with `save_to_disk`, and made-up languages.
 """
 
 import glob
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -128,9 +129,9 @@ def _python_stdlib(part: str) -> _TextFiles:
     """Tests are left out because some distributions ship without them, `_sysconfigdata` because it names the machine."""
     root = Path(sysconfig.get_paths()["stdlib"])
     names = []
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(_python_files(root)):
         relative = path.relative_to(root)
-        if _NOT_LIBRARY & set(relative.parts) or path.name.startswith("_sysconfigdata"):
+        if path.name.startswith("_sysconfigdata"):
             continue
         try:
             path.read_text(encoding="utf-8")
@@ -138,6 +139,12 @@ def _python_stdlib(part: str) -> _TextFiles:
             continue  # a handful of files in other encodings; skipping them keeps the corpus plain UTF-8
         names.append(relative.as_posix())
     return _TextFiles(part or f"python-{sys.version_info.major}.{sys.version_info.minor}-stdlib", root, names)
+
+
+def _python_files(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _NOT_LIBRARY]  # site-packages may be large
+        yield from (Path(folder, name) for name in names if name.endswith(".py"))
 
 
 def _files(pattern: str, part: str) -> _TextFiles:

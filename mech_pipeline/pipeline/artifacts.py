@@ -18,6 +18,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.checkpoints import provenance_columns
 from mech_pipeline.store.blobs import Blob
 from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tensors import mapped_arrays
 
@@ -101,7 +102,7 @@ def read_artifact(store: Store, run: str, name: str) -> Artifact:
     Raises:
         MechError: it was not made, or the rows of its shards are lost.
     """
-    with connect(store.root, ["tokens"]) as connection:
+    with reading(store.root, ["tokens"]) as connection:
         rows = connection.execute(
             "select uri, bytes, sha256, rows, shards from tokens where run = ? and artifact = ?", [run, name]
         ).fetchall()

@@ -3,8 +3,8 @@
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.blobs import Blob
-from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import Version, stored_versions
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
 TRAINING_VERSION = "1"
@@ -46,7 +46,7 @@ def current_checkpoints(store: Store, spec: RunSpec) -> dict[int, Version]:
 
 
 def checkpoint_blobs(store: Store, run: str) -> dict[int, Blob]:
-    with connect(store.root, ["checkpoints"]) as connection:
+    with reading(store.root, ["checkpoints"]) as connection:
         rows = connection.execute("select step, uri, bytes, sha256 from checkpoints where run = ?", [run]).fetchall()
     return {row[0]: Blob(*row[1:]) for row in rows}
 

@@ -36,8 +36,8 @@ from mech_pipeline.pipeline.score_rows import ExampleScores
 from mech_pipeline.pipeline.sketches import make_sketches, read_sketches, sketcher_of
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import Cell
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.tables import ADJOINT
 from mech_pipeline.training.optimizer import State
 
@@ -147,7 +147,7 @@ def _within(run: OpenRun, step: int, updates: Iterator[UpdateScores] | list[Upda
 
 def _clip_factors(run: OpenRun, step: int) -> dict[int, float] | None:
     """c_s as training recorded them; none if the record has gaps."""
-    with connect(run.store.root, ["training_metrics"]) as connection:
+    with reading(run.store.root, ["training_metrics"]) as connection:
         rows = connection.execute(
             "select step, value from training_metrics where run = ? and metric = 'clip_factor' and step < ?",
             [run.spec.run, step],

@@ -9,6 +9,7 @@ from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import Cell, combined_version, outdated, stored_versions
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
@@ -79,7 +80,7 @@ def compute_formation(store: Store, spec: RunSpec) -> int:
 
 def stored_formation(store: Store, spec: RunSpec) -> dict[str, int | None]:
     """Formation step of each event (none: censored) as the store has it."""
-    with connect(store.root, ["formation"]) as connection:
+    with reading(store.root, ["formation"]) as connection:
         rows = connection.execute("select mechanism, step from formation where run = ?", [spec.run]).fetchall()
     return dict(rows)
 

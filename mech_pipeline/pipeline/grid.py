@@ -16,6 +16,7 @@ from mech_pipeline.pipeline.checkpoints import artifact_versions, current_checkp
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
 
@@ -73,7 +74,7 @@ def kept_steps(store: Store, spec: RunSpec) -> tuple[int, ...]:
 
 def zooms(store: Store, run: str) -> list[tuple[int, int, int]]:
     """(first step, last step, every) of each zoom into a run."""
-    with connect(store.root, ["zooms"]) as connection:
+    with reading(store.root, ["zooms"]) as connection:
         return connection.execute(
             "select first_step, last_step, every from zooms where run = ? order by all", [run]
         ).fetchall()

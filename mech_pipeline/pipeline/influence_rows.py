@@ -11,7 +11,7 @@ from mech_pipeline.attribution.token_grid import on_grid
 from mech_pipeline.pipeline.checkpoints import provenance_columns
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.score_rows import ExampleScores
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import ADJOINT, EVERYTHING, TABLES
 
@@ -113,7 +113,7 @@ def _write(
 
 def stored_totals(run: OpenRun, step: int, mechanism: str, method: str) -> dict[str, float]:
     """Stored influence of every example by id, over all its updates."""
-    with connect(run.store.root, ["influence"]) as connection:
+    with reading(run.store.root, ["influence"]) as connection:
         rows = connection.execute(
             "select example_id, sum(value::double) from influence where run = ? and step = ? and mechanism = ? "
             "and method = ? group by 1",

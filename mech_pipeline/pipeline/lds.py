@@ -15,6 +15,7 @@ from mech_pipeline.reports.retraining_queries import lds_measures, removal_effec
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import Cell, combined_version, outdated, stored_versions
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
@@ -70,7 +71,7 @@ def compute_lds(run: OpenRun, step: int) -> int:
 
 def measured_lds(store: Store, run: str, step: int) -> list[dict[str, Any]]:
     """The linear datamodeling scores of a run's influence at a step: mechanism, method, fraction, value, lower, upper, n."""
-    with connect(store.root, ["lds"]) as connection:
+    with reading(store.root, ["lds"]) as connection:
         return lds_measures(connection, run, step).filter(metric="lds").drop("metric").to_dicts()
 
 

@@ -10,6 +10,7 @@ from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import combined_version, stored_versions
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
 CODE_VERSION = "1"
@@ -45,7 +46,7 @@ def wanted(store: Store, experiment: Experiment) -> str:
 
 def is_current(store: Store, experiment: Experiment) -> bool:
     """Whether the stored report shows what the store holds."""
-    with connect(store.root, ["reports"]) as connection:
+    with reading(store.root, ["reports"]) as connection:
         rows = connection.execute(
             "select input_fingerprint, uri from reports where experiment = ? and artifact = ?",
             [experiment.experiment, HTML],

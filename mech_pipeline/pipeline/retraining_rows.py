@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mech_pipeline.attribution.removals import BASELINE, Removal
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.tables import TABLES
 
@@ -33,7 +33,7 @@ class Retrained:
 
 def stored_baseline(run: OpenRun, step: int, made_from: str) -> dict[str, float] | None:
     """Mechanisms at the end of the retraining that left out nothing, if it is there and current."""
-    with connect(run.store.root, ["retrainings"]) as connection:
+    with reading(run.store.root, ["retrainings"]) as connection:
         rows = connection.execute(
             "select mechanism, value from retrainings where run = ? and step = ? and removal = ? and input_fingerprint = ?",
             [run.spec.run, step, BASELINE, made_from],

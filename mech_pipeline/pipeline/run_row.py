@@ -8,6 +8,7 @@ from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import stored_versions
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
 
@@ -46,7 +47,7 @@ def describe_run(store: Store, spec: RunSpec, corpus_sha256: str) -> str:
 
 
 def _made_with(store: Store, spec: RunSpec) -> tuple[str, str] | None:
-    with connect(store.root, ["runs"]) as connection:
+    with reading(store.root, ["runs"]) as connection:
         rows = connection.execute("select device, versions from runs where run = ?", [spec.run]).fetchall()
     return rows[0] if rows else None
 

@@ -13,6 +13,7 @@ from mech_pipeline.attribution.components import Components
 from mech_pipeline.attribution.contraction import Contraction, example_factors
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
 from mech_pipeline.training.checkpoints import state_sha256
@@ -49,7 +50,7 @@ def not_finite(run: OpenRun) -> NotFinite:
     count = min(STATES, len(kept))
     chosen = sorted({kept[round(i * (len(kept) - 1) / max(1, count - 1))] for i in range(count)})
     states = tuple(step for step in chosen if not _is_finite(run.state(step)))
-    with connect(run.store.root, ["training_metrics"]) as connection:
+    with reading(run.store.root, ["training_metrics"]) as connection:
         rows = connection.execute(
             "select distinct step from training_metrics where run = ? and not isfinite(value) order by all",
             [run.spec.run],

@@ -13,7 +13,7 @@ from mech_pipeline.pipeline.checkpoints import training_fingerprint
 from mech_pipeline.pipeline.publisher import OnCheckpoint, Saved
 from mech_pipeline.pipeline.training import Emit, missing_checkpoints, train
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.stack import Together
 
@@ -22,7 +22,7 @@ def stack_of(store: Store, spec: RunSpec) -> list[RunSpec]:
     """The run and its siblings (other seeds of its arm) that can be trained in one stack with it now."""
     if not spec.training.stacked:
         return [spec]
-    with connect(store.root, ["runs"]) as connection:
+    with reading(store.root, ["runs"]) as connection:
         rows = connection.execute(
             "select spec from runs where experiment = ? and arm = ? order by seed", [spec.experiment, spec.arm]
         ).fetchall()

@@ -17,6 +17,7 @@ from mech_pipeline.attribution.influence import SweepState
 from mech_pipeline.pipeline.checkpoints import provenance_columns
 from mech_pipeline.store.blobs import Blob
 from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
 
@@ -66,7 +67,7 @@ def find(store: Store, run: str, step: int, made_from: str, device: torch.device
     Args:
         device: where its adjoints go on.
     """
-    with connect(store.root, ["sweeps"]) as connection:
+    with reading(store.root, ["sweeps"]) as connection:
         rows = connection.execute(
             "select uri, bytes, sha256 from sweeps where run = ? and step = ? and input_fingerprint = ?",
             [run, step, made_from],

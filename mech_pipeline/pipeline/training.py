@@ -16,7 +16,7 @@ from mech_pipeline.pipeline.publisher import WAITING_BYTES, Metrics, OnCheckpoin
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Note, Progress, format_count
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.loop import Diverged
@@ -41,7 +41,7 @@ def missing_checkpoints(store: Store, spec: RunSpec) -> list[int]:
 
 
 def _measured_updates(store: Store, run: str) -> set[int]:
-    with connect(store.root, ["training_metrics"]) as connection:
+    with reading(store.root, ["training_metrics"]) as connection:
         rows = connection.execute(
             "select step from training_metrics where run = ? and metric = 'loss_nats'", [run]
         ).fetchall()

@@ -11,7 +11,7 @@ from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.plan import Waiting, ready_cells
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
 BY_STEP = ("analysis", "circuits", "neurons", "ledger")
@@ -48,7 +48,7 @@ def started_specs(store: Store) -> list[RunSpec]:
 
 
 def _specs(store: Store, condition: str, values: list[str]) -> list[RunSpec]:
-    with connect(store.root, ["runs"]) as connection:
+    with reading(store.root, ["runs"]) as connection:
         rows = connection.execute(f"select spec from runs where {condition} order by run", [values]).fetchall()
     return [RunSpec.model_validate_json(spec) for (spec,) in rows]
 

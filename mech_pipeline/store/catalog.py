@@ -74,15 +74,12 @@ def open_views(
     Args:
         spill: folder for what does not fit in memory; none: a folder of the system's, made when it is needed.
     """
-    spilling = spill or f"{gettempdir()}/mech-duckdb-{os.getpid()}"
-    connection = duckdb.connect(config={"temp_directory": spilling})
+    connection = new_duckdb(spill)
     try:
-        connection.execute("set enable_progress_bar = false")  # it would write into logs
         sizes = {files.url(f.name): f.bytes for found in cut.tables.values() if found for f in found.files}
         with readable_storage_errors(files.root):
             files.make_readable(connection, sizes)
-            for name, found in cut.tables.items():
-                connection.execute(f'create view "{name}" as {view_sql(files, TABLES[name], found)}')
+            create_views(connection, files, cut)
             connection.execute(f"create view {SNAPSHOT} as {snapshot_sql(cut)}")
         if not external:
             connection.execute(f"set allowed_paths = [{', '.join(quoted(url) for url in sizes)}]")
@@ -92,6 +89,25 @@ def open_views(
         connection.close()
         raise
     return connection
+
+
+def new_duckdb(spill: str | None = None) -> duckdb.DuckDBPyConnection:
+    """An empty DuckDB in memory."""
+    return duckdb.connect(config={"temp_directory": spill or f"{gettempdir()}/mech-duckdb-{os.getpid()}"})
+
+
+def create_views(
+    connection: duckdb.DuckDBPyConnection, files: Files, cut: Snapshot, *, temporary: bool = False
+) -> None:
+    """A view for each table of a cut, over its exact files.
+
+    Args:
+        temporary: views that only this connection sees and that end with it.
+    """
+    connection.execute("set enable_progress_bar = false")  # it would write into logs
+    for name, found in cut.tables.items():
+        kind = "temporary view" if temporary else "view"
+        connection.execute(f'create {kind} "{name}" as {view_sql(files, TABLES[name], found)}')
 
 
 def query(

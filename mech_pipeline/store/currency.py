@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
 
@@ -56,7 +56,7 @@ def stored_versions(store: Store, name: str, run: str) -> dict[Cell, Version]:
 def _read_versions(store: Store, name: str, run: str) -> dict[Cell, Version]:
     table = TABLES[name]
     step = "step" if "step" in table.keys else "-1"
-    with connect(store.root, [name]) as connection:
+    with reading(store.root, [name]) as connection:
         rows = connection.execute(
             f"select {step}, {table.item_sql}, any_value(input_fingerprint), any_value(data_version), "
             f"count(distinct input_fingerprint) from {name} where run = ? group by 1, 2",

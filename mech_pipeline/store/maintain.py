@@ -13,10 +13,10 @@ from datetime import timedelta
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.store import checksums, delta
-from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.compaction import compact, files_of
 from mech_pipeline.store.delta import DataFile
 from mech_pipeline.store.files import readable_storage_errors
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.references import is_temporary, named_blobs
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
@@ -57,7 +57,7 @@ def maintain_store(
 
 def finished_runs(store: Store) -> list[str]:
     """Runs whose training is complete."""
-    with connect(store.root, ["runs"]) as connection:
+    with reading(store.root, ["runs"]) as connection:
         return [row[0] for row in connection.execute("select run from runs where status = 'complete'").fetchall()]
 
 

@@ -13,6 +13,7 @@ from mech_pipeline.store.catalog import connect, quoted
 from mech_pipeline.store.files import Files
 from mech_pipeline.store.findings import Finding, Verification
 from mech_pipeline.store.layout import check_mark, mark
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.registration import register_again
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES, Table
@@ -158,7 +159,7 @@ class _Repairer:
         """Takes out whole cells in which a key repeats: which of the rows is right is not known."""
         keys = ", ".join(f'"{key}"' for key in table.keys)
         cell = [key for key in table.keys if key in ("run", "step")] or list(table.keys)
-        with connect(self.store.root, [table.name]) as connection:
+        with reading(self.store.root, [table.name]) as connection:
             sql = f"select distinct {', '.join(cell)} from {table.name} group by {keys} having count(*) > 1"
             cells = connection.execute(sql).fetchall()
         for values in cells:
