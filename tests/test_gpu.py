@@ -4,6 +4,7 @@ MECH_TEST_DEVICE=cpu runs the same bodies where there is no GPU.
 """
 
 import dataclasses
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -16,7 +17,7 @@ from mech_pipeline.spec.training import Training
 from mech_pipeline.training.checkpoints import pack_state, state_sha256, unpack_state
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.optimizer import State
-from mech_pipeline.training.stack import Together
+from mech_pipeline.training.stack import StackedGradient, Together
 from tests import (
     test_contraction,
     test_in_training,
@@ -118,6 +119,33 @@ def test_seeds_of_a_stack_have_the_bits_of_a_run_alone(architecture):
 @every_architecture
 def test_a_stack_gives_each_run_the_gradient_it_has_alone(architecture):
     test_stack.test_a_stack_gives_each_run_the_gradient_it_has_alone(make_trainer, architecture)
+
+
+@pytest.mark.skipif(KIND == "cpu", reason="CUDA graphs need a GPU")
+@every_architecture
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_recorded_stack_has_the_bits_of_the_unrecorded_beside_threads_and_garbage(architecture, dtype):
+    trainer = trainer_of(ARCHITECTURES[architecture], dtype=dtype, device=DEVICE)
+    tokens, weights = trainer.tokens(torch.arange(4)).expand(8, -1, -1), torch.ones(8, 4, dtype=dtype, device=DEVICE)
+    thetas = trainer.flat.vector + torch.linspace(0, 0.1, 8, device=DEVICE, dtype=dtype)[:, None]
+    thetas = torch.nn.functional.pad(thetas, (0, -thetas.shape[1] % 4))
+    expected = StackedGradient(trainer.flat)._compute(thetas, tokens, weights)
+
+    def recorded(place):
+        stack = StackedGradient(trainer.flat)
+        stack.itself = stack  # garbage that only the collector frees
+        rows = torch.arange(8, device=DEVICE).roll(place)
+        found = [stack._recorded(thetas[rows], tokens, weights) for _ in range(2)]
+        return [[part[rows.argsort()] for part in each] for each in found]
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)  # whenever it may
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for found in [each for twice in pool.map(recorded, range(12)) for each in twice]:
+                assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 @every_architecture

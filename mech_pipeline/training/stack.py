@@ -3,7 +3,7 @@
 Small models are bound by the number of operations, not by arithmetic. A stack does the operations of one run for all
 of them, and shares the stack among CPU cores. A run's bits do not depend on who else is in its stack: matrix products
 are batched per run, so a stack of one is the same computation, and that is how a stacked run is replayed; on a GPU every
-stack has as many rows for the same reason. Training it alone without stacking differs by rounding (about 1e-7 of a
+stack has as many rows for the same reason, and its operations are recorded once and replayed (`graphs.py`). Training it alone without stacking differs by rounding (about 1e-7 of a
 gradient's norm, one update).
 
 Measured as throughput against the same runs one after another: benchmarks/README.md.
@@ -25,6 +25,7 @@ from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
 from mech_pipeline.training.flat import FlatModel
+from mech_pipeline.training.graphs import Recorded
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.ranks import tree_sum_of
 
@@ -45,6 +46,7 @@ class StackedGradient:
     def __init__(self, flat: FlatModel) -> None:
         self._model = copy.deepcopy(flat.model)  # its own: functional_call swaps parameters while it runs
         self._flat = flat
+        self._recorded = Recorded(self._compute)
 
     def __call__(
         self,
@@ -53,13 +55,17 @@ class StackedGradient:
         weights: Float[Tensor, "run example"],
     ) -> tuple[Float[Tensor, "run parameter"], Float[Tensor, " run"]]:
         """(∇, mean weighted loss) of each run at its θ."""
+        if not thetas.is_cuda:
+            return self._compute(thetas, tokens, weights)
         parameters = thetas.shape[1]
-        if thetas.is_cuda:
-            thetas = F.pad(thetas, (0, -parameters % _ALIGNED))
+        gradients, losses = self._recorded(F.pad(thetas, (0, -parameters % _ALIGNED)), tokens, weights)
+        return gradients[:, :parameters], losses
+
+    def _compute(self, thetas: Tensor, tokens: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         leaves = thetas.detach().requires_grad_()
         losses = vmap(self._loss)(leaves, tokens, weights)
         (gradients,) = torch.autograd.grad(losses.sum(), leaves)
-        return gradients[:, :parameters], losses.detach()
+        return gradients, losses.detach()
 
     def _loss(self, theta: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
         model = _WithParameters(self._model, self._flat.named(theta))
