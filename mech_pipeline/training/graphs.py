@@ -4,6 +4,8 @@ import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,8 @@ _WARM_UP = 2
 """Calls before recording: libraries make their handles and workspaces at the first one, which must not be recorded."""
 _one_at_a_time = threading.Lock()
 Function = Callable[..., tuple[Tensor, ...]]
+Memory = Any
+"""As `torch.cuda.graph_pool_handle` gives it."""
 
 
 class Recorded:
@@ -26,27 +30,31 @@ class Recorded:
     def __init__(self, function: Function) -> None:
         self._function = function
         self._recordings: dict[tuple[object, ...], _Recording] = {}
+        self._memory: Memory | None = None
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The function's results, in memory of their own."""
         key = tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in inputs)
         if key not in self._recordings:
-            self._recordings[key] = _Recording(self._function, inputs)
+            self._memory = self._memory or torch.cuda.graph_pool_handle()
+            self._recordings[key] = _Recording(self._function, inputs, self._memory)
         return self._recordings[key].replay(inputs)
 
 
 class _Recording:
-    def __init__(self, function: Function, inputs: Sequence[Tensor]) -> None:
+    """One set of shapes. Its results are copied at once, so that the recordings of a function may share their memory."""
+
+    def __init__(self, function: Function, inputs: Sequence[Tensor], memory: Memory) -> None:
         self._inputs = [tensor.detach().clone() for tensor in inputs]
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(inputs[0].device), _undisturbed():
-            aside = torch.cuda.Stream()  # of a few that PyTorch hands out in turn: nobody else may use it now
+            aside = _aside(inputs[0].device)
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
                 for _ in range(_WARM_UP):
                     function(*self._inputs)
             # Other threads, which publish checkpoints, may go on: only what this one does is recorded.
-            with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
+            with torch.cuda.graph(self._graph, pool=memory, stream=aside, capture_error_mode="thread_local"):
                 self._outputs = function(*self._inputs)
 
     def replay(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -54,6 +62,12 @@ class _Recording:
             kept.copy_(tensor)
         self._graph.replay()
         return tuple(tensor.clone() for tensor in self._outputs)
+
+
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all recordings of a GPU: memory is shared among recordings on one stream only."""
+    return torch.cuda.Stream(device)
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 Small models are bound by the number of operations, not by arithmetic. A stack does the operations of one run for all
 of them, and shares the stack among CPU cores. A run's bits do not depend on who else is in its stack: matrix products
 are batched per run, so a stack of one is the same computation, and that is how a stacked run is replayed; on a GPU every
-stack has as many rows for the same reason, and its operations are recorded once and replayed (`graphs.py`). Training it alone without stacking differs by rounding (about 1e-7 of a
-gradient's norm, one update).
+stack has as many rows for the same reason, and its operations are recorded once and replayed (`graphs.py`). Training
+it alone without stacking differs by rounding (about 1e-7 of a gradient's norm, one update).
 
 Measured as throughput against the same runs one after another: benchmarks/README.md.
 """
