@@ -8,6 +8,7 @@ import pytest
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from dagster._core.test_utils import create_run_for_test
 
+from mech_pipeline.assets.orchestration import sensors
 from mech_pipeline.assets.orchestration.jobs import RUN_TAG, STAGE_TAG
 from mech_pipeline.assets.orchestration.waiting import Board, known_sha256
 from mech_pipeline.assets.partitions import partition
@@ -110,6 +111,24 @@ def test_one_launch_makes_everything_and_then_nothing_more(daemons):
     assert materialized(daemons.instance, "experiment_report") == {"tiny"}
     assert daemons.automate() == []
     assert daemons.tick() == []
+
+
+def test_a_launched_run_that_is_current_is_looked_at_again_only_after_a_change(trained, home, monkeypatch):
+    looked = []
+    real = sensors.look
+    monkeypatch.setattr(sensors, "look", lambda board, store, specs: looked.append(1) or real(board, store, specs))
+    assert trained.tick() == []
+    looked.clear()
+    assert trained.tick() == []
+    assert looked == []
+    assert trained.said("work") == "everything launched is current"
+    Store(home / "store").delete("head_scores", f"run = '{RUN}' and step = 6")
+    assert jobs(trained.tick()) == ["analysis_stage"]
+    trained.until_quiet()
+    looked.clear()
+    monkeypatch.setitem(DETECTORS, "prefix_matching", replace(DETECTORS["prefix_matching"], version="next"))
+    assert jobs(trained.tick()) == ["analysis_stage"], "new code"
+    assert looked
 
 
 def test_only_the_arms_and_seeds_that_are_asked_for_are_launched(home, monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, plan_job
+from mech_pipeline.assets.orchestration.known import KnownCurrent
 from mech_pipeline.assets.orchestration.launching import LAUNCHED
 from mech_pipeline.assets.orchestration.waiting import Board, Waiting, is_free, look
 from mech_pipeline.assets.partitions import register
@@ -21,6 +22,7 @@ from mech_pipeline.store.store import Store
 
 LOOK_SECONDS = 1.5
 """Of a tick of `work`; runs that are left are looked at in the next one."""
+_known = KnownCurrent()
 
 
 @dg.sensor(job=plan_job, minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -69,9 +71,11 @@ def work(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sensor
     if not launched:
         return dg.SensorResult(skip_reason="nothing was launched: see the job launch_experiment")
     opened = store.open()
-    specs = [spec for spec in stored_specs(opened, launched) if is_free(opened, spec.experiment)]
+    current = _known.at(opened)
+    unsure = [run for run in launched if run not in current]
+    specs = [spec for spec in stored_specs(opened, unsure) if is_free(opened, spec.experiment)]
     first = int(context.cursor or 0) % max(1, len(specs))
-    found, looked = _look(context.instance, opened, specs[first:] + specs[:first])
+    found, looked = _look(context.instance, opened, specs[first:] + specs[:first], current)
     notes = found.notes if looked == len(specs) else [f"looked at {looked} of {len(specs)} runs", *found.notes]
     reason = None if found.requests else "; ".join(notes) or "everything launched is current"
     for note in notes:
@@ -79,13 +83,17 @@ def work(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sensor
     return dg.SensorResult(run_requests=found.requests, skip_reason=reason, cursor=str(first + looked))
 
 
-def _look(instance: dg.DagsterInstance, store: Store, specs: Sequence[RunSpec]) -> tuple[Waiting, int]:
-    """As many runs as there is time for, one at least."""
+def _look(
+    instance: dg.DagsterInstance, store: Store, specs: Sequence[RunSpec], current: set[str]
+) -> tuple[Waiting, int]:
+    """As many runs as there is time for, one at least; those with nothing to do are added to `current`."""
     board, found, began = Board(instance), Waiting(), time.monotonic()
     for looked, spec in enumerate(specs, start=1):
         part = look(board, store, [spec])
         found.requests += part.requests
         found.notes += part.notes
+        if not part.batches:
+            current.add(spec.run)
         if time.monotonic() - began > LOOK_SECONDS:
             return found, looked
     return found, len(specs)

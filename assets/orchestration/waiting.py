@@ -83,10 +83,17 @@ class Board:
 
 @dataclass
 class Waiting:
-    """What a look at some runs found."""
+    """What a look at some runs found.
+
+    Attributes:
+        requests: batches to start now.
+        notes: what stands in the way of others.
+        batches: how many are not current, whatever becomes of them.
+    """
 
     requests: list[dg.RunRequest] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    batches: int = 0
 
 
 def look(board: Board, store: Store, specs: Sequence[RunSpec]) -> Waiting:
@@ -95,6 +102,7 @@ def look(board: Board, store: Store, specs: Sequence[RunSpec]) -> Waiting:
     for spec in specs:
         board.last_launch(spec.experiment)
         for work in work_of(store, spec, known_sha256(spec.corpus.model_dump_json())):
+            found.batches += 1
             if work.stage == "training" and (other := _trained_with(spec, training)):
                 found.notes.append(f"{spec.run}: trained together with {other}")
                 continue
