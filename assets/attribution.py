@@ -15,7 +15,6 @@ from mech_pipeline.pipeline import ledger_balance
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.reports.trust import influence_verdicts
 from mech_pipeline.resources.store import StoreResource
-from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.reading import reading
 
 CHECKS = ("examples_sum_to_update", "ledger_sums_to_change")
@@ -87,7 +86,7 @@ def _ledger_check(name: str, description: str) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(asset=ledger, name=name, description=description, blocking=True)
     def check(store: StoreResource) -> dg.AssetCheckResult:
-        with connect(store.open().root, ["ledger_balance"]) as connection:
+        with reading(store.open().root, ["ledger_balance"]) as connection:
             rows = connection.sql("select * from ledger_balance").pl().to_dicts()
         failed = [f"{row['run']}|{row['step']}" for row in rows if not ledger_balance.checks(row)[name]]
         return dg.AssetCheckResult(passed=not failed, metadata={"windows": len(rows), "failed": failed[:20]})
@@ -165,7 +164,7 @@ _MEASURES = {
 
 
 def _measures(opened: OpenRun, run: str, step: int, table: str) -> dict[str, float]:
-    with connect(opened.store.root, [table]) as connection:
+    with reading(opened.store.root, [table]) as connection:
         return dict(connection.execute(_MEASURES[table], [run, step]).fetchall())
 
 
@@ -176,7 +175,7 @@ def _measures(opened: OpenRun, run: str, step: int, table: str) -> dict[str, flo
 )
 def influence_is_reliable(store: StoreResource) -> dg.AssetCheckResult:
     """A warning, not an error: the scores are stored with their flag, and every reader can leave them out."""
-    with connect(store.open().root, ["influence", "lds"]) as connection:
+    with reading(store.open().root, ["influence", "lds"]) as connection:
         verdicts = influence_verdicts(connection)
     return dg.AssetCheckResult(
         passed=not any(verdict.flagged for verdict in verdicts),

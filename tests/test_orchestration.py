@@ -289,3 +289,15 @@ def test_a_crashed_batch_is_in_flight_until_dagster_has_started_it_again(tags, w
         mine = {STAGE_TAG: "training", RUN_TAG: RUN, **tags}
         create_run_for_test(instance, "training_stage", status=dg.DagsterRunStatus.FAILURE, tags=mine)
         assert Board(instance).in_flight == ({(RUN, "training")} if waits else set())
+
+
+def test_a_corpus_that_was_edited_is_read_again_at_the_next_launch(trained, home):
+    (text,) = list((home / "text").glob("*.txt"))[:1]
+    before = query(home / "store", "select fingerprint from runs").rows()
+    text.write_text(text.read_text() + "and one more sentence about the old lighthouse keeper\n" * 3)
+    assert trained.tick() == [], "nobody asked for it"
+    assert trained.launch()
+    started = trained.until_quiet()
+    assert jobs(started)[0] == "training_stage"
+    assert trained.said("work") == "everything launched is current"
+    assert query(home / "store", "select fingerprint from runs").rows() != before

@@ -101,7 +101,8 @@ def look(board: Board, store: Store, specs: Sequence[RunSpec]) -> Waiting:
     found, training = Waiting(), {run for run, stage in board.in_flight if stage == "training"}
     for spec in specs:
         board.last_launch(spec.experiment)
-        for work in work_of(store, spec, known_sha256(spec.corpus.model_dump_json())):
+        sha256 = known_sha256(spec.corpus.model_dump_json(), board.since.get(spec.experiment))
+        for work in work_of(store, spec, sha256):
             found.batches += 1
             if work.stage == "training" and (other := _trained_with(spec, training)):
                 found.notes.append(f"{spec.run}: trained together with {other}")
@@ -151,6 +152,6 @@ def is_free(store: Store, experiment: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def known_sha256(corpus: str) -> str:
-    """The hash of a corpus, read once in a process: a launch reads it again, as every run of `spec` and `tokens` does."""
+def known_sha256(corpus: str, _launched: datetime | None = None) -> str:
+    """The hash of a corpus, read once in a process for each launch: an edited one counts once the run is launched again."""
     return corpus_sha256(read_corpus(Corpus.model_validate(json.loads(corpus))))

@@ -7,7 +7,6 @@ from mech_pipeline.pipeline.grid import planned_steps
 from mech_pipeline.spec.analysis import Event
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import Cell, combined_version, outdated, stored_versions
 from mech_pipeline.store.reading import reading
 from mech_pipeline.store.rows import content_version
@@ -94,7 +93,7 @@ def _values(store: Store, spec: RunSpec, event: Event) -> dict[int, float]:
     """Value at every planned checkpoint; of a detector, the best head's."""
     table, item = _source(event)
     column = TABLES[table].item
-    with connect(store.root, [table]) as connection:
+    with reading(store.root, [table]) as connection:
         rows = connection.execute(
             f"select step, max(value) from {table} where run = ? and {column} = ? and list_contains(?, step) group by 1",
             [spec.run, item, list(planned_steps(store, spec))],

@@ -15,7 +15,6 @@ from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.pipeline.checkpoints import artifact_versions, current_checkpoints
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
@@ -100,7 +99,7 @@ def _current_values(store: Store, spec: RunSpec, mechanism: str, steps: tuple[in
     """Values of a mechanism at those of the steps where they are current."""
     probe = probe_version(mechanism, artifact_versions(store, spec.run))
     states = current_checkpoints(store, spec)
-    with connect(store.root, ["mechanism_values"]) as connection:
+    with reading(store.root, ["mechanism_values"]) as connection:
         rows = connection.execute(
             "select step, value, input_fingerprint from mechanism_values where run = ? and mechanism = ?",
             [spec.run, mechanism],

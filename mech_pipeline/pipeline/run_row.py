@@ -6,7 +6,6 @@ from mech_pipeline.pipeline.training import missing_checkpoints
 from mech_pipeline.provenance import device, versions_json
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import stored_versions
 from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
@@ -63,7 +62,7 @@ def mark_status(store: Store, spec: RunSpec, status: str) -> None:
     Raises:
         MechError: the run was never registered.
     """
-    with connect(store.root, ["runs"]) as connection:
+    with reading(store.root, ["runs"]) as connection:
         rows = connection.sql("select * from runs where run = ?", params=[spec.run]).pl().to_dicts()
     if not rows:
         raise MechError(f"run {spec.run} is not in the store", "materialize `run_spec` for it first")
@@ -82,7 +81,7 @@ def stored_spec(store: Store, run: str) -> RunSpec:
     Raises:
         MechError: the run was never registered.
     """
-    with connect(store.root, ["runs"]) as connection:
+    with reading(store.root, ["runs"]) as connection:
         rows = connection.execute("select spec from runs where run = ?", [run]).fetchall()
     if not rows:
         raise MechError(f"run {run} is unknown to the store", "`mech run` its experiment, or materialize `run_spec`")

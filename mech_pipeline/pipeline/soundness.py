@@ -12,7 +12,6 @@ from torch import Tensor
 from mech_pipeline.attribution.components import Components
 from mech_pipeline.attribution.contraction import Contraction, example_factors
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
@@ -131,7 +130,7 @@ def cells_not_finite(store: Store, table: str, run: str | None = None) -> list[t
     """
     floats = [c.name for c in TABLES[table].columns if pa.types.is_floating(TABLES[table].schema.field(c.name).type)]
     wrong = " or ".join(f'not isfinite("{name}")' for name in floats)
-    with connect(store.root, [table]) as connection:
+    with reading(store.root, [table]) as connection:
         return connection.execute(
             f"select distinct run, step from {table} where (run = $run or $run is null) and ({wrong}) order by all",
             {"run": run},

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mech_pipeline.store import checksums, delta
-from mech_pipeline.store.catalog import connect, quoted
+from mech_pipeline.store.catalog import quoted
 from mech_pipeline.store.files import Files
 from mech_pipeline.store.findings import Finding, Verification
 from mech_pipeline.store.layout import check_mark, mark
@@ -179,7 +179,7 @@ class _Repairer:
                 continue
             table = TABLES[finding.table]
             keys = [key for key in table.keys if key not in ("component",)]
-            with connect(self.store.root, [table.name]) as connection:
+            with reading(self.store.root, [table.name]) as connection:
                 sql = f"select distinct {', '.join(keys)} from {table.name} where uri = ?"
                 rows = connection.execute(sql, [finding.name]).fetchall()
             self._quarantine(finding.name)
@@ -212,7 +212,7 @@ class _Repairer:
     def _generated(self, reports: list[Finding], warehouse: list[Finding]) -> None:
         for finding in reports:
             experiment = Path(finding.name).stem
-            with connect(self.store.root, ["reports"]) as connection:
+            with reading(self.store.root, ["reports"]) as connection:
                 sql = "select uri from reports where experiment = ? and artifact = 'report.html'"
                 rows = connection.execute(sql, [experiment]).fetchall()
             if rows:
