@@ -15,6 +15,7 @@ from mech_pipeline.pipeline import ledger_balance
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.reports.trust import influence_verdicts
 from mech_pipeline.resources.store import StoreResource
+from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.reading import reading
 
 CHECKS = ("examples_sum_to_update", "ledger_sums_to_change")
@@ -175,7 +176,7 @@ def _measures(opened: OpenRun, run: str, step: int, table: str) -> dict[str, flo
 )
 def influence_is_reliable(store: StoreResource) -> dg.AssetCheckResult:
     """A warning, not an error: the scores are stored with their flag, and every reader can leave them out."""
-    with reading(store.open().root, ["influence", "lds"]) as connection:
+    with connect(store.open().root, ["influence", "lds"]) as connection:
         verdicts = influence_verdicts(connection)
     return dg.AssetCheckResult(
         passed=not any(verdict.flagged for verdict in verdicts),

@@ -16,7 +16,7 @@ from mech_pipeline.pipeline import retraining as stage
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.reports.retraining_figures import draw_predictions
 from mech_pipeline.resources.store import StoreResource
-from mech_pipeline.store.reading import reading
+from mech_pipeline.store.catalog import connect
 
 _INPUTS = {"retrainings": ("checkpoint", "influence"), "lds": ("retrainings", "influence")}
 _CODE = {"retrainings": stage.CODE_VERSION, "lds": lds_stage.CODE_VERSION}
@@ -85,7 +85,7 @@ _NUMBERS = {
 
 
 def _measures(opened: OpenRun, run: str, step: int, table: str) -> dict[str, Any]:
-    with reading(opened.store.root, ["influence", "removals", "retrainings", "lds"]) as connection:
+    with connect(opened.store.root, ["influence", "removals", "retrainings", "lds"]) as connection:
         numbers: dict[str, Any] = dict(connection.execute(_NUMBERS[table], [run, step] * 2).fetchall())
         if table == "lds":
             for name, png in draw_predictions(connection, opened.spec, step).items():

@@ -13,8 +13,8 @@ from mech_pipeline.pipeline.influence_rows import influence_item
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.reports.retraining_queries import lds_measures, removal_effects
 from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import Cell, combined_version, outdated, stored_versions
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
@@ -70,7 +70,7 @@ def compute_lds(run: OpenRun, step: int) -> int:
 
 def measured_lds(store: Store, run: str, step: int) -> list[dict[str, Any]]:
     """The linear datamodeling scores of a run's influence at a step: mechanism, method, fraction, value, lower, upper, n."""
-    with reading(store.root, ["lds"]) as connection:
+    with connect(store.root, ["lds"]) as connection:
         return lds_measures(connection, run, step).filter(metric="lds").drop("metric").to_dicts()
 
 
@@ -78,7 +78,7 @@ def _measures(run: OpenRun, step: int, mechanism: str, method: str) -> list[tupl
     """(fraction, measure) of one estimator on one mechanism."""
     chosen = run.spec.influence
     removals = {removal.name: removal for removal in asked_removals(chosen) if removal.name != BASELINE}
-    with reading(run.store.root, ["influence", "removals", "retrainings"]) as connection:
+    with connect(run.store.root, ["influence", "removals", "retrainings"]) as connection:
         effects = removal_effects(connection, run.spec.run, step, mechanism, method, list(removals))
     effects = effects.with_columns(
         number=pl.col("removal").replace_strict({n: r.number for n, r in removals.items()}, return_dtype=pl.Int64)

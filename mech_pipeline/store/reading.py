@@ -19,7 +19,8 @@ def reading(root: Path | str, tables: Iterable[str]) -> Iterator[duckdb.DuckDBPy
     """A connection with one view per table over one consistent cut, for SQL that the pipeline itself wrote.
 
     A new DuckDB takes 20 ms and most questions 2, so in a folder all of a process share one. It may open any file:
-    what users write goes through `connect`. On S3, where a connection needs a client of its own, it is `connect`.
+    what users write goes through `connect`. Its views are its own: a cursor of it, as the queries of reports make, sees none.
+    On S3, where a connection needs a client of its own, it is `connect`.
 
     Raises:
         MechError: there is no such bucket, or the store is of a newer version.
