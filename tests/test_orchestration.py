@@ -8,7 +8,7 @@ import pytest
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from dagster._core.test_utils import create_run_for_test
 
-from mech_pipeline.assets.orchestration import sensors
+from mech_pipeline.assets.orchestration import known, sensors
 from mech_pipeline.assets.orchestration.jobs import RUN_TAG, STAGE_TAG
 from mech_pipeline.assets.orchestration.waiting import Board, known_sha256
 from mech_pipeline.assets.partitions import partition
@@ -129,6 +129,14 @@ def test_a_launched_run_that_is_current_is_looked_at_again_only_after_a_change(t
     monkeypatch.setitem(DETECTORS, "prefix_matching", replace(DETECTORS["prefix_matching"], version="next"))
     assert jobs(trained.tick()) == ["analysis_stage"], "new code"
     assert looked
+
+
+def test_a_checkpoint_file_that_vanished_is_noticed_once_a_while_has_passed(trained, home, monkeypatch):
+    assert trained.tick() == []
+    (uri,) = query(home / "store", "select uri from checkpoints where step = 24").row(0)
+    (home / "store" / uri).unlink()
+    monkeypatch.setattr(known, "FORGOTTEN_AFTER", 0.0)
+    assert jobs(trained.tick())[0] == "training_stage"
 
 
 def test_only_the_arms_and_seeds_that_are_asked_for_are_launched(home, monkeypatch):

@@ -1,9 +1,14 @@
 """Launched runs that were found current: looking at them again costs nothing until the store or the code changes."""
 
+import time
+
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.store.snapshot import take_snapshot
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables import TABLES
+
+FORGOTTEN_AFTER = 600.0
+"""Seconds. A checkpoint's file that is gone changes no table, so every run is looked at again once in a while."""
 
 
 class KnownCurrent:
@@ -12,11 +17,13 @@ class KnownCurrent:
     def __init__(self) -> None:
         self._at: object = None
         self._runs: set[str] = set()
+        self._since = 0.0
 
     def at(self, store: Store) -> set[str]:
         """Runs with nothing to do, as the store is now; to be added to by whoever looks at one and finds nothing."""
         versions = {name: found and found.version for name, found in take_snapshot(store.files, TABLES).tables.items()}
         code = [{name: one.version for name, one in them.items()} for them in (MECHANISMS, DETECTORS)]
-        if self._at != (store.root, versions, code):
-            self._at, self._runs = (store.root, versions, code), set()
+        old = time.monotonic() - self._since > FORGOTTEN_AFTER
+        if old or self._at != (store.root, versions, code):
+            self._at, self._runs, self._since = (store.root, versions, code), set(), time.monotonic()
         return self._runs
