@@ -27,7 +27,8 @@ from mech_pipeline.store import delta
 from mech_pipeline.store.currency import partition_version, stored_versions
 from mech_pipeline.store.store import Store
 
-Context = dg.AssetExecutionContext
+Context = dg.AssetExecutionContext | dg.OpExecutionContext
+"""Of an asset, or of an op that reports assets beside it."""
 _sinks: list[Callable[[str], None]] = []
 _PAGE = 1000
 

@@ -111,8 +111,8 @@ class Launch:
         ready, unsure = self.todo(), set[str]()
         while True:
             self._hand_out(ready, blocked, unsure)  # what is known; only then half a second for what is not
-            for run in unsure:
-                ready[run] = ready_stages(self.store, self._specs[run], self._corpora[run])
+            for name in unsure:
+                ready[name] = ready_stages(self.store, self._specs[name], self._corpora[name])
             unsure.clear()
             self._hand_out(ready, blocked, unsure)
             busy = [worker for worker in self._pool if worker.task is not None]

@@ -4,12 +4,12 @@ import multiprocessing
 import os
 import sys
 from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 
 _PRELOAD = ["mech_pipeline.definitions", "mech_pipeline.assets.silent_exit"]
 
 
-def worker_context() -> BaseContext:
+def worker_context() -> ForkServerContext | SpawnContext:
     """The multiprocessing context of `mech run`."""
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")

@@ -168,7 +168,7 @@ def kind_counts(data: Data) -> dict[str, int]:
 def apportion(total: int, shares: Sequence[float]) -> list[int]:
     """Whole numbers in proportion to shares, by largest remainder; they sum to the total.
 
-    >>> apportion(10, [1, 1, 2])
+    >>> apportion(10, [1.0, 1.0, 2.0])
     [3, 2, 5]
     """
     exact = np.array(shares, dtype=np.float64) / sum(shares) * total
