@@ -15,7 +15,7 @@ help:
 	@echo "make clean  remove the virtual environments and caches; the store and Dagster's history stay"
 
 # PyTorch first and alone: its pin must decide the build before anything else asks for "some torch".
-# The oldest DuckDB that is promised lies aside, for the tests: pyproject.toml and tests/test_duckdb_versions.py name it too.
+# The oldest DuckDB that is promised lies aside, for the tests: pyproject.toml and tests/store/test_duckdb_versions.py name it too.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

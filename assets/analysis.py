@@ -8,7 +8,7 @@ from mech_pipeline.assets.events import PartitionEvents, progress
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
 from mech_pipeline.assets.previews import query_of
 from mech_pipeline.assets.training import checkpoint
-from mech_pipeline.pipeline import analysis as stage
+from mech_pipeline.pipeline.analysis import analysis as stage
 from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resources.store import StoreResource

@@ -9,14 +9,13 @@ from mech_pipeline.assets.events import PartitionEvents, emitter, progress
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
 from mech_pipeline.assets.previews import rows_of_steps
 from mech_pipeline.assets.training import checkpoint
-from mech_pipeline.pipeline import influence as influence_stage
-from mech_pipeline.pipeline import ledger as ledger_stage
-from mech_pipeline.pipeline import ledger_balance
+from mech_pipeline.pipeline.influence import influence as influence_stage
+from mech_pipeline.pipeline.ledger import balance as ledger_balance
+from mech_pipeline.pipeline.ledger import ledger as ledger_stage
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.reports.trust import influence_verdicts
 from mech_pipeline.resources.store import StoreResource
-from mech_pipeline.store.catalog import connect
-from mech_pipeline.store.reading import reading
+from mech_pipeline.store.reading import connect, reading
 
 CHECKS = ("examples_sum_to_update", "ledger_sums_to_change")
 

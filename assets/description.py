@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store.table import Column
-from mech_pipeline.store.tables import TABLES
+from mech_pipeline.store.tables.all import TABLES
+from mech_pipeline.store.tables.table import Column
 
 OWNER_VARIABLE = "MECH_OWNERS"
 DEFAULT_OWNER = "team:researchers"

@@ -1,7 +1,7 @@
 """One event per finished partition, written by hand, with the provenance that Dagster's stale marks read.
 
 Dagster's own events carry one shared data version for a whole batch and record nothing when a batch dies half-way.
-This is the only module that uses Dagster's private names; `tests/test_dagster.py` pins their meaning.
+This is the only module that uses Dagster's private names; `tests/assets/test_dagster.py` pins their meaning.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

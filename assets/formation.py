@@ -6,7 +6,7 @@ from mech_pipeline.assets.analysis import checkpoint_analysis
 from mech_pipeline.assets.events import stored_in
 from mech_pipeline.assets.partitions import by_run, runs
 from mech_pipeline.assets.previews import rows_of_run
-from mech_pipeline.pipeline import formation as stage
+from mech_pipeline.pipeline.analysis import formation as stage
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.currency import combined_version, stored_versions
 

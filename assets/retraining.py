@@ -10,13 +10,13 @@ from mech_pipeline.assets.events import PartitionEvents, emitter
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
 from mech_pipeline.assets.previews import rows_of_steps
 from mech_pipeline.assets.training import checkpoint
-from mech_pipeline.attribution.removals import asked_removals
-from mech_pipeline.pipeline import lds as lds_stage
-from mech_pipeline.pipeline import retraining as stage
+from mech_pipeline.attribution.retraining.removals import asked_removals
+from mech_pipeline.pipeline.retraining import lds as lds_stage
+from mech_pipeline.pipeline.retraining import retraining as stage
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.reports.retraining_figures import draw_predictions
+from mech_pipeline.reports.retraining.figures import draw_predictions
 from mech_pipeline.resources.store import StoreResource
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import connect
 
 _INPUTS = {"retrainings": ("checkpoint", "influence"), "lds": ("retrainings", "influence")}
 _CODE = {"retrainings": stage.CODE_VERSION, "lds": lds_stage.CODE_VERSION}

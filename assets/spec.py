@@ -5,9 +5,9 @@ import dagster as dg
 from mech_pipeline.assets.events import emitter, stored_in
 from mech_pipeline.assets.partitions import runs
 from mech_pipeline.assets.previews import query_of, rows_of_run
-from mech_pipeline.pipeline.probe_data import check_probe_data
 from mech_pipeline.pipeline.run_row import describe_run
-from mech_pipeline.pipeline.tokens import CODE_VERSION, load_tokens, prepare_tokens
+from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
+from mech_pipeline.pipeline.tokens.tokens import CODE_VERSION, load_tokens, prepare_tokens
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
 from mech_pipeline.store.currency import combined_version, stored_versions
 

@@ -9,8 +9,8 @@ from mech_pipeline.assets.partitions import runs
 from mech_pipeline.assets.training import training_run
 from mech_pipeline.home import local_folder
 from mech_pipeline.resources.store import StoreResource
-from mech_pipeline.store.maintain import compact_runs
-from mech_pipeline.store.warehouse import write_warehouse
+from mech_pipeline.store.care.maintain import compact_runs
+from mech_pipeline.store.reading.warehouse import write_warehouse
 
 
 @dg.asset(group_name="store", kinds={"deltalake"}, partitions_def=runs, deps=[training_run], code_version="1")

@@ -5,20 +5,20 @@ from collections.abc import Iterator
 import dagster as dg
 
 from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
+from mech_pipeline.assets.launcher.torchrun import train_in_processes
 from mech_pipeline.assets.partitions import BATCH, by_run, partition, register_steps, run_step, runs, split_keys
 from mech_pipeline.assets.previews import query_of, rows_of_run
 from mech_pipeline.assets.spec import run_spec, tokens
-from mech_pipeline.assets.torchrun import train_in_processes
-from mech_pipeline.pipeline import training as training_stage
-from mech_pipeline.pipeline.batches import write_batches
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION
 from mech_pipeline.pipeline.grid import kept_steps, request_zoom
-from mech_pipeline.pipeline.probe_data import check_probe_data
-from mech_pipeline.pipeline.publisher import OnCheckpoint, Saved
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import mark_status
-from mech_pipeline.pipeline.stack import stack_of, train_stack
-from mech_pipeline.pipeline.tokens import load_tokens
+from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
+from mech_pipeline.pipeline.tokens.tokens import load_tokens
+from mech_pipeline.pipeline.training import training as training_stage
+from mech_pipeline.pipeline.training.batches import write_batches
+from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved
+from mech_pipeline.pipeline.training.stack import stack_of, train_stack
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.currency import combined_version

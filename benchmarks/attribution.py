@@ -18,19 +18,19 @@ from reporting import report
 from store_measure import Result, Say
 from torch import Tensor
 
-from mech_pipeline.attribution.components import Components, components_of
-from mech_pipeline.attribution.contraction import Contraction, example_factors
-from mech_pipeline.attribution.in_training import InTraining
-from mech_pipeline.attribution.influence import Target, influence_sweep
-from mech_pipeline.attribution.replay import Replayer
-from mech_pipeline.attribution.target_tokens import target_scores
+from mech_pipeline.attribution.influence.influence import Target, influence_sweep
+from mech_pipeline.attribution.influence.replay import Replayer
+from mech_pipeline.attribution.per_example.components import Components, components_of
+from mech_pipeline.attribution.per_example.contraction import Contraction, example_factors
+from mech_pipeline.attribution.per_example.in_training import InTraining
+from mech_pipeline.attribution.per_example.target_tokens import target_scores
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.allocator import keep_freed_memory
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.model import build_model, example_losses
-from mech_pipeline.training.optimizer import State
+from mech_pipeline.training.update.optimizer import State
 
 PARTS = ("examples", "tokens", "in_training", "influence", "peers")
 FLOOR = "forward and backward"

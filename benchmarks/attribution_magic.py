@@ -20,16 +20,16 @@ from scipy.stats import spearmanr
 from store_measure import Result
 from torch import Tensor, nn
 
-from mech_pipeline.attribution.lds import linear_datamodeling_score
+from mech_pipeline.attribution.retraining.lds import linear_datamodeling_score
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
-from mech_pipeline.pipeline.influence import target_steps
-from mech_pipeline.pipeline.influence_rows import stored_totals
+from mech_pipeline.pipeline.influence.influence import target_steps
+from mech_pipeline.pipeline.influence.rows import stored_totals
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import connect
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.model import example_losses
-from mech_pipeline.training.schedule import learning_rate
+from mech_pipeline.training.update.schedule import learning_rate
 
 
 class WeightedLoss(nn.Module):

@@ -9,18 +9,22 @@ import warnings
 from pathlib import Path
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
-from mech_pipeline.pipeline import analysis, circuits, formation, influence, lds, ledger, neurons, retraining, training
-from mech_pipeline.pipeline.batches import write_batches
+from mech_pipeline.pipeline.analysis import analysis, circuits, formation, neurons
 from mech_pipeline.pipeline.grid import kept_steps
+from mech_pipeline.pipeline.influence import influence
+from mech_pipeline.pipeline.ledger import ledger
 from mech_pipeline.pipeline.report import make_report
+from mech_pipeline.pipeline.retraining import lds, retraining
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import describe_run, mark_status
-from mech_pipeline.pipeline.tokens import prepare_tokens
+from mech_pipeline.pipeline.tokens.tokens import prepare_tokens
+from mech_pipeline.pipeline.training import training
+from mech_pipeline.pipeline.training.batches import write_batches
 from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.maintain import compact_runs
+from mech_pipeline.store.care.maintain import compact_runs
+from mech_pipeline.store.reading.warehouse import write_warehouse
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.warehouse import write_warehouse
 from mech_pipeline.training.allocator import keep_freed_memory
 
 warnings.filterwarnings("ignore")

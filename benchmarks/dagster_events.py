@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # the Postgres server of the te
 from mech_pipeline.assets.events import PartitionEvents
 from mech_pipeline.assets.history import spare_flushes
 from mech_pipeline.assets.partitions import BATCH, partition, register_steps, run_step
-from tests.postgres_server import postgres_programs, postgres_server
+from tests.support.postgres_server import postgres_programs, postgres_server
 
 PARTS = ("sqlite", "postgres")
 RUN = "benchmark.baseline.s0"

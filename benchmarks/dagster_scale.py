@@ -25,9 +25,9 @@ sys.path.append(str(Path(__file__).parents[1]))  # the daemons, browser and smal
 from mech_pipeline.assets.history import spare_flushes
 from mech_pipeline.assets.partitions import partition, register
 from mech_pipeline.spec.experiment import load_experiment
-from tests.daemon import Daemon, daemon
-from tests.live import CHROMIUM, ROOT, user_interface
-from tests.tiny import write_experiment, write_text
+from tests.support.daemon import Daemon, daemon
+from tests.support.live import CHROMIUM, ROOT, user_interface
+from tests.support.tiny import write_experiment, write_text
 
 PARTS = ("register", "automation", "page")
 ASSETS = ("checkpoint", "mechanism_values", "head_scores")

@@ -20,11 +20,11 @@ from store_measure import Result, Say
 from torch import nn
 from training import alternately, measure_checkpoints
 
-from mech_pipeline.attribution.components import components_of
-from mech_pipeline.attribution.contraction import Contraction
-from mech_pipeline.attribution.influence import Target, influence_sweep
-from mech_pipeline.attribution.ledger import replay_with_factors, window_account
-from mech_pipeline.attribution.replay import Replayer
+from mech_pipeline.attribution.influence.influence import Target, influence_sweep
+from mech_pipeline.attribution.influence.replay import Replayer
+from mech_pipeline.attribution.ledger.ledger import replay_with_factors, window_account
+from mech_pipeline.attribution.per_example.components import components_of
+from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.allocator import keep_freed_memory
@@ -32,9 +32,9 @@ from mech_pipeline.training.device import computing
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.kernels import fused_attention
 from mech_pipeline.training.loop import Trainer
+from mech_pipeline.training.many.stack import Together
 from mech_pipeline.training.model import build_model, example_losses
-from mech_pipeline.training.optimizer import State
-from mech_pipeline.training.stack import Together
+from mech_pipeline.training.update.optimizer import State
 
 PARTS = ("plain", "stacked", "checkpoints", "attribution")
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}

@@ -17,9 +17,11 @@ from store_measure import Result, Say
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.mechanisms.registry import DETECTORS
-from mech_pipeline.pipeline import analysis, tokens, training
+from mech_pipeline.pipeline.analysis import analysis
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import write_run_row
+from mech_pipeline.pipeline.tokens import tokens
+from mech_pipeline.pipeline.training import training
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.store import Store
 

@@ -17,10 +17,10 @@ from store_measure import Result, Say, cell_rows, query_milliseconds
 
 from mech_pipeline.progress import Progress
 from mech_pipeline.store import delta
-from mech_pipeline.store.catalog import connect
-from mech_pipeline.store.maintain import compact_runs
+from mech_pipeline.store.care.maintain import compact_runs
+from mech_pipeline.store.reading import connect
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.tables import ADJOINT, EVERYTHING, TABLES
+from mech_pipeline.store.tables.all import ADJOINT, EVERYTHING, TABLES
 
 BATCH, COMPONENTS, WINDOW = 32, 25, 40
 _MECHANISMS = ("induction_copy_advantage", "prefix_matching", "previous_token", "loss")

@@ -12,8 +12,8 @@ from pathlib import Path
 from store_measure import Result, Say
 from store_reading import fill_all_tables
 
+from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.verify import verify_store
 
 
 def measure_flips(folder: Path, flips: int, commits: int, bulk_bytes: int, say: Say) -> list[Result]:

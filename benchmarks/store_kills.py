@@ -13,8 +13,8 @@ from store_measure import Result, Say
 from store_writers import CELLS, PROCESSES, TABLE, cell, read_cells
 
 from mech_pipeline.progress import Progress
+from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.verify import verify_store
 
 _LONGEST_LIFE = 0.4  # seconds from a writer's first write to its death
 

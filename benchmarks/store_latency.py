@@ -9,7 +9,7 @@ from store_measure import Result, Say, cell_rows, p95, timed
 
 from mech_pipeline.progress import Progress
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.tables import TABLES
+from mech_pipeline.store.tables.all import TABLES
 
 _TABLE, _RUN = "training_metrics", "latency"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from mech_pipeline.store.tables import TABLES
+from mech_pipeline.store.tables.all import TABLES
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from store_measure import Result, Say, cell_rows, milliseconds, query_millisecon
 
 from mech_pipeline.progress import Progress
 from mech_pipeline.store import delta
-from mech_pipeline.store.catalog import connect
-from mech_pipeline.store.maintain import compact_runs, maintain_store
+from mech_pipeline.store.care.maintain import compact_runs, maintain_store
+from mech_pipeline.store.reading import connect
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.tables import TABLES
+from mech_pipeline.store.tables.all import TABLES
 
 _MECHANISMS = tuple(f"mechanism_{n}" for n in range(6))
 _POINT_MILLISECONDS, _CONNECT_MILLISECONDS = 50, 150
@@ -21,7 +21,7 @@ _STEPS_A_COMMIT = 20
 _BUSIEST, _OTHERS = ("checkpoints", "training_metrics"), 8
 _ROWS_A_CELL = 8
 _OPEN = """import json, sys, time
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import connect
 def opened():
     began = time.perf_counter()
     connect(sys.argv[1]).close()

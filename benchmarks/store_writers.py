@@ -19,10 +19,10 @@ from deltalake.exceptions import CommitFailedError
 from store_measure import Result, Say, cell_rows
 
 from mech_pipeline.store import delta
-from mech_pipeline.store.catalog import connect
+from mech_pipeline.store.reading import connect
 from mech_pipeline.store.rows import check_rows, rows_sha256
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.tables import TABLES
+from mech_pipeline.store.tables.all import TABLES
 
 TABLE, _ROWS = "mechanism_values", 20
 CELLS, SHARED_CELLS, _SHARED_EVERY = 25, 3, 10

@@ -20,10 +20,10 @@ from store_measure import Result, Say
 from training_peers import PlainLoop, TransformerLensLoop
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
-from mech_pipeline.pipeline import tokens as tokens_stage
 from mech_pipeline.pipeline.run_row import write_run_row
-from mech_pipeline.pipeline.stack import train_stack
-from mech_pipeline.pipeline.training import train
+from mech_pipeline.pipeline.tokens import tokens as tokens_stage
+from mech_pipeline.pipeline.training.stack import train_stack
+from mech_pipeline.pipeline.training.training import train
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.run import RunSpec
@@ -34,7 +34,7 @@ from mech_pipeline.training.allocator import keep_freed_memory
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.model import build_model
-from mech_pipeline.training.optimizer import State
+from mech_pipeline.training.update.optimizer import State
 
 PARTS = ("plain", "transformer_lens", "checkpoints", "kills", "stacked")
 VOCABULARY = 512
@@ -124,7 +124,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from training import spec_of
-from mech_pipeline.pipeline.training import train
+from mech_pipeline.pipeline.training.training import train
 from mech_pipeline.store.store import Store
 folder, steps = Path(sys.argv[2]), int(sys.argv[3])
 spec = spec_of(folder, 0, training={"steps": steps}, checkpoints={"every": 10})

@@ -26,12 +26,12 @@ import torch.distributed as dist
 from mech_pipeline.errors import MechError
 from mech_pipeline.home import store_root
 from mech_pipeline.pipeline.run_row import stored_spec
-from mech_pipeline.pipeline.training import train
+from mech_pipeline.pipeline.training.training import train
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.allocator import keep_freed_memory
 from mech_pipeline.training.device import training_device
-from mech_pipeline.training.ranks import Ranks
+from mech_pipeline.training.many.ranks import Ranks
 
 Send = Callable[[dict[str, Any]], None]
 

@@ -1,22 +1,23 @@
 """The documentation that is made from code, and the parts of experiment files that it shows."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.model import PRESETS
-from mech_pipeline.store.documentation import tables_markdown
-from tests.docs_commands import blocks
-from tests.tiny import TINY
+from mech_pipeline.store.tables.documentation import tables_markdown
+from tests.support.docs_commands import blocks
+from tests.support.places import ROOT
+from tests.support.tiny import TINY
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 
 
 def test_the_documented_tables_are_the_tables_of_the_store():
     written = (DOCS / "tables.md").read_text(encoding="utf-8")
-    assert written == tables_markdown(), "write docs/tables.md again: mech_pipeline/store/documentation.py says how"
+    assert written == tables_markdown(), (
+        "write docs/tables.md again: mech_pipeline/store/tables/documentation.py says how"
+    )
 
 
 @pytest.mark.parametrize("block", blocks("docs/training.md", "yaml"), ids=lambda block: f"line {block.line}")

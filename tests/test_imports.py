@@ -5,12 +5,12 @@ import os
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-COMPOSITION_ROOTS = {"definitions.py", "cli.py", "train.py"}
+from tests.support.places import ROOT
+
+COMPOSITION_ROOTS = {"definitions.py", "commands/app.py", "train.py"}
 
 
 def research_modules():
@@ -46,7 +46,7 @@ def test_resources_do_not_import_assets():
 def test_asking_loads_neither_pytorch_nor_dagster(command, tmp_path):
     """They take seconds to load."""
     code = (
-        "import sys\nfrom mech_pipeline.cli import main\nfrom mech_pipeline.store.store import Store\n"
+        "import sys\nfrom mech_pipeline.commands.app import main\nfrom mech_pipeline.store.store import Store\n"
         "Store(sys.argv.pop(1))\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
         "assert not {'torch', 'dagster', 'pandas'} & set(sys.modules)"
     )

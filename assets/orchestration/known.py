@@ -3,9 +3,9 @@
 import time
 
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
-from mech_pipeline.store.snapshot import take_snapshot
+from mech_pipeline.store.reading.snapshot import take_snapshot
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.tables import TABLES
+from mech_pipeline.store.tables.all import TABLES
 
 FORGOTTEN_AFTER = 600.0
 """Seconds. A checkpoint's file that is gone changes no table, so every run is looked at again once in a while."""

@@ -23,13 +23,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mech_pipeline.attribution.components import Components, components_of
-from mech_pipeline.attribution.contraction import Contraction
-from mech_pipeline.attribution.gradient_graph import GradientGraph
-from mech_pipeline.attribution.influence import Target, influence_sweep
-from mech_pipeline.attribution.ledger import Account, replay_with_factors, window_account
-from mech_pipeline.attribution.reliability import AdjointGrowth, adjoint_growth
-from mech_pipeline.attribution.replay import Replayer
+from mech_pipeline.attribution.influence.gradient_graph import GradientGraph
+from mech_pipeline.attribution.influence.influence import Target, influence_sweep
+from mech_pipeline.attribution.influence.reliability import AdjointGrowth, adjoint_growth
+from mech_pipeline.attribution.influence.replay import Replayer
+from mech_pipeline.attribution.ledger.ledger import Account, replay_with_factors, window_account
+from mech_pipeline.attribution.per_example.components import Components, components_of
+from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.attribution.torch_optimizer import moments_of, optimizer_spec
 from mech_pipeline.data.order import GivenOrder
 from mech_pipeline.errors import MechError
@@ -37,7 +37,7 @@ from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.kernels import MATH_ATTENTION
 from mech_pipeline.training.loop import Trainer
-from mech_pipeline.training.optimizer import State, Vector
+from mech_pipeline.training.update.optimizer import State, Vector
 
 Readout = Callable[[nn.Module], Float[Tensor, ""]]
 """model → a differentiable number; up means more formed."""

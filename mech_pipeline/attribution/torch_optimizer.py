@@ -1,4 +1,4 @@
-"""`torch.optim` optimizers in the form of `training/optimizer.py`: their settings and their moments.
+"""`torch.optim` optimizers in the form of `training/update/optimizer.py`: their settings and their moments.
 
 Adam, AdamW (eps outside the root, as PyTorch has it) and SGD with momentum. PyTorch's SGD adds weight decay to the
 gradient, which is another update than the decoupled one here, so SGD with decay is refused.

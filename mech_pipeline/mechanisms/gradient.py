@@ -12,7 +12,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.training.flat import FlatModel, flatten
-from mech_pipeline.training.optimizer import Vector
+from mech_pipeline.training.update.optimizer import Vector
 
 _STEPS = ("Sign", "Round", "Floor", "Ceil", "Trunc", "Heaviside")
 

@@ -16,11 +16,12 @@ from torch import Tensor
 from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.home import mechanisms_folder
-from mech_pipeline.mechanisms import brackets, composition, heads, ioi, pairs, python_brackets
+from mech_pipeline.mechanisms.detectors import composition, heads, pairs
 from mech_pipeline.mechanisms.discovery import discover
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.source import ProbeSource
+from mech_pipeline.mechanisms.tasks import brackets, ioi, python_brackets
 
 
 @dataclass(frozen=True)

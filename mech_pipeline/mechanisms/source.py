@@ -122,7 +122,7 @@ class ProbeSource:
         if self.origin is None:
             raise MechError(
                 f"probe data of mechanism {self.mechanism} need a run's tokenizer or text; this probe has sequences alone",
-                "give Probe an origin, as pipeline/tokens.py does",
+                "give Probe an origin, as pipeline/tokens/tokens.py does",
             )
         return self.origin
 

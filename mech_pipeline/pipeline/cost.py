@@ -17,7 +17,7 @@ from mech_pipeline.training.device import computing, training_device
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.model import build_model, parameter_count
-from mech_pipeline.training.optimizer import State
+from mech_pipeline.training.update.optimizer import State
 
 _VOCABULARY = 50_257
 """GPT-2's, for tokenizers that are not trained here."""

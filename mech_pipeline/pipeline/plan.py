@@ -7,24 +7,18 @@ changed nothing leaves nothing to do after it.
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
-from mech_pipeline.pipeline import (
-    analysis,
-    batches,
-    circuits,
-    formation,
-    influence,
-    lds,
-    ledger,
-    neurons,
-    tokens,
-    training,
-)
+from mech_pipeline.pipeline.analysis import analysis, circuits, formation, neurons
 from mech_pipeline.pipeline.grid import kept_steps
+from mech_pipeline.pipeline.influence import influence
+from mech_pipeline.pipeline.ledger import ledger
+from mech_pipeline.pipeline.retraining import lds
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import run_row_fingerprint
+from mech_pipeline.pipeline.tokens import tokens
+from mech_pipeline.pipeline.training import batches, training
 from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.care.maintain import crowded_tables
 from mech_pipeline.store.currency import Cell, one_look, outdated, stored_versions
-from mech_pipeline.store.maintain import crowded_tables
 from mech_pipeline.store.store import Store
 
 

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from mech_pipeline.errors import MechError
 from mech_pipeline.home import report_name
 from mech_pipeline.pipeline.checkpoints import provenance_columns
-from mech_pipeline.reports.experiment_report import build_report
+from mech_pipeline.reports.page import build_report
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.catalog import connect
 from mech_pipeline.store.currency import combined_version, stored_versions
-from mech_pipeline.store.reading import reading
+from mech_pipeline.store.reading import connect, reading
 from mech_pipeline.store.store import Store
 
 CODE_VERSION = "1"

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from transformer_lens.model_bridge.bridge import TransformerBridge
 
-from mech_pipeline.attribution.components import Components, components_of
+from mech_pipeline.attribution.per_example.components import Components, components_of
 from mech_pipeline.data.order import Order
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.checkpoints import (
@@ -17,7 +17,7 @@ from mech_pipeline.pipeline.checkpoints import (
     training_fingerprint,
 )
 from mech_pipeline.pipeline.grid import planned_steps
-from mech_pipeline.pipeline.tokens import Tokens, load_tokens
+from mech_pipeline.pipeline.tokens.tokens import Tokens, load_tokens
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.currency import Version
 from mech_pipeline.store.store import Store
@@ -26,11 +26,11 @@ from mech_pipeline.training.checkpoints import state_sha256, unpack_state
 from mech_pipeline.training.device import training_device
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Trainer, Update
+from mech_pipeline.training.many.ranks import Ranks
+from mech_pipeline.training.many.sharded import ShardedTrainer
+from mech_pipeline.training.many.stack import Together
 from mech_pipeline.training.model import build_model
-from mech_pipeline.training.optimizer import State
-from mech_pipeline.training.ranks import Ranks
-from mech_pipeline.training.sharded import ShardedTrainer
-from mech_pipeline.training.stack import Together
+from mech_pipeline.training.update.optimizer import State
 
 
 @dataclass

@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mech_pipeline.attribution.components import Components
-from mech_pipeline.attribution.contraction import Contraction, example_factors
+from mech_pipeline.attribution.per_example.components import Components
+from mech_pipeline.attribution.per_example.contraction import Contraction, example_factors
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.tables import TABLES
+from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.training.checkpoints import state_sha256
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.flat import FlatModel
-from mech_pipeline.training.optimizer import State
+from mech_pipeline.training.update.optimizer import State
 
 STATES = 8
 """Kept states that are read, spread evenly, first and last among them."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from mech_pipeline.reports.attribution_sections import InfluenceSection
+from mech_pipeline.reports.influence.sections import InfluenceSection
 from mech_pipeline.reports.wording import number, percent, plus_minus, signal_name, signal_unit
 from mech_pipeline.spec.experiment import Experiment
 

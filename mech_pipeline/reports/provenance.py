@@ -4,7 +4,7 @@ import json
 
 import polars as pl
 
-from mech_pipeline.reports.attribution_sections import InfluenceSection, LedgerSection
+from mech_pipeline.reports.influence.sections import InfluenceSection, LedgerSection
 from mech_pipeline.spec.experiment import Experiment
 
 

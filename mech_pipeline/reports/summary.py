@@ -9,15 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from mech_pipeline.home import report_name
-from mech_pipeline.reports.attribution_queries import attributed, responsible_documents, target_step, tiled_share_of_top
-from mech_pipeline.reports.ledger_queries import balance
-from mech_pipeline.reports.queries import results_per_run
-from mech_pipeline.reports.retraining_queries import lds_measures
+from mech_pipeline.reports.formation.queries import results_per_run
+from mech_pipeline.reports.influence.queries import attributed, responsible_documents, target_step, tiled_share_of_top
+from mech_pipeline.reports.ledger.queries import balance
+from mech_pipeline.reports.retraining.queries import lds_measures
 from mech_pipeline.reports.trust import trust
 from mech_pipeline.reports.wording import interval, number, percent, signal_name, signal_unit
 from mech_pipeline.spec.experiment import Experiment
-from mech_pipeline.store.catalog import connect
-from mech_pipeline.store.warehouse import FILE
+from mech_pipeline.store.reading import connect
+from mech_pipeline.store.reading.warehouse import FILE
 
 _TOP = 10
 _SNIPPET = 40

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import duckdb
 
-from mech_pipeline.reports.queries import frame
-from mech_pipeline.store.tables import ADJOINT
+from mech_pipeline.reports.formation.queries import frame
+from mech_pipeline.store.tables.all import ADJOINT
 
 
 @dataclass(frozen=True)

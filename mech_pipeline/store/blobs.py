@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store.files import Files
-from mech_pipeline.store.local_files import write_whole
+from mech_pipeline.store.files.files import Files
+from mech_pipeline.store.files.local import write_whole
 
 _HEAD = 16
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.tables import TABLES
+from mech_pipeline.store.tables.all import TABLES
 
 Cell = tuple[int, str]
 """(step, item): step is -1 in tables without steps, item is "" in tables without items."""

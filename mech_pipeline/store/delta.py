@@ -15,8 +15,8 @@ import pyarrow as pa
 from deltalake import DeltaTable, PostCommitHookProperties
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store.files import Files, readable_storage_errors
-from mech_pipeline.store.tables import Table
+from mech_pipeline.store.files.files import Files, readable_storage_errors
+from mech_pipeline.store.tables.all import Table
 
 # Log checkpoints are made by us, where their checksum can be kept.
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)

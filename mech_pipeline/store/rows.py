@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mech_pipeline.store.tables import Table
+from mech_pipeline.store.tables.all import Table
 
 
 def check_rows(table: Table, rows: Mapping[str, Any] | pa.Table) -> pa.Table:

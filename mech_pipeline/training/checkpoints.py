@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.training.flat import FlatModel
-from mech_pipeline.training.optimizer import State, Vector
+from mech_pipeline.training.update.optimizer import State, Vector
 
 _PARTS = {"model": "theta", "exp_avg": "m", "exp_avg_sq": "v"}
 

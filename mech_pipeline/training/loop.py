@@ -22,14 +22,14 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.kernels import fused_attention
+from mech_pipeline.training.many.ranks import Ranks, tree_sum_of
+from mech_pipeline.training.many.stack import Batch, Together
 from mech_pipeline.training.memory import named_out_of_memory
 from mech_pipeline.training.model import example_losses
-from mech_pipeline.training.muon import muon_update
-from mech_pipeline.training.norm import norm_of_rows, row_squares
-from mech_pipeline.training.optimizer import State, Vector, clip_factor, update
-from mech_pipeline.training.ranks import Ranks, tree_sum_of
-from mech_pipeline.training.schedule import learning_rate
-from mech_pipeline.training.stack import Batch, Together
+from mech_pipeline.training.update.muon import muon_update
+from mech_pipeline.training.update.norm import norm_of_rows, row_squares
+from mech_pipeline.training.update.optimizer import State, Vector, clip_factor, update
+from mech_pipeline.training.update.schedule import learning_rate
 
 T = TypeVar("T")
 DIVERGED_NATS = 1e3

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from mech_pipeline.progress import Report, ignore_progress
-from mech_pipeline.training.optimizer import Vector
+from mech_pipeline.training.update.optimizer import Vector
 
 
 @dataclass(frozen=True)

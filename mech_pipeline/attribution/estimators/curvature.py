@@ -22,7 +22,7 @@ from torch.func import functional_call, jvp, vjp
 
 from mech_pipeline.spec.seeds import torch_generator
 from mech_pipeline.training.flat import FlatModel, flatten
-from mech_pipeline.training.optimizer import Vector
+from mech_pipeline.training.update.optimizer import Vector
 
 Linearised = tuple[Tensor, Callable[[Tensor], tuple[dict[str, Tensor]]]]
 """Logits, and the pull-back of their gradients to parameters."""

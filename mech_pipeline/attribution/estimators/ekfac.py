@@ -29,7 +29,7 @@ from mech_pipeline.attribution.estimators.presentations import Presentations
 from mech_pipeline.attribution.estimators.scores import UpdateScores
 from mech_pipeline.spec.model import Model
 from mech_pipeline.training.loop import Trainer
-from mech_pipeline.training.optimizer import State
+from mech_pipeline.training.update.optimizer import State
 
 
 @dataclass(frozen=True)

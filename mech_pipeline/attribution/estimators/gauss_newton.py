@@ -34,7 +34,7 @@ from mech_pipeline.attribution.estimators.scores import UpdateScores
 from mech_pipeline.errors import MechError
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.training.loop import Trainer
-from mech_pipeline.training.optimizer import State
+from mech_pipeline.training.update.optimizer import State
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.spec.training import Optimizer
 from mech_pipeline.training.loop import Trainer
-from mech_pipeline.training.optimizer import State, coefficients, scaling
+from mech_pipeline.training.update.optimizer import State, coefficients, scaling
 
 Method = Literal["gradient_dot", "gradient_dot_adam"]
 

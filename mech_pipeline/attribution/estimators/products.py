@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mech_pipeline.attribution.components import Components
-from mech_pipeline.attribution.contraction import Contraction, example_factors
+from mech_pipeline.attribution.per_example.components import Components
+from mech_pipeline.attribution.per_example.contraction import Contraction, example_factors
 from mech_pipeline.training.flat import FlatModel
 
 CHUNK = 64

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mech_pipeline.training.optimizer import State
+from mech_pipeline.training.update.optimizer import State
 
 TargetGradients = Callable[[State], Float[Tensor, "target parameter"]]
 """∇M at a state, one row per mechanism (or any other direction)."""

@@ -1,13 +1,13 @@
 """Bracket matching, as a difference of logits and as accuracy."""
 
-from mech_pipeline.mechanisms.brackets import (
+from mech_pipeline.mechanisms.mechanism import Mechanism
+from mech_pipeline.mechanisms.tasks.brackets import (
     Closings,
     bracket_accuracy,
     bracket_logit_difference,
     closings,
     other_kinds,
 )
-from mech_pipeline.mechanisms.mechanism import Mechanism
 
 MECHANISMS: dict[str, Mechanism[Closings]] = {
     "bracket_logit_difference": Mechanism(

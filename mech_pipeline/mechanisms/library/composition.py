@@ -1,10 +1,10 @@
 """Induction by composition: what it loses when later heads' keys, queries or values are made without earlier heads."""
 
-from mech_pipeline.mechanisms.induction import copy_advantage
+from mech_pipeline.mechanisms.ablation.path_patching import Kind, composition_effect
 from mech_pipeline.mechanisms.mechanism import Mechanism
-from mech_pipeline.mechanisms.path_patching import Kind, composition_effect
 from mech_pipeline.mechanisms.sequences import Sequences
 from mech_pipeline.mechanisms.source import tiled
+from mech_pipeline.mechanisms.tasks.induction import copy_advantage
 
 _READ: dict[str, tuple[Kind, str]] = {"k": ("K", "keys"), "q": ("Q", "queries"), "v": ("V", "values")}
 

@@ -1,9 +1,9 @@
 """Induction as what it is worth to the model: loss on a first copy against loss on its repetition."""
 
-from mech_pipeline.mechanisms.induction import copy_advantage, without_repetition
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.sequences import Sequences
 from mech_pipeline.mechanisms.source import random, tiled
+from mech_pipeline.mechanisms.tasks.induction import copy_advantage, without_repetition
 
 MECHANISMS: dict[str, Mechanism[Sequences]] = {
     "induction_copy_advantage": Mechanism(

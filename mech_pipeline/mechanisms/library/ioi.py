@@ -1,8 +1,8 @@
 """Indirect-object identification, as a log of odds and as accuracy."""
 
-from mech_pipeline.mechanisms.ioi import IoiPrompts, abc_prompts, accuracy, ioi_prompts
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.readouts.predictions import logit_difference
+from mech_pipeline.mechanisms.tasks.ioi import IoiPrompts, abc_prompts, accuracy, ioi_prompts
 
 MECHANISMS: dict[str, Mechanism[IoiPrompts]] = {
     "ioi_logit_difference": Mechanism(

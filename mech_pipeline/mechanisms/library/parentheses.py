@@ -1,9 +1,9 @@
 """Labelling brackets: whether it is learned, and which of the two rules that fit is the one that was."""
 
 from mech_pipeline.mechanisms.mechanism import Mechanism
-from mech_pipeline.mechanisms.parentheses import disagreeing, disagreeing_inside, label_share, labelled
 from mech_pipeline.mechanisms.readouts.inputs import Contrast
 from mech_pipeline.mechanisms.readouts.predictions import logit_difference
+from mech_pipeline.mechanisms.tasks.parentheses import disagreeing, disagreeing_inside, label_share, labelled
 
 MECHANISMS: dict[str, Mechanism[Contrast]] = {
     "parentheses_logit_difference": Mechanism(

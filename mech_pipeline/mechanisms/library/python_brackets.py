@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from mech_pipeline.mechanisms.brackets import bracket_accuracy, bracket_logit_difference
 from mech_pipeline.mechanisms.mechanism import Mechanism
-from mech_pipeline.mechanisms.python_brackets import closings, exchanged_openers, opener_effect, with_exchanged
+from mech_pipeline.mechanisms.tasks.brackets import bracket_accuracy, bracket_logit_difference
+from mech_pipeline.mechanisms.tasks.python_brackets import closings, exchanged_openers, opener_effect, with_exchanged
 
 MECHANISMS: dict[str, Mechanism[Any]] = {
     "python_bracket_logit_difference": Mechanism(

@@ -1,0 +1,1 @@
+"""`mech run` and `mech zoom`: worker processes, and Dagster runs in them."""

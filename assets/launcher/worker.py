@@ -1,0 +1,108 @@
+"""A worker process of `mech run`: takes stages, executes them, sends progress lines and outcomes back."""
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+import warnings
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from mech_pipeline.assets.stages import BY_RUN, BY_STEP
+from mech_pipeline.training.allocator import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage of one run (or the report of the experiment, with no run)."""
+
+    stage: str
+    run: str | None
+    experiment: str
+    file: str
+    first_step: int = 0
+    last_step: int = 0
+    every: int = 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """Progress of a worker."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """End of a task: a one-line error, or none. `trace` is set when the error was not one the user can act on."""
+
+    task: Task
+    error: str | None = None
+    trace: str | None = None
+
+
+def work(connection: Connection, home: str, store: str, experiments: str, launcher_pid: int) -> None:
+    """Serves tasks until the pipe closes. Dies with its launcher, and ignores Ctrl-C, which the launcher handles."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        # PR_SET_PDEATHSIG: the fork server ends with its launcher, and this process with the fork server, so that a
+        # killed launcher leaves no trainer behind.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    keep_freed_memory()
+    warnings.filterwarnings("ignore")
+    os.chdir(home)
+    os.environ["DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS"] = "1"
+    import dagster as dg
+
+    from mech_pipeline.assets.events import add_sink
+    from mech_pipeline.assets.launcher.execute import Executor
+    from mech_pipeline.definitions import build_definitions
+
+    add_sink(lambda line: connection.send(Line(line)))
+    with dg.DagsterInstance.from_config(home) as instance:
+        executor = Executor(build_definitions(store, Path(experiments)), instance, launcher_pid)
+        while True:
+            try:
+                task: Task = connection.recv()
+            except EOFError:
+                return
+            connection.send(_outcome(executor, task))
+
+
+def _outcome(executor, task: Task) -> Outcome:  # type: ignore[no-untyped-def]  # Executor is imported late
+    from mech_pipeline.errors import MechError
+
+    try:
+        _perform(executor, task)
+    except MechError as error:
+        return Outcome(task, str(error))
+    except Exception as error:
+        if "disk is full" in str(error) or "No space left on device" in str(error):  # Dagster's own database
+            return Outcome(
+                task, "the disk is full; what was stored before is whole → free space and run the same command again"
+            )
+        what = f"{task.stage} of {task.run or task.experiment}: {type(error).__name__}: {error}"
+        return Outcome(task, " ".join(what.split()), traceback.format_exc())
+    return Outcome(task)
+
+
+def _perform(executor, task: Task) -> None:  # type: ignore[no-untyped-def]
+    described = {"config": {"file": task.file}}
+    if task.stage == "report":
+        executor.run_assets(["experiment_report"], task.experiment, {"experiment_report": described})
+        executor.run_assets(["warehouse"], None)
+        return
+    assert task.run is not None, "every stage but the report belongs to a run"
+    if task.stage == "spec":
+        executor.run_assets(["run_spec"], task.run, {"run_spec": described})
+        executor.run_assets(["tokens"], task.run)
+    elif task.stage == "zoom":
+        window = {"first_step": task.first_step, "last_step": task.last_step, "every": task.every}
+        executor.run_assets(["zoom"], task.run, {"zoom": {"config": window}})
+        executor.step_assets(["mechanism_values", "head_scores"], task.run, task.first_step, task.last_step)
+    elif task.stage in BY_RUN:
+        executor.run_assets(BY_RUN[task.stage], task.run)
+    else:
+        executor.step_assets(BY_STEP[task.stage], task.run, task.first_step, task.last_step)

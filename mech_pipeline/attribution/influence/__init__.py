@@ -1,0 +1,1 @@
+"""What would happen: the exact sweep back through training, and how far it can be trusted."""

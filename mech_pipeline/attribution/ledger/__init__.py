@@ -1,0 +1,1 @@
+"""What happened: exact accounts of a window of training."""

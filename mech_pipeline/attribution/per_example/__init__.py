@@ -1,0 +1,1 @@
+"""Gradients of single examples along given directions, by component, token or position."""

@@ -1,0 +1,1 @@
+"""The `mech` command."""

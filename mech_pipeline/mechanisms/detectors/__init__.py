@@ -1,0 +1,1 @@
+"""Scores of single attention heads and of pairs of them."""

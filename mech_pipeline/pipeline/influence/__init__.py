@@ -1,0 +1,1 @@
+"""Influence at target steps: the exact sweep, the cheap estimators, their rows."""

@@ -1,0 +1,224 @@
+"""The cheap estimators of influence, as further methods of the same table, with what is known of how good they are.
+
+Beside every score stands the rank correlation with the exact adjoint where that is there (`agreement`), and what the
+method knows of itself (`residual` of Gauss–Newton, `standard_error` of sketches at every update). An estimator counts as
+reliable where the lower end of the agreement's interval is at least AGREEMENT_LIMIT; without an adjoint nothing is said.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mech_pipeline.attribution.estimators.agreement import agreement
+from mech_pipeline.attribution.estimators.ekfac import ekfac_scores
+from mech_pipeline.attribution.estimators.ekfac_environment import interpreter_of
+from mech_pipeline.attribution.estimators.gauss_newton import Settings, gauss_newton_scores
+from mech_pipeline.attribution.estimators.gradient_dot import gradient_dot_scores
+from mech_pipeline.attribution.estimators.scores import UpdateScores
+from mech_pipeline.attribution.estimators.sketched_scores import sketched_scores
+from mech_pipeline.attribution.influence.influence import first_update
+from mech_pipeline.mechanisms.gradient import mechanism_gradient
+from mech_pipeline.pipeline.influence.rows import (
+    WHOLE,
+    WHOLE_SWEEP,
+    Metric,
+    Scored,
+    influence_item,
+    split_item,
+    stored_totals,
+    write_scored,
+)
+from mech_pipeline.pipeline.influence.score_rows import ExampleScores
+from mech_pipeline.pipeline.influence.sketches import make_sketches, read_sketches, sketcher_of
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.progress import Progress
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.store.currency import Cell
+from mech_pipeline.store.reading import reading
+from mech_pipeline.store.tables.all import ADJOINT
+from mech_pipeline.training.update.optimizer import State
+
+CODE_VERSION = "1"
+AGREEMENT_LIMIT = 0.5
+"""A convention: below, an estimator's order of examples has little to do with the exact one."""
+Emit = Callable[[str], None]
+
+
+def estimate_fingerprint(run: OpenRun, step: int, method: str, common: Sequence[str]) -> str:
+    """What the scores of a cheap method are made from."""
+    settings: list[object] = [run.spec.influence.horizon]
+    if method == "sketch":
+        settings.append(run.spec.influence.sketch_size)
+    if method.startswith("gradient_dot") or method == "sketch":
+        settings.append([run.checkpoints[s].data_version for s in _checkpoints(run, step)])
+    return fingerprint("influence", method, CODE_VERSION, *common, settings)
+
+
+def check_environments(cells: Sequence[Cell]) -> None:
+    """Looks for what estimators need outside of this environment, before hours are spent on others.
+
+    Raises:
+        MechError: it is not there.
+    """
+    if any(split_item(item)[1] == "ekfac" for _, item in cells):
+        interpreter_of(None)
+
+
+def compute_estimates(run: OpenRun, cells: Sequence[Cell], fingerprints: dict[Cell, str], emit: Emit) -> None:
+    """Computes (step, "mechanism:method") cells, all mechanisms of a step and method in one pass."""
+    groups: dict[tuple[int, str], list[str]] = {}
+    for step, item in cells:
+        mechanism, method = split_item(item)
+        groups.setdefault((step, method), []).append(mechanism)
+    for (step, method), mechanisms in sorted(groups.items()):
+        estimated = _ESTIMATORS[method](run, step, mechanisms, emit)
+        for index, mechanism in enumerate(mechanisms):
+            scores = _gathered(estimated.updates, index)
+            metrics, trusted = _agreement(run, step, mechanism, scores)
+            scored = Scored(
+                step=step,
+                mechanism=mechanism,
+                method=method,
+                scores=scores,
+                components=WHOLE,
+                metrics=metrics + estimated.metrics[index],
+                horizon=0,
+                trusted=trusted,
+            )
+            write_scored(run, scored, fingerprints[step, influence_item(mechanism, method)], CODE_VERSION)
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """Scores of all updates on several mechanisms, and what the method knows of itself, per mechanism."""
+
+    updates: list[UpdateScores]
+    metrics: list[list[Metric]]
+
+
+def _gathered(updates: Sequence[UpdateScores], index: int) -> ExampleScores:
+    return ExampleScores.gathered(
+        [update.step for update in updates],
+        [update.examples.cpu().numpy() for update in updates],
+        [update.scores[index].double().cpu().numpy() for update in updates],
+    )
+
+
+def _gradients(run: OpenRun, mechanisms: Sequence[str]) -> Callable[[State], torch.Tensor]:
+    def at(state: State) -> torch.Tensor:
+        run.trainer.flat.load(state.theta)
+        return torch.stack([mechanism_gradient(name, run.trainer.flat, run.tokens.probe) for name in mechanisms])
+
+    return at
+
+
+def _checkpoints(run: OpenRun, step: int) -> list[int]:
+    """The planned states up to the target, from the horizon on; the target is the last."""
+    first = first_update(step, run.spec.influence.horizon)
+    planned = sorted({*(s for s in run.planned if s in run.checkpoints and s <= step), step})
+    return [s for i, s in enumerate(planned) if s >= first or (i + 1 < len(planned) and planned[i + 1] > first)]
+
+
+def _first_order(method: str) -> Callable[[OpenRun, int, Sequence[str], Emit], Estimated]:
+    def estimate(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Estimated:
+        checkpoints = _checkpoints(run, step)
+        progress = Progress(emit, f"{method} {run.spec.run} at {step}", step - checkpoints[0], "updates")
+        updates = gradient_dot_scores(
+            run.trainer,
+            checkpoints,
+            run.state,
+            _gradients(run, mechanisms),
+            method,  # type: ignore[arg-type]  # one of the two names it is registered under
+            clip_factors=_clip_factors(run, step),
+            report=progress,
+        )
+        return Estimated(list(_within(run, step, updates)), [[] for _ in mechanisms])
+
+    return estimate
+
+
+def _within(run: OpenRun, step: int, updates: Iterator[UpdateScores] | list[UpdateScores]) -> Iterator[UpdateScores]:
+    first = first_update(step, run.spec.influence.horizon)
+    return (update for update in updates if update.step >= first)
+
+
+def _clip_factors(run: OpenRun, step: int) -> dict[int, float] | None:
+    """c_s as training recorded them; none if the record has gaps."""
+    with reading(run.store.root, ["training_metrics"]) as connection:
+        rows = connection.execute(
+            "select step, value from training_metrics where run = ? and metric = 'clip_factor' and step < ?",
+            [run.spec.run, step],
+        ).fetchall()
+    return dict(rows) if len(rows) == step else None
+
+
+def _gauss_newton(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Estimated:
+    state, settings = run.state(step), Settings()
+    most = settings.iterations * len(mechanisms)
+    progress = Progress(emit, f"gauss_newton {run.spec.run} at {step}", most, "products at most")
+    found = gauss_newton_scores(run.trainer, state, _gradients(run, mechanisms)(state), settings, progress)
+    metrics: list[list[Metric]] = [
+        [("residual", WHOLE_SWEEP, residual), ("damping", WHOLE_SWEEP, found.damping)] for residual in found.residuals
+    ]
+    return Estimated(list(_within(run, step, found.updates)), metrics)
+
+
+def _ekfac(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Estimated:
+    state = run.state(step)
+    found = ekfac_scores(run.trainer, state, _gradients(run, mechanisms)(state), run.spec.model, emit=emit)
+    return Estimated(list(_within(run, step, found.updates)), [[] for _ in mechanisms])
+
+
+def _sketch(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Estimated:
+    """First order from stored sketches; every update says how far its scores may be wrong."""
+    sketcher, checkpoints = sketcher_of(run), _checkpoints(run, step)
+    stored = make_sketches(run, sketcher, checkpoints, emit)
+    scores = sketched_scores(
+        run.trainer,
+        sketcher,
+        checkpoints,
+        run.state,
+        lambda begin: read_sketches(run, begin, stored[begin]),
+        _gradients(run, mechanisms),
+        clip_factors=_clip_factors(run, step),
+    )
+    first = first_update(step, run.spec.influence.horizon)
+    found = [each for each in scores if each.update.step >= first]
+    metrics: list[list[Metric]] = [[] for _ in mechanisms]
+    for each in found:
+        for of_target, squares in zip(metrics, each.errors.double().square().mean(1).tolist(), strict=True):
+            of_target.append(("standard_error", each.update.step, math.sqrt(squares)))
+    return Estimated([each.update for each in found], metrics)
+
+
+_ESTIMATORS: dict[str, Callable[[OpenRun, int, Sequence[str], Emit], Estimated]] = {
+    "gradient_dot": _first_order("gradient_dot"),
+    "gradient_dot_adam": _first_order("gradient_dot_adam"),
+    "gauss_newton": _gauss_newton,
+    "ekfac": _ekfac,
+    "sketch": _sketch,
+}
+
+
+def _agreement(run: OpenRun, step: int, mechanism: str, scores: ExampleScores) -> tuple[list[Metric], bool | None]:
+    """Rank correlation of example totals with those of the exact adjoint, if it is there."""
+    exact = stored_totals(run, step, mechanism, ADJOINT)
+    totals: dict[str, float] = {}
+    ids = run.tokens.example_ids
+    for example, value in zip(scores.example.tolist(), scores.values.sum(axis=1).tolist(), strict=True):
+        totals[str(ids[example])] = totals.get(str(ids[example]), 0.0) + value
+    both = sorted(set(exact) & set(totals))
+    pair = np.array([[exact[i] for i in both], [totals[i] for i in both]]).reshape(2, -1)
+    found = agreement(torch.from_numpy(pair[0]), torch.from_numpy(pair[1]), resamples=200)
+    metrics: list[Metric] = [("compared_examples", WHOLE_SWEEP, float(len(both)))]
+    if math.isnan(found.correlation):
+        return metrics, None
+    metrics += [
+        ("agreement", WHOLE_SWEEP, found.correlation),
+        ("agreement_lower", WHOLE_SWEEP, found.low),
+        ("agreement_upper", WHOLE_SWEEP, found.high),
+    ]
+    return metrics, found.low >= AGREEMENT_LIMIT

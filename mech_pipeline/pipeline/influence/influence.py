@@ -1,0 +1,189 @@
+"""Influence partitions: what would happen to mechanisms at target steps, by one or several estimators.
+
+The exact adjoint sweeps once for all targets of a run. Cheap estimators write to the same tables under their own `method`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mech_pipeline.attribution.influence.influence import first_update
+from mech_pipeline.attribution.influence.reliability import METASMOOTH_LIMIT, adjoint_growth, metasmoothness
+from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.registry import MECHANISMS
+from mech_pipeline.pipeline.analysis.formation import influence_step
+from mech_pipeline.pipeline.grid import probe_version
+from mech_pipeline.pipeline.influence import sweep_state
+from mech_pipeline.pipeline.influence.estimates import check_environments, compute_estimates, estimate_fingerprint
+from mech_pipeline.pipeline.influence.rows import (
+    WHOLE,
+    WHOLE_SWEEP,
+    Metric,
+    Scored,
+    gridded,
+    influence_item,
+    split_item,
+    write_scored,
+)
+from mech_pipeline.pipeline.influence.score_rows import ExampleScores
+from mech_pipeline.pipeline.influence.sweep import SweptTarget, sweep_targets
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.progress import Progress
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.store.currency import Cell, outdated, stored_versions
+from mech_pipeline.store.tables.all import ADJOINT
+from mech_pipeline.training.device import computing
+
+CODE_VERSION = "3"
+Emit = Callable[[str], None]
+
+
+def target_steps(run: OpenRun) -> list[int]:
+    """The steps at which the run's influence is asked for, as far as they are known and kept; sorted."""
+    chosen = run.spec.influence
+    if not chosen.mechanisms:
+        return []
+    if chosen.at == "formation":
+        step = influence_step(run.store, run.spec)
+        return [step] if step else []
+    wanted = run.planned if chosen.at == "checkpoints" else chosen.at
+    return sorted(step for step in wanted if step > 0 and step in run.checkpoints)
+
+
+def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
+    """Fingerprints of the influence cells at target steps: one per mechanism and method."""
+    cells: dict[Cell, str] = {}
+    chosen = run.spec.influence
+    for step in steps:
+        state = run.checkpoint_version(step)
+        for name in chosen.mechanisms:
+            common = [name, MECHANISMS[name].version, state, probe_version(name, run.artifacts), run.training]
+            for method in chosen.methods:
+                if method == ADJOINT:
+                    settings = [chosen.metasmoothness_steps, chosen.metasmoothness_size, chosen.horizon]
+                    settings += [chosen.components, chosen.tokens]
+                    cells[step, name] = fingerprint("influence", CODE_VERSION, *common, settings)
+                else:
+                    cells[step, influence_item(name, method)] = estimate_fingerprint(run, step, method, common)
+    return cells
+
+
+def pending(run: OpenRun, steps: Iterable[int]) -> list[Cell]:
+    """Influence cells that must be computed; a cell counts only together with its reliability."""
+    cells = wanted(run, steps)
+    missing = outdated(stored_versions(run.store, "influence", run.spec.run), cells)
+    unrated = outdated(stored_versions(run.store, "reliability", run.spec.run), cells)
+    return sorted(set(missing) | set(unrated))
+
+
+def compute_influence(run: OpenRun, steps: Iterable[int], emit: Emit = lambda line: None) -> int:
+    """Computes what is pending at target steps; returns the number of cells.
+
+    Raises:
+        MechError: a target is step 0, which no example has influenced, or has no checkpoint.
+    """
+    steps = sorted(set(steps))
+    if 0 in steps:
+        raise MechError(f"influence at step 0 of run {run.spec.run}: no example has been seen yet", "name a later step")
+    todo = pending(run, steps)
+    exact = [cell for cell in todo if split_item(cell[1])[1] == ADJOINT]
+    fingerprints = wanted(run, steps)
+    check_environments(todo)
+    with computing(run.spec.training):
+        if exact:
+            smooth: dict[int, _Smoothness | None] = {}
+            for cell, swept in zip(exact, sweep_targets(run, exact, emit), strict=True):
+                step = cell[0]
+                if step not in smooth:  # it belongs to training, whatever the mechanism
+                    smooth[step] = _metasmoothness(run, step, emit)
+                write_scored(run, _scored(run, swept, smooth[step]), fingerprints[cell], CODE_VERSION)
+            sweep_state.forget(run.store, run.spec.run, max(step for step, _ in exact))
+        others = [cell for cell in todo if cell not in exact]
+        if others:
+            compute_estimates(run, others, fingerprints, emit)
+    return len(todo)
+
+
+@dataclass(frozen=True)
+class _Smoothness:
+    """Metasmoothness of training from a step to a target."""
+
+    value: float
+    since: int
+
+
+def _scored(run: OpenRun, swept: SweptTarget, smooth: _Smoothness | None) -> Scored:
+    found, target = swept.found, swept.target
+    finite = [i for i, part in enumerate(found.parts) if np.isfinite(part.astype(np.float32)).all()]
+    if not finite:
+        raise MechError(
+            f"influence on {target.name} at step {target.step} of run {run.spec.run} is not finite anywhere",
+            "the adjoint overflowed at once; train with the attributable optimizer preset",
+        )
+
+    def gathered(pieces: list[np.ndarray]) -> ExampleScores:
+        return ExampleScores.gathered(
+            [found.steps[i] for i in finite], [found.examples[i] for i in finite], [pieces[i] for i in finite]
+        )
+
+    scores = gathered(found.parts)
+    metrics, horizon = _metrics(run, swept, finite, scores)
+    trusted = None
+    if smooth is not None:  # without it nothing is said about reliability, neither yes nor no
+        trusted = smooth.value >= METASMOOTH_LIMIT
+        begin = first_update(target.step, target.horizon)
+        metrics += [
+            ("metasmoothness", WHOLE_SWEEP, smooth.value),
+            ("metasmoothness_since", WHOLE_SWEEP, float(smooth.since)),
+        ]
+        within = trusted and horizon <= begin
+        if not within or smooth.since <= begin:
+            metrics.append(("reliable", WHOLE_SWEEP, float(within)))
+    return Scored(
+        step=target.step,
+        mechanism=target.name,
+        method=ADJOINT,
+        scores=scores,
+        components=run.components.names if run.spec.influence.components else WHOLE,
+        metrics=metrics,
+        horizon=horizon,
+        trusted=trusted,
+        measured_since=smooth.since if smooth is not None else 0,
+        tokens=gridded(gathered(found.tokens)) if found.tokens else None,
+    )
+
+
+def _metrics(run: OpenRun, swept: SweptTarget, finite: list[int], scores: ExampleScores) -> tuple[list[Metric], int]:
+    """What is known of a sweep, and the update from which on it may be trusted."""
+    found, step = swept.found, swept.target.step
+    growth = adjoint_growth(list(zip(found.steps, found.norms, strict=True)), swept.norm)
+    horizon = max(growth.horizon_step, min(found.steps[i] for i in finite))
+    whole = scores.values.sum(axis=1)
+    begins = {begin for begin, _ in run.windows(step)}
+    metrics: list[Metric] = [
+        ("adjoint_norm", found.steps[i], found.norms[i])
+        for i in finite
+        if found.steps[i] in begins and np.isfinite(found.norms[i])
+    ]
+    metrics += [
+        ("adjoint_norm", step, swept.norm),
+        ("adjoint_growth", WHOLE_SWEEP, min(growth.growth, float(np.finfo(np.float64).max))),
+        ("horizon_step", WHOLE_SWEEP, float(horizon)),
+        ("influence_sum", WHOLE_SWEEP, float(whole.sum() / max(np.abs(whole).sum(), np.finfo(np.float64).tiny))),
+    ]
+    return metrics, horizon
+
+
+def _metasmoothness(run: OpenRun, step: int, emit: Emit) -> _Smoothness | None:
+    chosen = run.spec.influence
+    if chosen.metasmoothness_steps == 0:
+        return None
+    earliest = max(first_update(step, chosen.horizon), first_update(step, chosen.metasmoothness_steps))
+    start = max(s for s in run.planned if s <= earliest and s in run.checkpoints)
+    progress = Progress(
+        emit, f"metasmoothness {run.spec.run}, updates {start}–{step}, twice", 2 * (step - start), "updates"
+    )
+    reference = run.state(step).theta
+    value = metasmoothness(run.trainer, run.state(start), step, chosen.metasmoothness_size, reference, progress)
+    return _Smoothness(value, start)

@@ -1,0 +1,1 @@
+"""Accounts of windows: which are missing, their rows, their checks."""

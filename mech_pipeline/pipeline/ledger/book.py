@@ -1,0 +1,185 @@
+"""Computes the accounts of windows and keeps their rows until they are flushed."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from mech_pipeline.attribution.ledger.ledger import Account, movement, replay_with_factors, window_account
+from mech_pipeline.attribution.per_example.contraction import Contraction, Factors
+from mech_pipeline.attribution.per_example.target_tokens import target_scores
+from mech_pipeline.mechanisms.gradient import mechanism_gradient
+from mech_pipeline.mechanisms.registry import MECHANISMS
+from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline.ledger.balance import LedgerImbalance, checks
+from mech_pipeline.pipeline.ledger.rows import account_columns, token_columns
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.spec.analysis import WEIGHTS
+from mech_pipeline.store.currency import Cell
+from mech_pipeline.store.rows import content_version
+from mech_pipeline.store.tables.all import TABLES
+from mech_pipeline.training.flat import FlatModel
+from mech_pipeline.training.loop import Update
+from mech_pipeline.training.model import build_model
+from mech_pipeline.training.update.optimizer import State, Vector
+
+CODE_VERSION = "2"
+OnBalance = Callable[[list[dict[str, Any]]], None]
+
+
+class Book:
+    """Computes accounts and keeps their rows until they are flushed."""
+
+    def __init__(self, run: OpenRun, fingerprints: dict[Cell, str], on_balance: OnBalance) -> None:
+        self.on_balance = on_balance
+        self._run = run
+        self._fingerprints = fingerprints
+        self._contraction = Contraction(run.trainer.flat, run.ledger_components)
+        tokens = run.tokens
+        model = build_model(run.spec.model, tokens.vocabulary, tokens.pool.shape[1], run.spec.seed)
+        self._exact = FlatModel(model.double())
+        self.unwritten: list[int] = []
+        self._rows: list[pa.Table] = []
+        self._token_rows: list[pa.Table] = []
+        self._balance: list[dict[str, Any]] = []
+        self._values: dict[tuple[str, int], float] = {}
+
+    def window(self, begin: int, end: int, carries: dict[str, Vector], write: bool) -> dict[str, Vector]:
+        """The accounts of one window; returns what the window before needs of each mechanism."""
+        run = self._run
+        updates, factors = replay_with_factors(run.trainer, run.state(begin), end)
+        run.verify(updates[-1].after)
+        result: dict[str, Vector] = {}
+        self._values = {}
+        for name in run.spec.accounts:
+            account = window_account(
+                run.spec.optimizer,
+                run.ledger_components,
+                self._contraction,
+                self._gradient(name, updates),
+                updates,
+                factors,
+                carries.get(name),
+                None if name == WEIGHTS else partial(self._exact_value, name),
+                self._by_token if run.spec.ledger_by.tokens else None,
+            )
+            result[name] = account.carry
+            if write:
+                self._keep(name, end, account)
+        if write:
+            self.unwritten.append(end)
+        return result
+
+    def flush(self) -> list[int]:
+        """Publishes the kept accounts; returns their steps. The balance is written first: no account without its check.
+
+        Raises:
+            LedgerImbalance: a window does not balance; nothing of the batch is published.
+        """
+        run, steps = self._run, self.unwritten
+        self.on_balance(self._balance)
+        for row in self._balance:
+            if not all(checks(row).values()):
+                raise LedgerImbalance(row)
+        replace: dict[str, list[Any]] = {"run": [run.spec.run], "step": steps, "mechanism": list(run.spec.accounts)}
+        columns = {name: [row[name] for row in self._balance] for name in self._balance[0]}
+        run.store.write("ledger_balance", columns, replace=replace, code_version=CODE_VERSION)
+        if self._token_rows:
+            tokens = pa.concat_tables(self._token_rows)
+            run.store.write("ledger_tokens", tokens, replace=replace, code_version=CODE_VERSION)
+        run.store.write("ledger", pa.concat_tables(self._rows), replace=replace, code_version=CODE_VERSION)
+        self.unwritten, self._rows, self._token_rows, self._balance = [], [], [], []
+        return steps
+
+    def _gradient(self, name: str, updates: list[Update]) -> Callable[[Vector], Vector]:
+        """∇M as a function of θ; of the weights themselves, the window's net movement (`movement`)."""
+        if name == WEIGHTS:
+            along = movement(self._run.ledger_components, updates[0].before.theta, updates[-1].after.theta)
+            return lambda theta: along
+        flat, probe = self._run.trainer.flat, self._run.tokens.probe
+
+        def at(theta: Vector) -> Vector:
+            flat.load(theta)
+            return mechanism_gradient(name, flat, probe)
+
+        return at
+
+    def _by_token(self, made: Update, factors: Factors, direction: Vector) -> Tensor:
+        """The meanings of "token" that the run asks for, in their order."""
+        trainer, found = self._run.trainer, []
+        for meaning in self._run.spec.ledger_by.tokens:
+            if meaning == "position":
+                found.append(self._contraction.per_token(factors, direction[None])[0])
+            else:
+                trainer.flat.load(made.before.theta)
+                found.append(self._by_target(made, direction))
+        return torch.stack(found)
+
+    def _by_target(self, made: Update, direction: Vector) -> Tensor:
+        """⟨∇ w_i ℓ_ij, V⟩ / (B (T−1)), [example, target]."""
+        trainer = self._run.trainer
+        scores = target_scores(trainer.flat, trainer.tokens(made.examples), direction) / len(made.examples)
+        weights = trainer.weights_at(made.before.step, made.examples)
+        return scores if weights is None else scores * weights[:, None]
+
+    def _exact_value(self, name: str, state: State) -> float:
+        """M in double precision; each state of a window is asked for up to three times."""
+        key = name, state.step
+        if key not in self._values:
+            self._exact.load(state.theta.double())
+            with torch.no_grad():
+                self._values[key] = float(MECHANISMS[name].value(self._exact.model, self._run.tokens.probe))
+        return self._values[key]
+
+    def _keep(self, name: str, end: int, account: Account) -> None:
+        run = self._run
+        made_from = self._fingerprints[end, name]
+        columns = account_columns(account, run.ledger_components.names, run.tokens.example_ids)
+        rows, version = self._rows_of("ledger", name, end, columns, made_from)
+        self._rows.append(rows)
+        if account.tokens is not None:
+            for index, meaning in enumerate(run.spec.ledger_by.tokens):
+                columns = token_columns(account, index, meaning, run.tokens.example_ids)
+                self._token_rows.append(self._rows_of("ledger_tokens", name, end, columns, made_from)[0])
+        updates = account.updates
+        self._balance.append(
+            {
+                "run": run.spec.run,
+                "step": end,
+                "mechanism": name,
+                "change": self._change(name, updates),
+                "explained": float(rows["value"].to_numpy().astype(np.float64).sum()),
+                "updates": len(updates),
+                "gross": account.gross,
+                "update_error": account.update_error,
+                "example_error": account.example_error,
+                "input_fingerprint": made_from,
+                "data_version": version,
+            }
+        )
+
+    def _change(self, name: str, updates: Sequence[Update]) -> float:
+        """The true change over a window, in double precision."""
+        if name == WEIGHTS:
+            moved = updates[-1].after.theta.double() - updates[0].before.theta.double()
+            return float(self._run.ledger_components.norms(moved).sum())
+        return self._exact_value(name, updates[-1].after) - self._exact_value(name, updates[0].before)
+
+    def _rows_of(
+        self, table: str, name: str, end: int, columns: dict[str, pa.Array], made_from: str
+    ) -> tuple[pa.Table, str]:
+        """Complete rows, and their data version."""
+        count = len(columns["value"])
+        whole: dict[str, Any] = columns | {
+            "run": pa.repeat(self._run.spec.run, count),
+            "step": pa.repeat(pa.scalar(end, pa.int32()), count),
+            "mechanism": pa.repeat(name, count),
+        }
+        version = content_version(TABLES[table], whole)
+        whole |= provenance_columns(count, made_from, version)
+        schema = TABLES[table].schema
+        return pa.table({field.name: whole[field.name] for field in schema}, schema=schema), version

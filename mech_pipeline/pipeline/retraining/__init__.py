@@ -1,0 +1,1 @@
+"""Removals that are retrained, and how well influence predicted them."""

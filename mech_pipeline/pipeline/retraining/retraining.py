@@ -1,0 +1,168 @@
+"""Retraining partitions: a run trained again without some examples, many times, up to the last target of its influence.
+
+A cell is one removal. Finished stacks are stored at once, so a killed stage goes on with what is missing, and asking for
+more removals adds to those that are there. Every retrained model is evaluated on all mechanisms of the influence.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mech_pipeline.attribution.influence.influence import first_update
+from mech_pipeline.attribution.retraining.removals import BASELINE, Removal, asked_removals, random_removal, top_removal
+from mech_pipeline.attribution.retraining.retraining import retrain
+from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.registry import MECHANISMS
+from mech_pipeline.pipeline.grid import probe_version
+from mech_pipeline.pipeline.influence import influence
+from mech_pipeline.pipeline.influence.rows import influence_item, stored_totals
+from mech_pipeline.pipeline.retraining.rows import Retrained, stored_baseline, write_retrained
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.progress import Progress
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.store.currency import Cell, outdated, stored_versions
+from mech_pipeline.training.device import computing
+from mech_pipeline.training.update.optimizer import State, Vector
+
+CODE_VERSION = "1"
+Emit = Callable[[str], None]
+
+
+def retraining_step(run: OpenRun) -> int | None:
+    """The step up to which is retrained: the last target of the run's influence; none if nothing is asked for."""
+    steps = influence.target_steps(run)
+    return steps[-1] if steps and asked_removals(run.spec.influence) else None
+
+
+def wanted(run: OpenRun, step: int) -> dict[Cell, str]:
+    """Fingerprints of the retrainings up to a step: one per removal. Those of top examples rest on stored influence."""
+    chosen, cells = run.spec.influence, dict[Cell, str]()
+    mechanisms = [[n, MECHANISMS[n].version, probe_version(n, run.artifacts)] for n in chosen.mechanisms]
+    common = [CODE_VERSION, run.training, run.checkpoint_version(step), chosen.horizon, mechanisms]
+    scores = stored_versions(run.store, "influence", run.spec.run)
+    for removal in asked_removals(chosen):
+        made_from: list[object] = [removal.fraction]
+        if removal.number is not None:
+            assert chosen.retraining is not None, "somebody asked for removals"
+            made_from += [removal.number, chosen.retraining.seed]
+        elif removal.target is not None:
+            version = scores.get((step, influence_item(*removal.target)))
+            if version is None:
+                continue
+            made_from.append(version.data_version)
+        cells[step, removal.name] = fingerprint("retraining", *common, *made_from)
+    return cells
+
+
+def pending(run: OpenRun, step: int) -> list[Cell]:
+    """The removals that must be retrained; one counts only together with the list of its examples."""
+    cells = wanted(run, step)
+    missing = outdated(stored_versions(run.store, "retrainings", run.spec.run), cells)
+    listed = {cell: expected for cell, expected in cells.items() if cell[1] != BASELINE}
+    return sorted({*missing, *outdated(stored_versions(run.store, "removals", run.spec.run), listed)})
+
+
+def compute_retrainings(run: OpenRun, step: int, emit: Emit = lambda line: None) -> int:
+    """Retrains what is pending up to a step; returns the number of retrainings.
+
+    Raises:
+        MechError: there is no influence at the step to compare with, nothing was seen before it, or the baseline diverged.
+    """
+    if step == 0:
+        raise MechError(
+            f"retraining up to step 0 of run {run.spec.run}: no example has been seen yet", "name a later step"
+        )
+    if influence.pending(run, [step]):
+        raise MechError(
+            f"retrainings at step {step} of run {run.spec.run} are compared with its influence, which is not current",
+            "materialize `influence` there first, or `mech run` the experiment",
+        )
+    todo = {name for _, name in pending(run, step)}
+    removals = [removal for removal in asked_removals(run.spec.influence) if removal.name in todo]
+    if removals:
+        with computing(run.spec.training):
+            _retrain(run, step, removals, emit)
+    return len(removals)
+
+
+def _retrain(run: OpenRun, step: int, removals: list[Removal], emit: Emit) -> None:
+    begin, fingerprints = first_update(step, run.spec.influence.horizon), wanted(run, step)
+    seen = seen_examples(run, begin, step)
+    removed = [_examples(run, step, removal, seen) for removal in removals]
+    progress = Progress(
+        emit, f"retraining {run.spec.run} to {step}, {len(removals)} times", (step - begin) * len(removals), "updates"
+    )
+    baseline, waiting = stored_baseline(run, step, fingerprints[step, BASELINE]), list[Retrained]()
+    diverged = 0
+    with closing(retrain(run.trainer, _state_at(run, begin), step, removed, report=progress)) as working:
+        for finished in working:
+            for index, theta in finished.items():
+                removal, values = removals[index], _values(run, theta)
+                diverged += values is None
+                if removal.name == BASELINE:
+                    baseline = _baseline(run, step, values, emit)
+                waiting.append(Retrained(removal, removed[index], values, fingerprints[step, removal.name]))
+            if baseline is not None:  # changes are relative to it; it is in one of the first stacks
+                write_retrained(run, step, waiting, baseline, CODE_VERSION)
+                waiting = []
+    assert not waiting, "the baseline is stored or among what is retrained"
+    if diverged:
+        emit(f"{diverged} of {len(removals)} retrainings of {run.spec.run} diverged; they have no value")
+
+
+def seen_examples(run: OpenRun, begin: int, end: int) -> NDArray[np.int64]:
+    """The distinct examples of updates begin … end − 1, as sorted places in the pool."""
+    seen = np.zeros(len(run.tokens.pool), dtype=bool)
+    for update in range(begin, end):
+        seen[run.trainer.batch(update).numpy()] = True
+    return np.flatnonzero(seen)
+
+
+def _examples(run: OpenRun, step: int, removal: Removal, seen: NDArray[np.int64]) -> NDArray[np.int64]:
+    asked = run.spec.influence.retraining
+    assert asked is not None, "somebody asked for removals"
+    if removal.number is not None:
+        return random_removal(seen, removal.fraction, removal.number, asked.seed)
+    if removal.target is not None:
+        return top_removal(seen, _total_influence(run, step, *removal.target), removal.fraction)
+    return seen[:0]
+
+
+def _total_influence(run: OpenRun, step: int, mechanism: str, method: str) -> NDArray[np.float64]:
+    """Influence of every example of the pool, over all updates."""
+    totals = stored_totals(run, step, mechanism, method)
+    return np.array([totals.get(str(name), 0.0) for name in run.tokens.example_ids])
+
+
+def _state_at(run: OpenRun, begin: int) -> State:
+    """The state before update `begin`: a checkpoint, or trained on from the one before."""
+    state = run.state(max(step for step in run.checkpoints if step <= begin))
+    for made in run.trainer.updates(state, begin):
+        state = made.after
+    return state
+
+
+def _values(run: OpenRun, theta: Vector | None) -> dict[str, float] | None:
+    """All mechanisms at the end of a retraining; none if it diverged."""
+    if theta is None:
+        return None
+    flat = run.trainer.flat
+    flat.load(theta)
+    names = run.spec.influence.mechanisms
+    values = {name: float(MECHANISMS[name].value(flat.model, run.tokens.probe).detach()) for name in names}
+    return values if np.isfinite(list(values.values())).all() else None
+
+
+def _baseline(run: OpenRun, step: int, values: dict[str, float] | None, emit: Emit) -> dict[str, float]:
+    if values is None:
+        raise MechError(
+            f"run {run.spec.run}, trained again as it was, diverged before step {step}",
+            "its training is not stable enough to ask what single examples do; lower optimizer.learning_rate",
+        )
+    own = _values(run, run.state(step).theta)
+    for name, value in values.items():
+        if own is not None:  # stacks add in another order, which training may amplify: the noise of all changes
+            emit(f"retrained without removal, {name} is {value:.6g}; the run itself had {own[name]:.6g}")
+    return values

@@ -1,0 +1,253 @@
+"""Tokens: corpus → tokenizer → token shards → pool of examples and probe, all content-addressed and shared by runs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from mech_pipeline.data import examples as drawing
+from mech_pipeline.data.documents import Document, corpus_bytes, corpus_sha256
+from mech_pipeline.data.drawing import draw_pool
+from mech_pipeline.data.example_weights import ExampleWeights, read_weights
+from mech_pipeline.data.pool import Pool
+from mech_pipeline.data.tokenizer import open_tokenizer, tokenizer_identity, vocabulary_size
+from mech_pipeline.mechanisms.probe import Probe, Sequences
+from mech_pipeline.mechanisms.source import HeldOut, Origin
+from mech_pipeline.pipeline.tokens.artifacts import (
+    AGAIN,
+    CODE_VERSION,
+    Artifact,
+    incomplete_artifacts,
+    read_artifact,
+    shared_artifacts,
+    write_artifact,
+)
+from mech_pipeline.pipeline.tokens.corpus import HeldTokens, make_tokenizer, open_corpus, tokenise_corpus
+from mech_pipeline.pipeline.tokens.example_rows import write_examples
+from mech_pipeline.pipeline.tokens.pool import StoredPool, open_pool, store_pool
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.spec.seeds import numpy_generator
+from mech_pipeline.store.currency import Cell, outdated, stored_versions
+from mech_pipeline.store.store import Store
+
+__all__ = ["CODE_VERSION", "Tokens", "load_tokens", "missing_tokens", "prepare_tokens", "wanted"]
+_WEIGHTS = (-1, "weights")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What training and analysis read.
+
+    Attributes:
+        pool: token ids of all training examples.
+        stored: the pool's other columns.
+        weights: of single examples, if there are any.
+    """
+
+    pool: Pool
+    stored: StoredPool
+    probe: Probe
+    vocabulary: int
+    weights: ExampleWeights | None
+
+    @cached_property
+    def example_ids(self) -> np.ndarray:
+        """Ids of the pool's examples, as text; 64 bytes of memory each."""
+        return np.array(drawing.id_names(_all(self.stored)))
+
+
+def wanted(spec: RunSpec, corpus_sha256: str) -> dict[Cell, str]:
+    """Fingerprint of each artifact. The mixture is not part of the tokenizer's, so arms share it."""
+    data = spec.data
+    tokenised = fingerprint(
+        "tokens", CODE_VERSION, spec.corpus, corpus_sha256, spec.tokenizer, data.held_out, data.seed
+    )
+    cells = {
+        (-1, "tokenizer"): fingerprint(tokenised, "tokenizer"),
+        (-1, "corpus"): fingerprint(tokenised, "corpus"),
+        (-1, "pool"): fingerprint(tokenised, "pool", data.pool_slice()),
+        (-1, "probe"): fingerprint(tokenised, "probe", data.context, data.tile_tokens, spec.probe),
+    }
+    if data.weights is not None:
+        cells[_WEIGHTS] = fingerprint("weights", CODE_VERSION, data.weights_sha256, cells[-1, "pool"])
+    return cells
+
+
+def missing_tokens(store: Store, spec: RunSpec, corpus_sha256: str) -> list[Cell]:
+    """Artifacts that are not current, or have lost a shard."""
+    cells = wanted(spec, corpus_sha256)
+    lost = incomplete_artifacts(store, spec.run)
+    stale = outdated(stored_versions(store, "tokens", spec.run), cells)
+    return sorted({*stale, *(cell for cell in cells if cell[1] in lost)})
+
+
+def prepare_tokens(
+    store: Store, spec: RunSpec, documents: Sequence[Document], emit: Callable[[str], None] = lambda line: None
+) -> int:
+    """Makes what is missing of a run's tokens; returns how many artifacts were not current.
+
+    Artifacts that another run of the store has already are shared, not made again.
+
+    Raises:
+        MechError: the corpus does not hold what is asked for, or the weights file is wrong.
+    """
+    sha256 = corpus_sha256(documents)
+    fingerprints = wanted(spec, sha256)
+    missing = missing_tokens(store, spec, sha256)
+    if not missing:
+        return 0
+    shared = shared_artifacts(store, fingerprints.values())
+    found = {cell[1]: shared[value] for cell, value in fingerprints.items() if value in shared}
+    drawn = [cell for cell in missing if cell != _WEIGHTS]
+    if any(cell[1] not in found for cell in drawn):
+        found |= _Maker(store, spec, documents, fingerprints, found, emit).make()
+    for cell in drawn:
+        write_artifact(store, spec.run, cell[1], found[cell[1]], fingerprints[cell])
+    if _WEIGHTS in missing:
+        artifact = found.get("weights") or _make_weights(store, spec)
+        write_artifact(store, spec.run, "weights", artifact, fingerprints[_WEIGHTS])
+    return len(missing)
+
+
+def load_tokens(store: Store, spec: RunSpec) -> Tokens:
+    """Pool and probe of a run.
+
+    Raises:
+        MechError: they were not made, or a file is missing or corrupt.
+    """
+    probe = _arrays(store, spec.run, "probe")
+
+    def sequences(kind: str) -> Sequences:
+        return Sequences(_int64(probe[f"{kind}.tokens"]), _int64(probe[f"{kind}.period"]))
+
+    stored, vocabulary = _stored_pool(store, spec.run), int(probe["vocabulary"][0])
+    origin = Origin(
+        vocabulary, spec.probe.seed, lambda: _stored_tokenizer(store, spec.run), lambda: _held_out(store, spec.run)
+    )
+    return Tokens(
+        pool=Pool(stored.tokens),
+        stored=stored,
+        probe=Probe(sequences("tiled"), sequences("random"), origin),
+        vocabulary=vocabulary,
+        weights=None if spec.data.weights is None else ExampleWeights(**_arrays(store, spec.run, "weights")),
+    )
+
+
+def _int64(array: NDArray) -> Int[Tensor, "..."]:
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _arrays(store: Store, run: str, name: str) -> dict[str, NDArray]:
+    return load_arrays(store.get_blob(read_artifact(store, run, name).blob, f"{name} of run {run}", AGAIN))
+
+
+def _stored_tokenizer(store: Store, run: str) -> Tokenizer:
+    blob = read_artifact(store, run, "tokenizer").blob
+    return open_tokenizer(store.get_blob(blob, f"tokenizer of run {run}", AGAIN).decode())
+
+
+def _held_out(store: Store, run: str) -> HeldOut:
+    held = open_corpus(store, read_artifact(store, run, "corpus"), (), _stored_tokenizer(store, run))
+    return HeldOut(held.corpus, held.held_out)
+
+
+def _stored_pool(store: Store, run: str) -> StoredPool:
+    return open_pool(store, read_artifact(store, run, "pool"), f"pool of run {run}")
+
+
+def _all(pool: StoredPool) -> NDArray[np.uint64]:
+    return pool.ids[np.arange(len(pool.ids))]
+
+
+def _make_weights(store: Store, spec: RunSpec) -> Artifact:
+    """The weights file with its ids turned into places in the pool."""
+    name, sha256 = spec.data.weights, spec.data.weights_sha256
+    assert name is not None, "asked for only if the spec names a file"
+    assert sha256 is not None, "filled in when the experiment is read"
+    weights = read_weights(name, sha256, _all(_stored_pool(store, spec.run)))
+    content = save_arrays({k: getattr(weights, k) for k in ("example", "weight", "first", "last")})
+    return Artifact(store.put_blob("tokens", "weights.safetensors", content), len(weights.example))
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the artifacts of a run that are not there, and the rows of `examples`.
+
+    Attributes:
+        kept: artifacts that are there already.
+    """
+
+    store: Store
+    spec: RunSpec
+    documents: Sequence[Document]
+    fingerprints: dict[Cell, str]
+    kept: dict[str, Artifact]
+    emit: Callable[[str], None]
+
+    def make(self) -> dict[str, Artifact]:
+        """The artifacts that were made."""
+        tokenizer, held = self._tokenised()
+        vocabulary, data = vocabulary_size(tokenizer), self.spec.data
+        self.emit(
+            f"tokens: {len(held.corpus.tokens):,} tokens, vocabulary {vocabulary}; drawing {data.examples:,} examples"
+        )
+        made = {
+            "tokenizer": self._file("tokenizer.json", tokenizer.to_str().encode(), vocabulary),
+            "corpus": held.artifact,
+        }
+        if "pool" not in self.kept:
+            made["pool"] = self._pool(tokenizer, held, vocabulary)
+        if "probe" not in self.kept:
+            made["probe"] = self._probe(held, vocabulary)
+        return {name: artifact for name, artifact in made.items() if name not in self.kept}
+
+    def _tokenised(self) -> tuple[Tokenizer, HeldTokens]:
+        """Tokenizer and tokenised corpus, as an earlier run made them where there is one."""
+        if {"tokenizer", "corpus"} <= set(self.kept):
+            tokenizer = open_tokenizer(self.store.get_blob(self.kept["tokenizer"].blob, "tokenizer", AGAIN).decode())
+            return tokenizer, open_corpus(self.store, self.kept["corpus"], self.documents, tokenizer)
+        size = corpus_bytes(self.documents) / 1e6
+        doing = "loading" if self.spec.tokenizer.pretrained else "training"
+        self.emit(f"tokens: {len(self.documents)} documents, {size:.1f} MB; {doing} the tokenizer")
+        tokenizer = make_tokenizer(self.spec, self.documents)
+        made_from = self.fingerprints[-1, "corpus"]
+        return tokenizer, tokenise_corpus(self.store, self.spec, tokenizer, self.documents, made_from, self.emit)
+
+    def _pool(self, tokenizer: Tokenizer, held: HeldTokens, vocabulary: int) -> Artifact:
+        spec = self.spec
+        end = None if spec.tokenizer.end_of_text is None else tokenizer.token_to_id(spec.tokenizer.end_of_text)
+        identity, parts = tokenizer_identity(tokenizer), list(spec.corpus.parts)
+        drawn = draw_pool(held.corpus, ~held.held_out, spec.data, parts, identity, end)
+        write_examples(self.store, held.corpus, tokenizer, drawn, self.emit)
+        made_from = self.fingerprints[-1, "pool"]
+        return store_pool(self.store, spec.run, drawn, spec.data.context, vocabulary, made_from)
+
+    def _probe(self, held: HeldTokens, vocabulary: int) -> Artifact:
+        data, probe = self.spec.data, self.spec.probe
+        generator = numpy_generator(probe.seed, "probe")
+        tiled = drawing.draw_tiled(
+            held.corpus, held.held_out, probe.tiled_examples, data.context, data.tile_tokens, generator
+        )
+        random = drawing.draw_random_repeats(vocabulary, probe.random_examples, data.context, generator)
+        arrays: dict[str, NDArray] = {
+            "tiled.tokens": tiled.tokens,
+            "tiled.period": tiled.period,
+            "random.tokens": random.tokens,
+            "random.period": random.period,
+            "vocabulary": np.array([vocabulary], dtype=np.int64),
+        }
+        return self._file("probe.safetensors", save_arrays(arrays), len(tiled) + len(random))
+
+    def _file(self, name: str, content: bytes, rows: int) -> Artifact:
+        """A file of its own, unless it is kept."""
+        kept = self.kept.get(name.split(".")[0])
+        return kept or Artifact(self.store.put_blob("tokens", name, content), rows)

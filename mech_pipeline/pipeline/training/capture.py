@@ -1,0 +1,111 @@
+"""First-order scores of a run's examples, taken from the training backward itself (`in_training:` of an experiment).
+
+Directions are renewed at every planned checkpoint, the anchors; before the first one with a second moment there are none.
+The scores explain what an update did, as the ledger does, with ∇M and D as they were at the anchor; nothing is replayed.
+Weights and checkpoints have the bits of a training without them.
+"""
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from mech_pipeline.attribution.per_example.contraction import Contraction
+from mech_pipeline.attribution.per_example.in_training import InTraining, step_directions
+from mech_pipeline.mechanisms.gradient import mechanism_gradient
+from mech_pipeline.pipeline.checkpoints import checkpoint_fingerprint, provenance_columns
+from mech_pipeline.pipeline.influence.score_rows import ExampleScores
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.store.rows import content_version
+from mech_pipeline.store.tables.all import TABLES
+from mech_pipeline.training.loop import Update
+from mech_pipeline.training.update.optimizer import State
+
+CODE_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Captured:
+    """Scores of one update.
+
+    Attributes:
+        examples: places in the pool.
+        scores: a row per mechanism, in its unit.
+    """
+
+    step: int
+    examples: np.ndarray
+    scores: np.ndarray
+
+
+def captured_updates(
+    run: OpenRun, state: State, until: int, whole: Container[int]
+) -> Iterator[tuple[Update, Captured | None]]:
+    """The updates of `Trainer.updates`, each with its scores if the run asks for some."""
+    if not run.spec.in_training.mechanisms:
+        yield from ((made, None) for made in run.trainer.updates(state, until, whole))
+        return
+    capturing = _Capturing(run)
+    try:
+        capturing.anchor(state)
+        for made in run.trainer.updates(state, until, whole):
+            yield made, capturing.take(made)
+            capturing.anchor(made.after)
+    finally:
+        capturing.pause()
+
+
+class _Capturing:
+    """Listens to the backward of updates once there are directions."""
+
+    def __init__(self, run: OpenRun) -> None:
+        self._run = run
+        self._contraction = Contraction(run.trainer.flat, run.components, run.spec.in_training.components or None)
+        self._anchors = set(run.planned)
+        self._scoring: InTraining | None = None
+
+    def anchor(self, state: State) -> None:
+        """Renews the directions, if the state is an anchor."""
+        trainer = self._run.trainer
+        if state.step not in self._anchors or (state.step == 0 and trainer.optimizer.kind != "sgd"):
+            return
+        self.pause()
+        trainer.flat.load(state.theta)
+        names, probe = self._run.spec.in_training.mechanisms, self._run.tokens.probe
+        gradients = torch.stack([mechanism_gradient(name, trainer.flat, probe) for name in names])
+        self._scoring = InTraining(trainer, self._contraction, step_directions(trainer.optimizer, state, gradients))
+        self._scoring.__enter__()
+
+    def take(self, made: Update) -> Captured | None:
+        """The scores of the update that was just made."""
+        if self._scoring is None:
+            return None
+        scores = self._scoring.scores().sum(dim=2) * (made.clip / len(made.examples))
+        return Captured(made.before.step, made.examples.numpy(), scores.cpu().numpy())
+
+    def pause(self) -> None:
+        """Stops listening."""
+        if self._scoring is not None:
+            self._scoring.__exit__(None, None, None)
+            self._scoring = None
+
+
+def write_captured(run: OpenRun, leads_to: int, captured: list[Captured]) -> None:
+    """Publishes the scores of the updates that led to a checkpoint, before the checkpoint itself."""
+    table = TABLES["in_training"]
+    gathered = ExampleScores.gathered(
+        [each.step for each in captured], [each.examples for each in captured], [each.scores.T for each in captured]
+    )
+    columns = gathered.columns(run.tokens.example_ids) | {"mechanism": gathered.parts(run.spec.in_training.mechanisms)}
+    count = len(columns["value"])
+    whole = columns | {"run": pa.repeat(run.spec.run, count)}
+    version = content_version(table, whole)
+    rows = whole | provenance_columns(count, checkpoint_fingerprint(run.training, leads_to), version)
+    run.store.write(
+        "in_training",
+        pa.table({field.name: rows[field.name] for field in table.schema}, schema=table.schema),
+        replace={"run": [run.spec.run], "update_step": sorted({each.step for each in captured})},
+        code_version=CODE_VERSION,
+    )

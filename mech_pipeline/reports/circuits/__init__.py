@@ -1,0 +1,1 @@
+"""Circuits: areas, drift, graphs over steps."""

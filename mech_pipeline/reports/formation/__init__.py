@@ -1,0 +1,1 @@
+"""Curves over training, and when mechanisms formed."""

@@ -1,0 +1,1 @@
+"""Which heads are of which kind, and since when."""

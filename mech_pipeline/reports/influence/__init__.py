@@ -1,0 +1,1 @@
+"""What would happen: sums of influence, with its reliability."""

@@ -1,0 +1,1 @@
+"""What happened: sums of the ledger."""

@@ -1,0 +1,138 @@
+"""How good are the predictions? What a report shows of removals that were really retrained.
+
+Per mechanism the first run that has them, like influence itself. Scores and spreads belong to random removals, query
+loss differences to the removal of the examples with the most positive influence.
+"""
+
+from dataclasses import dataclass
+
+import duckdb
+import polars as pl
+
+from mech_pipeline.reports.formation.queries import frame
+from mech_pipeline.reports.retraining.figures import draw_predictions, figure_name
+from mech_pipeline.reports.retraining.queries import lds_measures
+from mech_pipeline.reports.wording import UNKNOWN, interval, number, plus_minus, signal_unit
+from mech_pipeline.spec.experiment import Experiment
+from mech_pipeline.spec.run import RunSpec
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and what stands under it."""
+
+    figure: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class PredictionSection:
+    """Predictions of influence on one mechanism of one run, against retraining.
+
+    Attributes:
+        random: one row per estimator and share of random removals.
+        top: one row per estimator and share of removals by influence.
+    """
+
+    run: str
+    mechanism: str
+    unit: str
+    target: int
+    random: list[Row]
+    top: list[Row]
+    pictures: list[Picture]
+
+
+def prediction_sections(
+    connection: duckdb.DuckDBPyConnection, experiment: Experiment, drawn: dict[str, bytes]
+) -> list[PredictionSection]:
+    """Queries what was retrained of an experiment, and adds the figures to `drawn`."""
+    sections: dict[str, PredictionSection] = {}
+    for spec in experiment.runs():
+        step = _measured_step(connection, spec.run) if spec.influence.retraining is not None else None
+        if step is None:
+            continue
+        measures = lds_measures(connection, spec.run, step)
+        figures = draw_predictions(connection, spec, step)
+        for mechanism in spec.influence.mechanisms:
+            here = measures.filter(mechanism=mechanism)
+            if mechanism in sections or here.is_empty():
+                continue
+            sections[mechanism] = _section(spec, step, mechanism, here, figures)
+            drawn |= {picture.figure: figures[picture.figure] for picture in sections[mechanism].pictures}
+    return list(sections.values())
+
+
+def no_predictions(experiment: Experiment) -> str:
+    """Why there is nothing to show."""
+    if any(spec.influence.mechanisms and spec.influence.retraining for spec in experiment.runs()):
+        return "Retraining without some examples was asked for, but it has not been computed yet."
+    return (
+        "Not measured: this experiment retrains nothing. With `influence.retraining` it leaves out random examples, trains "
+        "again, and compares with what influence predicts."
+    )
+
+
+def _measured_step(connection: duckdb.DuckDBPyConnection, run: str) -> int | None:
+    """The target step that was retrained: of several one that is a formation step of the run, then the latest."""
+    steps = frame(
+        connection,
+        """select step from lds where run = $run group by step
+        order by step in (select step from formation where run = $run and step is not null) desc, step desc limit 1""",
+        run=run,
+    )
+    return None if steps.is_empty() else int(steps.item())
+
+
+def _section(
+    spec: RunSpec, step: int, mechanism: str, measures: pl.DataFrame, figures: dict[str, bytes]
+) -> PredictionSection:
+    unit = signal_unit(mechanism)
+    random, top, pictures = list[Row](), list[Row](), list[Picture]()
+    for (method,), of_method in measures.group_by(["method"], maintain_order=True):
+        scores = []
+        for (fraction,), rows in of_method.group_by(["fraction"], maintain_order=True):
+            found = {row["metric"]: row for row in rows.iter_rows(named=True)}
+            share = f"{100 * float(str(fraction)):g} %"
+            if "measured_mean" in found:
+                random.append({"method": str(method), "share": share} | _random_row(found))
+                scores.append(f"{share}: {random[-1]['lds']} (n = {random[-1]['n']})")
+            if "query_loss_difference" in found:
+                top.append({"method": str(method), "share": share} | _top_row(found))
+        name = figure_name(mechanism, str(method))
+        if name in figures:
+            caption = (
+                f"Change of {mechanism} at step {step:,} of run {spec.run} without random examples ({unit}), one dot per "
+                f"retraining: predicted by influence ({method}) and measured. Dashed: predicted = measured. LDS with its "
+                f"95 % interval, by share left out: {'; '.join(scores)}."
+            )
+            pictures.append(Picture(name, caption))
+    return PredictionSection(spec.run, mechanism, unit, step, random, top, pictures)
+
+
+def _value(found: dict[str, dict], metric: str) -> float | None:
+    return found[metric]["value"] if metric in found else None
+
+
+def _random_row(found: dict[str, dict]) -> Row:
+    score = found.get("lds")
+    return {
+        "n": str(found["measured_mean"]["n"]),
+        "lds": UNKNOWN if score is None else interval(score["value"], score["lower"], score["upper"]),
+        "predicted": plus_minus(_value(found, "predicted_mean"), _value(found, "predicted_spread")),
+        "measured": plus_minus(_value(found, "measured_mean"), _value(found, "measured_spread")),
+        "slope": number(_value(found, "slope")),
+        "offset": number(_value(found, "offset")),
+        "diverged": number(_value(found, "diverged")),
+    }
+
+
+def _top_row(found: dict[str, dict]) -> Row:
+    return {
+        "change": number(_value(found, "query_loss_difference")),
+        "predicted": number(_value(found, "predicted_difference")),
+        "random": plus_minus(_value(found, "measured_mean"), _value(found, "measured_spread")),
+        "z": number(_value(found, "query_loss_z")),
+    }

@@ -1,0 +1,1 @@
+"""Where the bytes lie: a folder or S3, behind one small interface."""

@@ -1,0 +1,68 @@
+"""`warehouse.duckdb`: the views of one cut in a file, for the DuckDB command line, harlequin, and notebooks.
+
+Views only, with absolute paths; swapped in whole, so it never blocks the pipeline and never shows half of a write.
+"""
+
+import os
+import uuid
+from pathlib import Path
+
+import duckdb
+
+from mech_pipeline.home import local_folder
+from mech_pipeline.store import checksums
+from mech_pipeline.store.files.files import Files, open_files, readable_storage_errors
+from mech_pipeline.store.layout import check_readable
+from mech_pipeline.store.reading.connection import quoted, snapshot_sql, view_sql
+from mech_pipeline.store.reading.snapshot import take_snapshot
+from mech_pipeline.store.tables.all import SNAPSHOT, SNAPSHOT_COLUMNS, SNAPSHOT_MEANING, TABLES, Table
+
+FILE = "warehouse.duckdb"
+
+
+def write_warehouse(root: Path | str, folder: Path | str | None = None) -> Path:
+    """Writes the file into a local folder (by default where people's files of this store lie), and returns its path.
+
+    Over S3 its views name `s3://` files: whoever opens it needs DuckDB's `httpfs` extension and credentials.
+    """
+    files = open_files(root)
+    check_readable(files)
+    target = Path(local_folder(files.root) if folder is None else folder).absolute() / FILE
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".warehouse-{os.getpid()}-{uuid.uuid4().hex[:6]}.duckdb")
+    connection = duckdb.connect()
+    try:
+        with readable_storage_errors(files.root):
+            _fill(connection, files, aside)
+            aside.replace(target)
+    finally:
+        connection.close()
+        aside.unlink(missing_ok=True)
+    if str(target.parent) == files.root:
+        checksums.record(files, "warehouse", 0, {FILE: checksums.checksum(target.read_bytes())})
+    return target
+
+
+def _fill(connection: duckdb.DuckDBPyConnection, files: Files, path: Path) -> None:
+    cut = take_snapshot(files, TABLES)
+    files.make_readable(
+        connection, {files.url(f.name): f.bytes for found in cut.tables.values() if found for f in found.files}
+    )
+    # v1.0.0 is the storage version that every DuckDB command line since 1.0 opens.
+    connection.execute(f"attach {quoted(path)} as warehouse (storage_version 'v1.0.0')")
+    for name, found in cut.tables.items():
+        connection.execute(f'create view warehouse."{name}" as {view_sql(files, TABLES[name], found)}')
+        _comment(connection, TABLES[name], -1 if found is None else found.version)
+    connection.execute(f"create view warehouse.{SNAPSHOT} as {snapshot_sql(cut)}")
+    connection.execute(f"comment on view warehouse.{SNAPSHOT} is {quoted(f'{SNAPSHOT_MEANING}: {SNAPSHOT_COLUMNS}')}")
+    connection.execute("detach warehouse")
+
+
+def _comment(connection: duckdb.DuckDBPyConnection, table: Table, version: int) -> None:
+    meaning = quoted(f"{table.meaning} (Delta version {version})")
+    connection.execute(f'comment on view warehouse."{table.name}" is {meaning}')
+    for column in table.all_columns:
+        unit = f" [{column.unit}]" if column.unit else ""
+        connection.execute(
+            f'comment on column warehouse."{table.name}"."{column.name}" is {quoted(column.meaning + unit)}'
+        )

@@ -1,0 +1,1 @@
+"""Many processes, many runs: sharing work without changing bits."""

@@ -1,0 +1,1 @@
+"""One update of the weights as a pure function of a state."""

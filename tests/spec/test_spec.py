@@ -1,0 +1,126 @@
+"""Specs: mistakes are named before anything is computed; fingerprints hold what a stage depends on and no more."""
+
+import pytest
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.spec.experiment import load_experiment, parse_experiment
+from mech_pipeline.spec.fingerprint import canonical_json, fingerprint
+from mech_pipeline.spec.run import check_run_id
+from tests.support.places import ROOT
+
+MINIMAL = {
+    "experiment": "x",
+    "corpus": {"python_stdlib": True},
+    "mechanisms": ["induction_copy_advantage"],
+    "formation": [{"mechanism": "induction_copy_advantage", "threshold": 1.5}],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sedes": [1]}, r"unknown field 'sedes' \(value \[1\]\); did you mean 'seeds'\? allowed: .*arms.*corpus"),
+        ({"data": {"contxt": 3}}, r"unknown field 'data.contxt' \(value 3\); did you mean 'context'"),
+        ({"arms": {"a": {"data": {"contxt": 3}}}}, r"unknown field 'data.contxt'"),
+        ({"arms": {"a": {"optimiser": {}}}}, r"unknown field 'arms.a.optimiser'.* did you mean 'optimizer'"),
+        ({"mechanisms": ["induktion"]}, r"mechanisms: unknown name 'induktion'; allowed: .*induction_copy_advantage"),
+        (
+            {"ledger": {"mechanisms": ["previous_token_attention"]}},
+            "ledger.mechanisms: unknown name 'previous_token_attention'; allowed",
+        ),
+        (
+            {"ledger": {"mechanisms": ["induction_copy_advantage"], "seeds": [7]}},
+            r"seed 7 is not trained; allowed: \[0\] or all",
+        ),
+        (
+            {"ledger": {"mechanisms": ["induction_copy_advantage"], "arms": ["b"]}},
+            "unknown arm 'b'; allowed: baseline or all",
+        ),
+        ({"corpus": {}}, "name exactly one source"),
+        ({"corpus": {"python_stdlib": True, "files": "*"}}, "name exactly one source"),
+        ({"data": {"plain": 0.9}}, r"plain \(0.9\) and tiled \(0.75\) are shares and must sum to 1"),
+        ({"data": {"context": 16}}, "tile_tokens goes up to 32"),
+        ({"model": {"d_model": 10, "heads": 4}}, r"d_model \(10\) is not a multiple of heads \(4\)"),
+        ({"optimizer": {"kind": "adm"}}, r"optimizer.kind = 'adm': Input should be 'adamw', 'adam', 'sgd' or 'muon'"),
+        ({"optimizer": {"learning_rate": -1}}, r"optimizer.learning_rate = -1: .*greater than 0"),
+        ({"experiment": "a|b"}, r"experiment = 'a\|b'"),
+        ({"arms": {"a|b": {}}}, r"run id 'x.a\|b.s0' has characters"),
+        ({"formation": [{"threshold": 1}]}, "watches exactly one of `mechanism` or `detector`"),
+        ({"formation": MINIMAL["formation"] * 2}, "induction_copy_advantage is watched twice"),
+        ({"seeds": [1, 1]}, "seeds must be one or more distinct"),
+    ],
+)
+def test_a_mistake_names_field_value_and_what_is_allowed(change, message):
+    with pytest.raises(MechError, match=message) as caught:
+        parse_experiment(MINIMAL | change)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_shipped_experiments_are_valid_and_have_enough_checkpoints():
+    for path in (ROOT / "experiments").glob("*.yaml"):
+        for spec in load_experiment(path).runs():
+            assert len(spec.checkpoint_steps()) >= 60
+
+
+def test_missing_files_and_broken_yaml_are_named(tmp_path):
+    (tmp_path / "near.yaml").write_text("a: [")
+    with pytest.raises(MechError, match=r"does not exist → there is .*near\.yaml"):
+        load_experiment(tmp_path / "none.yaml")
+    with pytest.raises(MechError, match="is not YAML"):
+        load_experiment(tmp_path / "near.yaml")
+
+
+@pytest.mark.parametrize("bad", ["a|b", "a,b", "a...b", "", "-a", "a b", "ä", "a/b", "..", "a\n"])
+def test_run_ids_that_partitions_cannot_carry_are_refused(bad):
+    with pytest.raises(MechError, match="characters that partitions and paths cannot carry"):
+        check_run_id(bad)
+
+
+def test_arms_override_stages_key_by_key():
+    experiment = parse_experiment(
+        MINIMAL | {"seeds": [3, 4], "arms": {"a": {}, "b": {"optimizer": {"clip_norm": None}, "seeds": [9]}}}
+    )
+    assert [spec.run for spec in experiment.runs()] == ["x.a.s3", "x.a.s4", "x.b.s9"]
+    last = experiment.runs()[-1]
+    assert last.optimizer.clip_norm is None
+    assert last.optimizer.learning_rate == experiment.optimizer.learning_rate
+
+
+def only(**change):
+    return parse_experiment(MINIMAL | change).runs()[0]
+
+
+def test_stage_fingerprints_hold_what_the_stage_depends_on_and_no_more():
+    base = only()
+    threshold = only(formation=[{"mechanism": "induction_copy_advantage", "threshold": 9}])
+    assert threshold.tokens_slice() == base.tokens_slice()
+    assert threshold.training_slice() == base.training_slice()
+    longer = only(training={"steps": 5000}, checkpoints={"every": 7})
+    assert longer.training_slice() == base.training_slice()
+    for change in (
+        {"optimizer": {"beta1": 0.8}},
+        {"model": {"layers": 3}},
+        {"training": {"threads": 2}},
+        {"seeds": [1]},
+    ):
+        assert only(**change).training_slice() != base.training_slice()
+    assert only(data={"examples": 5}).tokens_slice() != base.tokens_slice()
+
+
+def test_checkpoint_grid_holds_ends_dense_windows_and_extras():
+    spec = only(
+        training={"steps": 100},
+        checkpoints={"every": 40, "dense_every": 5, "dense": [[0, 10], [90, 500]], "extra": [33, 700]},
+    )
+    assert spec.checkpoint_steps() == (0, 5, 10, 33, 40, 80, 90, 95, 100)
+
+
+def test_fingerprints_refuse_what_has_no_canonical_form():
+    assert fingerprint({"a": 1, "b": [1.5, None]}) == fingerprint({"b": [1.5, None], "a": 1})
+    assert canonical_json({"b": 1, "a": "ü"}) == '{"a":"ü","b":1}'
+    for bad in ({1, 2}, b"x", object()):
+        with pytest.raises(TypeError):
+            fingerprint(bad)
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="finite"):
+            fingerprint(bad)

@@ -1,0 +1,321 @@
+"""Whatever is damaged is found; whatever is whole is kept; what is lost is named and can be made again."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.analysis import analysis
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.training import training
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store import delta
+from mech_pipeline.store.care import verify
+from mech_pipeline.store.care.contents import parquet_rows
+from mech_pipeline.store.care.maintain import compact_runs
+from mech_pipeline.store.care.references import named_blobs
+from mech_pipeline.store.care.repair import repair_store
+from mech_pipeline.store.care.verify import verify_store
+from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.store import Store
+from tests.pipeline.test_pipeline import prepare, spec_of
+from tests.support.damage import flip
+from tests.support.tiny import write_text
+
+
+def fill(store: Store, runs: int = 3, steps: int = 20) -> None:
+    """Values of several runs, one commit a run and half of the steps, and a blob a step."""
+    for number in range(runs):
+        for first in (0, steps // 2):
+            at = list(range(first, first + steps // 2))
+            run = [f"e.a.s{number}"] * len(at)
+            blobs = [
+                store.put_blob(f"checkpoints/run={run[0]}/step={step:08d}", "x.bin", os.urandom(300)) for step in at
+            ]
+            made = {"input_fingerprint": ["f"] * len(at), "data_version": ["d"] * len(at)}
+            cells = {"run": [run[0]], "step": at}
+            values = {
+                "run": run,
+                "step": at,
+                "mechanism": ["m"] * len(at),
+                "value": [0.5 * step for step in at],
+                **made,
+            }
+            store.write("mechanism_values", values, replace=cells)
+            rows = {
+                "run": run,
+                "step": at,
+                "weights_sha256": ["w"] * len(at),
+                "cursor": at,
+                "uri": [blob.uri for blob in blobs],
+                "bytes": [blob.bytes for blob in blobs],
+                "sha256": [blob.sha256 for blob in blobs],
+                **made,
+            }
+            store.write("checkpoints", rows, replace=cells)
+
+
+@pytest.fixture(autouse=True)
+def soon_recorded(monkeypatch):
+    """Nobody else writes in these tests (but one), so the pause for a writer's record may be short."""
+    monkeypatch.setattr(verify, "_RECORD_SECONDS", 0.1)
+
+
+@pytest.fixture
+def filled(store):
+    fill(store)
+    return store
+
+
+def append(store, rows):
+    """What another program might do to the table."""
+    options = store.files.delta_options
+    write_deltalake(store.files.url("tables/mechanism_values"), rows, mode="append", storage_options=options)
+
+
+def found(store):
+    return verify_store(store.files)
+
+
+def test_a_whole_store_is_whole(filled):
+    whole = found(filled)
+    assert whole.damage == []
+    assert whole.orphans == []
+    assert whole.checked > 60
+
+
+def test_a_flipped_bit_in_any_file_is_found(filled):
+    """Every kind of file: data, log, checksum records, blobs, the mark. Locks hold nothing."""
+    names = [e.name for e in filled.files.entries() if not e.name.startswith("locks/")]
+    if filled.root.startswith("s3://"):  # slower; the same code
+        names = random.Random(0).sample(names, 10)
+    for name in names:
+        before = filled.files.read(name)
+        flip(filled, name)
+        named = (
+            " ".join(f"{f.name} {f.problem}" for f in found(filled).damage) if name != "store.json" else "store.json"
+        )
+        assert name in named, name
+        filled.files.write(name, before)
+    assert found(filled).damage == []
+
+
+def test_damage_anywhere_in_the_newest_log_is_found_and_never_an_error(store):
+    """Deltalake opens some logs that JSON does not, and the other way round."""
+    fill(store, runs=1, steps=2)
+    name = delta.log_name("checkpoints", delta.latest_version(store.files, "checkpoints"))
+    whole = store.files.read(name)
+    for place in range(0, len(whole), 17 if not store.root.startswith("s3://") else 200):
+        flip(store, name, place)
+        assert name in {fault.name for fault in found(store).damage}, place
+        store.files.write(name, whole)
+
+
+def test_a_log_with_a_control_character_is_damage_in_words(store):
+    """Deltalake reads it, JSON refuses it."""
+    fill(store, runs=1, steps=2)
+    name = delta.log_name("checkpoints", 1)
+    store.files.write(name, store.files.read(name).replace(b'"operation"', b'"\x0fperation"', 1))
+    assert [fault.name for fault in found(store).damage] == [name]
+    with pytest.raises(MechError, match="version 1, cannot be read"):
+        delta.table_version(store.files, "checkpoints", 1)
+    with pytest.raises(MechError, match="version 1, cannot be read"):
+        delta.commit_log(store.files, "checkpoints", 1)
+
+
+def test_names_of_blobs_that_are_no_text_any_more_are_damage(store):
+    """A flipped bit in a data file that leaves Parquet whole and a name of a blob broken UTF-8."""
+    fill(store, runs=1, steps=2)
+    name = next(e.name for e in store.files.entries("tables/checkpoints/run=e.a.s0"))
+    rows = parquet_rows(store.files.read(name))
+    broken = (
+        pa.array([b"\xff" + uri.encode()[1:] for uri in rows["uri"].to_pylist()]).cast(pa.binary()).view(pa.string())
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows.set_column(rows.schema.get_field_index("uri"), "uri", broken), sink)
+    store.files.write(name, sink.getvalue().to_pybytes())
+    assert name in {fault.name for fault in found(store).damage}
+    assert named_blobs(store.files, [name]) == set()
+
+
+def test_a_hundred_flipped_bits_are_a_hundred_findings(filled):
+    """Also where a damaged table can no longer name its blobs."""
+    names = [e.name for e in filled.files.entries() if e.name.endswith((".parquet", ".bin"))]
+    chosen = random.Random(0).sample(names, min(100, len(names)))
+    for name in chosen:
+        flip(filled, name)
+    assert {f.name for f in found(filled).damage if f.kind == "corrupt"} == set(chosen)
+    repair_store(filled.files, found(filled))
+    assert found(filled).damage == []
+
+
+@pytest.mark.parametrize("fault", ["truncated", "deleted", "grown"])
+def test_files_of_wrong_size_are_found(filled, fault):
+    data = next(e.name for e in filled.files.entries("tables/mechanism_values/run=e.a.s1"))
+    blob = next(e.name for e in filled.files.entries("blobs"))
+    for name in (data, blob):
+        content = filled.files.read(name)
+        filled.files.remove([name])
+        if fault != "deleted":
+            filled.files.write(name, content[:-7] if fault == "truncated" else content + b"more")
+    for quick in (True, False):
+        assert {f.name for f in verify_store(filled.files, quick=quick).damage} == {data, blob}
+
+
+def test_repair_keeps_what_is_whole_and_names_what_is_lost(filled):
+    before = query(filled.root, "select * from mechanism_values where run <> 'e.a.s1' order by all").rows()
+    data = next(e.name for e in filled.files.entries("tables/mechanism_values/run=e.a.s1"))
+    flip(filled, data)
+    done = repair_store(filled.files, found(filled))
+    assert len(done.lost) == 1
+    assert done.lost[0].startswith("mechanism_values: 10 rows of run e.a.s1, steps ")
+    assert query(filled.root, "select * from mechanism_values where run <> 'e.a.s1' order by all").rows() == before
+    assert query(filled.root, "select count(*) from mechanism_values where run = 'e.a.s1'").rows() == [(10,)]
+    assert found(filled).damage == []
+    assert filled.files.info(f"quarantine/{data}")
+
+
+def test_a_file_without_checksum_is_recorded_if_it_reads_well(filled):
+    """A writer killed between its commit and its record."""
+    filled.files.remove([entry.name for entry in filled.files.entries("checksums/mechanism_values")])
+    faults = found(filled).damage
+    assert {f.kind for f in faults} == {"unrecorded"}
+    assert repair_store(filled.files, verify_store(filled.files)).lost == []
+    assert found(filled).damage == []
+    flip(filled, next(e.name for e in filled.files.entries("tables/mechanism_values/run=e.a.s0")))
+    assert [f.kind for f in found(filled).damage] == ["corrupt"]
+
+
+def test_a_damaged_log_is_survived(filled):
+    """Damaged in the middle: the state is whole, only older versions are lost. Damaged beyond reading: named."""
+    before = query(filled.root, "select * from mechanism_values order by all").rows()
+    name = delta.log_name("mechanism_values", 2)
+    filled.files.write(name, filled.files.read(name).replace(b'"WRITE"', b'"WRITF"'))
+    assert [f.role for f in found(filled).damage] == ["log"]
+    done = repair_store(filled.files, found(filled))
+    assert done.lost == []
+    assert found(filled).damage == []
+    assert query(filled.root, "select * from mechanism_values order by all").rows() == before
+    fill(filled, runs=1)
+    assert found(filled).damage == []
+    last = delta.log_name("mechanism_values", delta.latest_version(filled.files, "mechanism_values"))
+    filled.files.write(last, bytes(len(filled.files.read(last))))
+    done = repair_store(filled.files, found(filled))
+    assert done.lost == ["mechanism_values: everything"]
+    assert found(filled).damage == []
+    assert query(filled.root, "select count(*) from mechanism_values").rows() == [(0,)]
+    fill(filled, runs=1)
+    assert query(filled.root, "select count(*) from mechanism_values").rows() == [(20,)]
+
+
+def test_repeated_keys_are_found_and_taken_out(filled):
+    rows = query(filled.root, "select * from mechanism_values where run = 'e.a.s0' and step = 3")
+    append(filled, rows)
+    faults = found(filled).damage
+    assert {f.role for f in faults} == {"keys", "data"}  # and the foreign commit has no checksum
+    done = repair_store(filled.files, verify_store(filled.files))
+    assert done.lost == ["mechanism_values: run e.a.s0, step 3"]
+    assert query(filled.root, "select count(*) from mechanism_values where run = 'e.a.s0'").rows() == [(19,)]
+    assert found(filled).damage == []
+
+
+def test_rows_that_break_the_description_are_found(filled):
+    rows = query(filled.root, "select * from mechanism_values where run = 'e.a.s0' and step = 3")
+    broken = rows.with_columns(pl.lit(float("nan")).alias("value"), pl.lit(99, pl.Int32).alias("step"))
+    append(filled, broken)
+    faults = [f for f in found(filled).damage if f.kind == "corrupt"]
+    assert [f.problem.split(";")[0] for f in faults] == ["column value has values that are not finite"]
+
+
+def test_orphans_are_counted_and_are_no_damage(filled):
+    filled.put_blob("checkpoints/run=e.a.s0/step=00000001", "x.bin", b"a writer was killed here")
+    assert found(filled).damage == []
+    assert len(found(filled).orphans) == 1
+
+
+def train(store: Store, folder: Path) -> RunSpec:
+    """A really trained and analysed tiny run."""
+    write_text(folder)
+    spec = spec_of()
+    prepare(store, spec)
+    training.train(store, spec)
+    analysis.analyse(OpenRun(store, spec), analysis.OUTPUTS, spec.checkpoint_steps())
+    return spec
+
+
+def test_lost_index_rows_of_whole_blobs_are_registered_again(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = train(store, tmp_path)
+    sql = "select * exclude (data_version) from {} order by all"
+    before = {name: query(store.root, sql.format(name)).rows() for name in ("checkpoints", "gradients")}
+    for name in before:
+        for entry in list(store.files.entries(f"tables/{name}/run={spec.run}")):
+            flip(store, entry.name, 40)
+    done = repair_store(store.files, found(store))
+    assert {name: query(store.root, sql.format(name)).rows() for name in before} == before
+    assert any("whole files of checkpoints again" in line for line in done.lines)
+    assert training.missing_checkpoints(store, spec) == []
+    assert not any(analysis.pending(OpenRun(store, spec), analysis.OUTPUTS, spec.checkpoint_steps()).values())
+    assert found(store).damage == []
+
+
+def test_what_is_lost_is_made_again_and_nothing_else(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = train(store, tmp_path)
+    sql = "select * from {} order by all"
+    names = ("training_metrics", "mechanism_values", "examples")
+    before = {name: query(store.root, sql.format(name)).rows() for name in names}
+    hashes = query(store.root, "select step, data_version from checkpoints order by step").rows()
+    for name in names:
+        folder = f"tables/{name}" if name == "examples" else f"tables/{name}/run={spec.run}"
+        flip(store, next(e.name for e in store.files.entries(folder) if e.name.endswith(".parquet")), 40)
+    done = repair_store(store.files, found(store))
+    assert {line.split(":")[0] for line in done.lost} == {"training_run", "mechanism_values", "tokens"}
+    prepare(store, spec)
+    training.train(store, spec)
+    analysis.analyse(OpenRun(store, spec), analysis.OUTPUTS, spec.checkpoint_steps())
+    assert {name: query(store.root, sql.format(name)).rows() for name in names} == before
+    assert query(store.root, "select step, data_version from checkpoints order by step").rows() == hashes
+    assert found(store).damage == []
+
+
+def test_a_store_is_verified_beside_a_running_writer(filled):
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            fill(filled, runs=1, steps=4)
+            compact_runs(filled, ["e.a.s0"])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(5):
+            assert [f for f in found(filled).damage if f.kind != "unrecorded"] == []
+    finally:
+        stop.set()
+        thread.join()
+    assert found(filled).damage == []
+
+
+def test_files_are_read_without_threads_that_outlive_the_interpreter():
+    """A thread of Arrow's that lets go of a Python buffer after the interpreter's end aborts the process."""
+    script = (
+        "import io, os, polars as pl\n"
+        "from mech_pipeline.store.care.contents import parquet_rows\n"
+        "file = io.BytesIO(); pl.DataFrame({'uri': ['a', 'b'], 'step': [1, 2]}).write_parquet(file, use_pyarrow=False)\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "assert parquet_rows(file.getvalue(), ['uri'])['uri'].to_pylist() == ['a', 'b']\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"

@@ -1,0 +1,79 @@
+"""`make ui` for tests: webserver, daemon and code server over a project folder, on a free port of 127.0.0.1."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from tests.support.places import ROOT
+from tests.support.s3_server import free_port
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+T = TypeVar("T")
+_PATIENCE = 240  # seconds; reached only if something is broken
+
+
+@contextmanager
+def user_interface(home: Path) -> Iterator[str]:
+    """The address of Dagster's UI; all its processes end with the block."""
+    shutil.copy(ROOT / "dagster.yaml", home)
+    port = free_port()
+    environment = {**os.environ, "MECH_HOME": str(home), "MECH_STORE": str(home / "store"), "DAGSTER_HOME": str(home)}
+    environment["MECH_EXPERIMENTS"] = str(home / "experiments")
+    with (home / "ui.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "dagster",
+                "dev",
+                "-m",
+                "mech_pipeline.definitions",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(port),
+            ],
+            cwd=home,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(lambda: _answers(address), f"{address} answers", process)
+        yield address
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(look: Callable[[], T], what: str, process: subprocess.Popen[bytes] | None = None) -> T:
+    """What `look` finds, once that is something."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        assert process is None or process.poll() is None, f"the UI ended while waiting: {what}"
+        time.sleep(0.5)
+    raise AssertionError(f"waited {_PATIENCE} s in vain: {what}")
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/server_info", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False

@@ -1,0 +1,180 @@
+"""A person in a browser: sees the lineage, launches an experiment, watches it finish, looks at the curves.
+
+Pictures are kept in the folder that MECH_SCREENSHOTS names, if it is set.
+"""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mech_pipeline.assets.partitions import partition
+from mech_pipeline.store.reading.connection import query
+from tests.support.live import CHROMIUM, user_interface, wait_for
+from tests.support.tiny import write_experiment, write_text
+
+RUN = "tiny.baseline.s0"
+LOCATION = "mech_pipeline.definitions"
+_SECONDS = 1000.0
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A project with a run that takes long enough to be watched, and killed."""
+    folder = tmp_path_factory.mktemp("project")
+    write_text(folder)
+    text = {"files": str(folder / "text" / "*.txt")}
+    long = {"training": {"steps": 9600, "batch": 8}, "checkpoints": {"every": 400}, "ledger": {"mechanisms": []}}
+    long |= {"influence": {"mechanisms": []}, "seeds": [0], "arms": {"baseline": {}}}
+    write_experiment(folder / "experiments" / "tiny.yaml", corpus=text, **long)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(home):
+    with user_interface(home) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def instance(home, address):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)  # dagster.yaml names its folder relative to where Dagster runs
+        with dg.DagsterInstance.from_config(str(home)) as found:
+            yield found
+
+
+@pytest.fixture(scope="module")
+def page(address):
+    """A page of Debian's chromium; it must ask no other host for anything."""
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    asked: set[str] = set()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": 1500, "height": 950})
+        opened.set_default_timeout(60 * _SECONDS)
+        opened.on("request", lambda request: asked.add(request.url))
+        yield opened
+        browser.close()
+    strangers = {url for url in asked if not url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))}
+    assert not strangers, "the UI asked another host"
+
+
+def keep(page, name):
+    if folder := os.environ.get("MECH_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def test_the_lineage_is_there(page, address):
+    page.goto(f"{address}/locations/{LOCATION}/asset-groups/training/lineage")
+    for asset in ("training_run", "checkpoint", "zoom"):
+        page.get_by_text(asset, exact=True).first.wait_for()
+    keep(page, "lineage")
+
+
+def test_a_dropped_file_shows_what_it_would_cost(page, address, instance):
+    key = dg.AssetKey("experiment_plan")
+    wait_for(lambda: instance.get_latest_materialization_event(key), "the sensor has read the file")
+    page.goto(f"{address}/assets/experiment_plan?partition=tiny&view=partitions")
+    page.get_by_text("training compute (FLOP)").first.wait_for()
+    keep(page, "plan")
+
+
+def test_an_experiment_is_launched_watched_and_survives_a_kill(page, address, instance, home):
+    """The worker is killed with signal 9 in the middle: it goes on from the last checkpoint by itself."""
+    page.goto(f"{address}/locations/{LOCATION}/jobs/launch_experiment/playground")
+    page.locator(".CodeMirror").first.click()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text("ops: {ask_for_runs: {config: {experiment: tiny, arms: [baseline], seeds: [0]}}}")
+    keep(page, "launchpad")
+    page.get_by_role("button", name="Launch Run").click()
+
+    key, checkpoint = dg.AssetKey("training_run"), dg.AssetKey("checkpoint")
+    (training,) = wait_for(lambda: in_progress(instance), "training begins")
+    wait_for(lambda: len(instance.get_materialized_partitions(checkpoint)) >= 3, "checkpoints appear")
+    kill_worker(instance, training.run_id)
+    assert instance.get_latest_materialization_event(key) is None, "killed before its end"
+    page.goto(f"{address}/runs")
+    keep(page, "runs")
+    wait_for(lambda: RUN in instance.get_materialized_partitions(key), "training ends after all")
+    wait_for(lambda: not in_progress(instance), "the run is checked")
+    ended = instance.get_runs(dg.RunsFilter(job_name="training_stage"))
+    assert {run.status for run in ended} <= {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}
+    assert len(ended) == 2
+    assert ended[0].parent_run_id == training.run_id
+    steps = query(home / "store", "select step from checkpoints order by step")["step"].to_list()
+    assert steps == list(range(0, 9601, 400))
+    wait_for(lambda: len(instance.get_materialized_partitions(dg.AssetKey("mechanism_values"))) == 25, "analysis")
+    slots = instance.event_log_storage.get_concurrency_info("gpu_train")
+    assert slots.active_slot_count == 0, "a killed worker leaves its slot"
+
+
+def in_progress(instance):
+    return instance.get_runs(dg.RunsFilter(job_name="training_stage", statuses=[dg.DagsterRunStatus.STARTED]))
+
+
+def kill_worker(instance, run_id):
+    """The process that executes a run, as its own log names it."""
+    said = [re.search(r"pid: (\d+)", record.message) for record in instance.all_logs(run_id)]
+    os.kill(next(int(found[1]) for found in said if found), signal.SIGKILL)
+
+
+def test_the_run_was_checked_and_says_so(page, address):
+    page.goto(f"{address}/assets/training_run?view=checks")
+    for check in ("numbers_are_finite", "resumes_bit_for_bit", "same_in_any_batch"):
+        page.get_by_text(check, exact=True).first.wait_for()
+    page.get_by_text("Passed", exact=True).first.wait_for()
+    keep(page, "checks")
+
+
+def test_a_partition_shows_its_rows_and_how_to_find_them(page, address, instance):
+    wait_for(lambda: RUN in instance.get_materialized_partitions(dg.AssetKey("formation")), "formation")
+    page.goto(f"{address}/assets/formation?view=partitions&partition={RUN}")
+    page.get_by_text("mech sql", exact=False).first.wait_for()
+    page.get_by_text("first rows", exact=True).first.wait_for()
+    keep(page, "rows")
+
+
+def test_the_curves_are_drawn(page, address):
+    page.goto(f"{address}/assets/mechanism_values?view=overview")
+    page.get_by_text("Plots", exact=True).first.click()
+    page.locator("canvas").first.wait_for()
+    page.wait_for_timeout(1 * _SECONDS)
+    keep(page, "plots")
+
+
+def test_a_backfill_of_what_is_missing_leaves_the_rest_alone(page, address, instance):
+    """All but two partitions are forgotten by Dagster, not by the store: the dialog's option makes those and no others."""
+    key, kept = dg.AssetKey("head_scores"), [partition(RUN, step) for step in (400, 4000)]
+    whole = set(instance.get_materialized_partitions(key))
+    instance.wipe_assets([key])
+    for each in kept:
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=each))
+    page.goto(f"{address}/assets/head_scores?view=partitions")
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    everything = dialog.get_by_text("All", exact=True)
+    for dimension in (0, 1):
+        everything.nth(dimension).click()
+    dialog.get_by_text("Backfill only failed and missing").click()
+    dialog.get_by_text(f"Only {len(whole) - len(kept)} failed and missing").first.wait_for()
+    keep(page, "backfill")
+    dialog.get_by_role("button", name="Launch").click()
+    wait_for(lambda: set(instance.get_materialized_partitions(key)) == whole, "what was missing is there")
+    newest = [instance.get_latest_data_version_record(key, partition_key=each) for each in kept]
+    assert [record.event_log_entry.run_id for record in newest] == [""] * len(kept), "they have no run"
+    ranges = [
+        (run.tags["dagster/asset_partition_range_start"], run.tags["dagster/asset_partition_range_end"])
+        for run in instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": instance.get_backfills()[0].backfill_id}))
+    ]
+    assert sorted(ranges) == [
+        (str(partition(RUN, first)), str(partition(RUN, last))) for first, last in ((0, 0), (800, 3600), (4400, 9600))
+    ]
