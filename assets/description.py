@@ -2,38 +2,17 @@
 
 import html
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.stages import STAGES
 from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.store.tables.table import Column
 
 OWNER_VARIABLE = "MECH_OWNERS"
 DEFAULT_OWNER = "team:researchers"
-
-TABLES_OF: Mapping[str, tuple[str, ...]] = {
-    "run_spec": ("runs",),
-    "tokens": ("tokens", "token_shards", "examples", "example_documents"),
-    "training_run": ("training_metrics", "batches"),
-    "checkpoint": ("checkpoints",),
-    "zoom": ("zooms", "checkpoints"),
-    "mechanism_values": ("mechanism_values",),
-    "head_scores": ("head_scores",),
-    "gradients": ("gradients",),
-    "circuits": ("circuits", "circuit_curves", "circuit_criteria"),
-    "neurons": ("neurons", "neuron_tokens", "neuron_contexts"),
-    "ledger": ("ledger", "ledger_balance", "ledger_tokens", "in_training"),
-    "influence": ("influence", "influence_tokens", "sweeps", "sketches"),
-    "reliability": ("reliability",),
-    "retrainings": ("retrainings", "removals"),
-    "lds": ("lds",),
-    "formation": ("formation",),
-    "experiment_report": ("reports",),
-}
-"""The table of which the UI shows the columns comes first."""
 
 
 def described(definitions: dg.Definitions) -> dg.Definitions:
@@ -61,13 +40,15 @@ def owners() -> list[str]:
 
 
 def _tables(key: dg.AssetKey) -> dict[str, Any]:
-    names = TABLES_OF.get(key.to_user_string(), ())
-    if not names:
+    """Of assets that no stage has: nothing."""
+    outputs = [o for stage in STAGES for o in stage.outputs if o.name == key.to_user_string() and o.table is not None]
+    if not outputs:
         return {}
-    first = TABLES[names[0]]
+    shown = str(outputs[0].table)
+    names = dict.fromkeys([shown, *outputs[0].tables])
     return {
-        "dagster/table_name": first.name,
-        "dagster/column_schema": dg.TableSchema(columns=[_column(column) for column in first.all_columns]),
+        "dagster/table_name": shown,
+        "dagster/column_schema": dg.TableSchema(columns=[_column(column) for column in TABLES[shown].all_columns]),
         "tables": dg.MetadataValue.md("\n".join(f"- `{name}`: {TABLES[name].meaning}" for name in names)),
     }
 

@@ -22,9 +22,9 @@ from dagster._core.definitions.data_version import (
 from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, generate_event_batch_id
 
 from mech_pipeline.assets.partitions import partition
+from mech_pipeline.pipeline.cells import partition_version, stored_versions
 from mech_pipeline.progress import Progress
 from mech_pipeline.store import delta
-from mech_pipeline.store.currency import partition_version, stored_versions
 from mech_pipeline.store.store import Store
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
@@ -131,14 +131,13 @@ class PartitionEvents:
             self._together.append(event)
 
     def report_stored(
-        self, store: Store, run: str, steps: Sequence[int], shown: Mapping[int, Mapping[str, Any]]
+        self, store: Store, table: str, run: str, steps: Sequence[int], shown: Mapping[int, Mapping[str, Any]]
     ) -> None:
-        """Steps whose rows one commit has just published in the table that is named as the asset is.
+        """Steps whose rows one commit has just published in a table.
 
         Args:
             shown: what the UI shows of each step, beside where its rows are.
         """
-        table = self._key.to_user_string()
         stored, place = stored_versions(store, table, run), stored_in(store, table)
         with self.together():
             for step in steps:

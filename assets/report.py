@@ -4,37 +4,14 @@ import base64
 
 import dagster as dg
 
-from mech_pipeline.assets.formation import formation
+from mech_pipeline.assets.factory import described
 from mech_pipeline.assets.orchestration.automation import ON_CHANGE
-from mech_pipeline.assets.partitions import experiments as experiment_partitions
 from mech_pipeline.assets.spec import ExperimentFile
 from mech_pipeline.pipeline import report as stage
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
 
-_READS = ("mechanism_values", "head_scores", "circuits", "neurons", "ledger", "influence", "reliability", "lds")
 
-
-@dg.asset(
-    group_name="experiments",
-    partitions_def=experiment_partitions,
-    kinds={"html"},
-    code_version=stage.CODE_VERSION,
-    automation_condition=ON_CHANGE,
-    deps=[
-        dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
-        for key in (
-            formation,
-            "mechanism_values",
-            "head_scores",
-            "circuits",
-            "neurons",
-            "ledger",
-            "influence",
-            "reliability",
-            "lds",
-        )
-    ],
-)
+@dg.asset(**described("experiment_report"), automation_condition=ON_CHANGE)
 def experiment_report(
     context: dg.AssetExecutionContext, config: ExperimentFile, store: StoreResource, experiments: ExperimentsResource
 ) -> dg.MaterializeResult:

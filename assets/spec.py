@@ -3,13 +3,13 @@
 import dagster as dg
 
 from mech_pipeline.assets.events import emitter, stored_in
-from mech_pipeline.assets.partitions import runs
+from mech_pipeline.assets.factory import described
 from mech_pipeline.assets.previews import query_of, rows_of_run
+from mech_pipeline.pipeline.cells import combined_version, stored_versions
 from mech_pipeline.pipeline.run_row import describe_run
 from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
-from mech_pipeline.pipeline.tokens.tokens import CODE_VERSION, load_tokens, prepare_tokens
+from mech_pipeline.pipeline.tokens.tokens import load_tokens, prepare_tokens
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
-from mech_pipeline.store.currency import combined_version, stored_versions
 
 
 class ExperimentFile(dg.Config):
@@ -18,7 +18,11 @@ class ExperimentFile(dg.Config):
     file: str | None = None
 
 
-@dg.asset(group_name="spec", partitions_def=runs, kinds={"yaml"}, code_version="1")
+READS_FILE = ("run_spec", "experiment_plan", "experiment_report")
+"""Assets whose config may name the file of the experiment."""
+
+
+@dg.asset(**described("run_spec"))
 def run_spec(
     context: dg.AssetExecutionContext, config: ExperimentFile, store: StoreResource, experiments: ExperimentsResource
 ) -> dg.MaterializeResult:
@@ -34,19 +38,13 @@ def run_spec(
             "seed": spec.seed,
             "checkpoints": len(spec.checkpoint_steps()),
             **stored_in(opened, "runs"),
-            **query_of("runs", spec.run),
+            **query_of("run_spec", spec.run),
         },
         data_version=dg.DataVersion(version),
     )
 
 
-@dg.asset(
-    group_name="spec",
-    partitions_def=runs,
-    deps=[run_spec],
-    kinds={"safetensors"},
-    code_version=CODE_VERSION,
-)
+@dg.asset(**described("tokens"))
 def tokens(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Tokenizer, token shard, examples and probe, content-addressed. About ten seconds for 12 MB, shared by runs."""
     spec, opened = store.run_spec(context.partition_key), store.open()

@@ -1,19 +1,21 @@
-"""Which assets a stage of a run materializes; the stages are those of `pipeline/plan.py`."""
+"""Which assets the work of a stage materializes."""
 
-BY_RUN = {
-    "spec": ("run_spec", "tokens"),
-    "training": ("training_run",),
-    "formation": ("formation",),
-    "compaction": ("compaction",),
-}
-"""Stages of a whole run."""
+from mech_pipeline.assets.factory import scope_of
+from mech_pipeline.pipeline.stage import Scope, Stage
 
-BY_STEP = {
-    "analysis": ("mechanism_values", "head_scores", "gradients"),
-    "circuits": ("circuits",),
-    "neurons": ("neurons",),
-    "ledger": ("ledger",),
-    "influence": ("influence", "reliability"),
-    "retraining": ("retrainings", "lds"),
-}
-"""Stages of ranges of checkpoints."""
+_BY_HAND = ("zoom",)
+"""Assets of a stage that only people ask for."""
+
+
+def worked_on(stage: Stage) -> tuple[str, ...]:
+    """The assets that a batch of a stage materializes; others of it are reported by these, or asked for by hand."""
+    return tuple(name for name in stage.assets if name not in _BY_HAND and by_step(stage) == _has_steps(name))
+
+
+def by_step(stage: Stage) -> bool:
+    """Whether its batches are ranges of steps."""
+    return stage.scope in (Scope.CHECKPOINT, Scope.TARGET)
+
+
+def _has_steps(asset: str) -> bool:
+    return scope_of(asset) in (Scope.CHECKPOINT, Scope.TARGET)

@@ -3,22 +3,18 @@
 import dagster as dg
 
 from mech_pipeline.assets.events import emitter
+from mech_pipeline.assets.factory import described
 from mech_pipeline.assets.formation import formation
 from mech_pipeline.assets.orchestration.automation import ON_CHANGE
-from mech_pipeline.assets.partitions import runs
-from mech_pipeline.assets.training import training_run
 from mech_pipeline.home import local_folder
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.care.maintain import compact_runs
 from mech_pipeline.store.reading.warehouse import write_warehouse
 
 
-@dg.asset(group_name="store", kinds={"deltalake"}, partitions_def=runs, deps=[training_run], code_version="1")
+@dg.asset(**described("compaction"))
 def compaction(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-    """A finished run's rows in one sorted file per table: queries read dozens of times fewer files. Some seconds.
-
-    Rows stay as they are, so nothing becomes stale. Beside running writers it is safe: whoever commits first wins.
-    """
+    """What was compacted, in words."""
     done = compact_runs(store.open(), [context.partition_key], emit=emitter(context))
     return dg.MaterializeResult(metadata={"tables compacted": len(done), "what": "; ".join(done) or "nothing to do"})
 

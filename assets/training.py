@@ -1,27 +1,24 @@
 """Group `training`: runs, and the checkpoints that appear while they train."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import dagster as dg
 
 from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
+from mech_pipeline.assets.factory import described
 from mech_pipeline.assets.launcher.torchrun import train_in_processes
-from mech_pipeline.assets.partitions import BATCH, by_run, partition, register_steps, run_step, runs, split_keys
+from mech_pipeline.assets.partitions import BATCH, partition, register_steps, split_keys
 from mech_pipeline.assets.previews import query_of, rows_of_run
-from mech_pipeline.assets.spec import run_spec, tokens
+from mech_pipeline.pipeline.cells import combined_version
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION
 from mech_pipeline.pipeline.grid import kept_steps, request_zoom
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.pipeline.run_row import mark_status
-from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
-from mech_pipeline.pipeline.tokens.tokens import load_tokens
-from mech_pipeline.pipeline.training import training as training_stage
-from mech_pipeline.pipeline.training.batches import write_batches
+from mech_pipeline.pipeline.training import fill
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved
-from mech_pipeline.pipeline.training.stack import stack_of, train_stack
+from mech_pipeline.pipeline.training.training import train
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.currency import combined_version
 from mech_pipeline.store.store import Store
 
 PLOTTED = {
@@ -33,16 +30,7 @@ PLOTTED = {
 """How the UI names a metric; a number per checkpoint becomes a curve there."""
 
 
-@dg.asset(
-    group_name="training",
-    partitions_def=run_step,
-    kinds={"safetensors"},
-    code_version=TRAINING_VERSION,
-    backfill_policy=BATCH,
-    output_required=False,
-    pool="gpu_analysis",
-    deps=[dg.AssetDep(run_spec, partition_mapping=by_run)],
-)
+@dg.asset(**described("checkpoint"), backfill_policy=BATCH, output_required=False)
 def checkpoint(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
     """A kept state: weights, moments, cursor; reported by `training_run` while it trains. Materializing it verifies it."""
     run, steps = split_keys(context.partition_keys)
@@ -64,39 +52,24 @@ def checkpoint_events(context: dg.AssetExecutionContext, run: str, steps: list[i
     return PartitionEvents(context, "checkpoint", TRAINING_VERSION, {"run_spec": lambda _key: run}, keys)
 
 
-@dg.asset(
-    group_name="training",
-    partitions_def=runs,
-    deps=[run_spec, tokens],
-    kinds={"pytorch"},
-    code_version=TRAINING_VERSION,
-    pool="gpu_train",
-)
+@dg.asset(**described("training_run"))
 def training_run(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """One training run: fills its planned checkpoints, resuming bit for bit. A minute for the demo."""
     return fill_checkpoints(context, store, context.partition_key)
 
 
 def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, run: str) -> dg.MaterializeResult:
-    """Trains what is missing of a run, reporting every checkpoint as it is published.
-
-    A stacked run trains its siblings along with it; their own turn finds the work done.
-    """
+    """Trains what is missing of a run, reporting every checkpoint as it is published."""
     spec, opened = store.run_spec(run), store.open()
-    emit = emitter(context)
-    if training_stage.missing_checkpoints(opened, spec):
-        check_probe_data(spec, load_tokens(opened, spec).probe)
-    if spec.training.processes > 1:
-        made = {run: train_in_processes(context, opened, spec, _reporter(context, opened, spec), emit)}
-    elif spec.training.stacked:
-        stack = stack_of(opened, spec)
-        made = train_stack(opened, stack, lambda one: _reporter(context, opened, one), emit)
-    else:
-        made = {run: training_stage.train(opened, spec, _reporter(context, opened, spec), emit)}
-    for trained in made:
-        _finish(context, opened, store.run_spec(trained))
-    if run not in made:
-        _finish(context, opened, spec)
+
+    def in_processes(opened: Store, spec: RunSpec, on_checkpoint: OnCheckpoint, emit: Callable[[str], None]) -> int:
+        return train_in_processes(context, opened, spec, on_checkpoint, emit)
+
+    train_one = in_processes if spec.training.processes > 1 else train
+    reporter = partial(_reporter, context, opened)
+    made = fill.fill_checkpoints(opened, spec, reporter, emitter(context), train_one)
+    for trained in dict.fromkeys([*made, run]):
+        _report_unknown(context, opened, store.run_spec(trained))
     kept, steps = OpenRun(opened, spec), kept_steps(opened, spec)
     return dg.MaterializeResult(
         metadata={
@@ -104,34 +77,30 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
             "checkpoints": len(steps),
             "updates": spec.training.steps,
             **stored_in(opened, "checkpoints"),
-            **rows_of_run(opened, "training_metrics", run),
+            **rows_of_run(opened, "training_run", run),
         },
         data_version=dg.DataVersion(combined_version(kept.checkpoints[step] for step in steps)),
     )
 
 
 def _reporter(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) -> OnCheckpoint:
-    """Marks the run as training, and gives the callback that reports its checkpoints."""
+    """The callback that reports a run's checkpoints."""
     events = checkpoint_events(context, spec.run, list(kept_steps(store, spec)))
-    if training_stage.missing_checkpoints(store, spec):
-        mark_status(store, spec, "training")
 
     def on_checkpoint(saved: Saved) -> None:
         metadata = {"step": saved.step, "fingerprint": saved.input_fingerprint, **stored_in(store, "checkpoints")}
-        metadata |= query_of("checkpoints", spec.run, saved.step)
+        metadata |= query_of("checkpoint", spec.run, saved.step)
         plotted = {PLOTTED[name]: value for name, value in saved.metrics.items()}
         events.report(partition(spec.run, saved.step), saved.data_version, metadata | plotted)
 
     return on_checkpoint
 
 
-def _finish(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) -> None:
-    """Batches, status, and the events of checkpoints that the UI does not know.
+def _report_unknown(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) -> None:
+    """The events of checkpoints that the UI does not know.
 
     A process killed between the store's commit and Dagster's event leaves such a checkpoint.
     """
-    write_batches(store, spec)
-    mark_status(store, spec, "complete")
     kept, steps = OpenRun(store, spec), kept_steps(store, spec)
     known = context.instance.get_materialized_partitions(dg.AssetKey("checkpoint"))
     events = checkpoint_events(context, spec.run, list(steps))
@@ -149,14 +118,7 @@ class Window(dg.Config):
     every: int = 1
 
 
-@dg.asset(
-    group_name="training",
-    partitions_def=runs,
-    deps=[run_spec, tokens],
-    kinds={"pytorch"},
-    code_version=TRAINING_VERSION,
-    pool="gpu_train",
-)
+@dg.asset(**described("zoom"))
 def zoom(context: dg.AssetExecutionContext, config: Window, store: StoreResource) -> dg.MaterializeResult:
     """Every state of a window of a run, replayed from the nearest checkpoint, bit for bit; results do not change.
 

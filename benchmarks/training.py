@@ -20,6 +20,7 @@ from store_measure import Result, Say
 from training_peers import PlainLoop, TransformerLensLoop
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
+from mech_pipeline.pipeline.cells import stored_versions
 from mech_pipeline.pipeline.run_row import write_run_row
 from mech_pipeline.pipeline.tokens import tokens as tokens_stage
 from mech_pipeline.pipeline.training.stack import train_stack
@@ -28,7 +29,6 @@ from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.spec.training import Optimizer, Training
-from mech_pipeline.store.currency import stored_versions
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.allocator import keep_freed_memory
 from mech_pipeline.training.flat import FlatModel

@@ -8,18 +8,16 @@ import dagster as dg
 from mech_pipeline.assets import (
     analysis,
     attribution,
-    circuits,
     formation,
-    neurons,
     plan,
     report,
-    retraining,
     spec,
     training,
 )
 from mech_pipeline.assets import store as store_assets
 from mech_pipeline.assets.checks import checks
 from mech_pipeline.assets.description import described
+from mech_pipeline.assets.factory import made
 from mech_pipeline.assets.history import spare_flushes
 from mech_pipeline.assets.orchestration.automation import automation
 from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, check_run, nightly_job, plan_job
@@ -27,30 +25,28 @@ from mech_pipeline.assets.orchestration.launching import launch_experiment, with
 from mech_pipeline.assets.orchestration.nightly import nightly
 from mech_pipeline.assets.orchestration.sensors import experiment_files, work
 from mech_pipeline.home import project_home, store_root
+from mech_pipeline.pipeline.stages import STAGES
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
+
+_HAND_MADE: tuple[dg.AssetsDefinition, ...] = (
+    *(spec.run_spec, spec.tokens, training.training_run, training.checkpoint, training.zoom),
+    *(analysis.checkpoint_analysis, analysis.circuits, attribution.ledger, attribution.neurons),
+    *(attribution.influence_sweep, attribution.counterfactual_retraining, formation.formation),
+    *(report.experiment_report, store_assets.compaction),
+)
+"""Assets with curves, checks or a body of their own; those of other stages are made from the table."""
+
+
+def _of_stages() -> list[dg.AssetsDefinition]:
+    """The assets of all stages."""
+    there = {key.to_user_string() for asset in _HAND_MADE for key in asset.keys}
+    return [*_HAND_MADE, *(made(stage) for stage in STAGES if not there & set(stage.assets))]
 
 
 def build_definitions(store: str, experiments: Path) -> dg.Definitions:
     """All definitions over one store and one folder of experiments."""
-    made = dg.Definitions(
-        assets=[
-            plan.experiment_plan,
-            spec.run_spec,
-            spec.tokens,
-            training.training_run,
-            training.checkpoint,
-            training.zoom,
-            analysis.checkpoint_analysis,
-            circuits.circuits,
-            attribution.ledger,
-            neurons.neurons,
-            attribution.influence_sweep,
-            retraining.counterfactual_retraining,
-            formation.formation,
-            report.experiment_report,
-            store_assets.compaction,
-            store_assets.warehouse,
-        ],
+    definitions = dg.Definitions(
+        assets=[plan.experiment_plan, *_of_stages(), store_assets.warehouse],
         asset_checks=[*attribution.ledger_checks, attribution.influence_is_reliable, *checks],
         jobs=[launch_experiment, withdraw_experiment, plan_job, check_run, nightly_job, *STAGE_JOBS.values()],
         sensors=[experiment_files, work, automation],
@@ -62,7 +58,7 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
         },
         executor=dg.in_process_executor,
     )
-    return described(made)
+    return described(definitions)
 
 
 spare_flushes()

@@ -21,18 +21,14 @@ from mech_pipeline.assets.launcher.worker import Line, Outcome, Task, work
 from mech_pipeline.assets.partitions import register
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
-from mech_pipeline.pipeline import report as report_stage
-from mech_pipeline.pipeline.influence.influence import target_steps
-from mech_pipeline.pipeline.plan import ready_stages
-from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.cells import steps_of
+from mech_pipeline.pipeline.plan import Plan
+from mech_pipeline.pipeline.stage import Scope
+from mech_pipeline.pipeline.stages import STAGES, stage_of
 from mech_pipeline.progress import format_seconds
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
-
-# What leads to the longest stages (retraining, influence) first, so that they are not left alone at the end.
-_FIRST = ("spec", "retraining", "influence", "formation", "analysis", "training", "ledger", "neurons", "circuits")
-_AFTER = ("training", "analysis", "formation", "neurons", "circuits", "compaction")
 
 
 @dataclass
@@ -59,7 +55,7 @@ class Launch:
     emit: Callable[[str], None]
     workers: int
     _specs: dict[str, RunSpec] = field(init=False)
-    _corpora: dict[str, str] = field(init=False)
+    _plan: Plan = field(init=False)
     _pool: list[_Worker] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -69,15 +65,22 @@ class Launch:
             key = spec.corpus.model_dump_json()
             if key not in known:
                 known[key] = corpus_sha256(read_corpus(spec.corpus))
-        self._corpora = {run: known[spec.corpus.model_dump_json()] for run, spec in self._specs.items()}
+        corpora = {run: known[spec.corpus.model_dump_json()] for run, spec in self._specs.items()}
+        self._plan = Plan(self.store, self._specs.values(), corpora, self.experiment)
 
     def todo(self) -> dict[str, dict[str, int]]:
-        """Ready stages of each run; all empty and no report to make means there is nothing to do."""
-        return {run: ready_stages(self.store, spec, self._corpora[run]) for run, spec in self._specs.items()}
+        """Ready stages of each run and of the experiment; all empty means there is nothing to do."""
+        self._plan.look()
+        names = [*self._specs, self.experiment.experiment]
+        return {name: {stage: len(cells) for stage, cells in self._plan.ready(name).items()} for name in names}
+
+    def refused(self) -> dict[str, dict[str, str]]:
+        """Stages that a run's checkpoints do not allow, with the reason."""
+        return {run: self._plan.refused(run) for run in self._specs}
 
     def is_current(self) -> bool:
         """Whether nothing has to be computed."""
-        return not any(self.todo().values()) and report_stage.is_current(self.store, self.experiment)
+        return not any(self.todo().values())
 
     def run(self) -> None:
         """Computes everything that is not current.
@@ -106,80 +109,97 @@ class Launch:
                 self._stop(kill=False)
 
     def _loop(self) -> None:
+        """Hands out what is ready until nothing is and no worker is busy: then nothing can become ready any more."""
         failures: list[Outcome] = []
         blocked: set[str] = set()
-        ready, unsure = self.todo(), set[str]()
+        unsure: set[str] = set()
+        self._plan.look()
         while True:
-            self._hand_out(ready, blocked, unsure)  # what is known; only then half a second for what is not
+            self._hand_out(blocked)  # what is known; only then half a second for what is not
             for name in unsure:
-                ready[name] = ready_stages(self.store, self._specs[name], self._corpora[name])
+                self._plan.look(name)
             unsure.clear()
-            self._hand_out(ready, blocked, unsure)
+            self._hand_out(blocked)
             busy = [worker for worker in self._pool if worker.task is not None]
             if not busy:
                 break
             for outcome in self._receive(busy):
-                run = outcome.task.run
                 if outcome.error is not None:
                     failures.append(outcome)
                     self.emit(f"failed: {outcome.error}")
-                    blocked.add(run or "")
-                elif run is not None:
-                    for each in self._stack(run) if outcome.task.stage == "training" else [run]:
-                        ready[each].pop(outcome.task.stage, None)
-                        unsure.add(each)
+                    blocked.add(outcome.task.run or self.experiment.experiment)
+                    continue
+                for name in self._touched(outcome.task):
+                    self._plan.ended(outcome.task.stage, name)
+                    unsure.add(name)
         if failures:
             raise self._failure(failures)
 
-    def _hand_out(self, ready: dict[str, dict[str, int]], blocked: set[str], unsure: set[str]) -> None:
+    def _touched(self, task: Task) -> list[str]:
+        """The runs (or the experiment) of which a finished task did a stage."""
+        if task.run is None:
+            return [self.experiment.experiment]
+        return self._stack(task.run) if task.stage == "training" else [task.run]
+
+    def _hand_out(self, blocked: set[str]) -> None:
         for worker in self._pool:
-            if worker.task is None and (task := self._next(ready, blocked, unsure)) is not None:
+            if worker.task is None and (task := self._next(blocked)) is not None:
                 worker.task, worker.began = task, time.monotonic()
                 worker.connection.send(task)
 
-    def _next(self, ready: dict[str, dict[str, int]], blocked: set[str], unsure: set[str]) -> Task | None:
-        """The next task that no worker has; the report comes when no run has anything left.
-
-        Args:
-            unsure: runs of which a stage has ended; what became ready by it is not yet in `ready`.
-        """
-        taken = {(w.task.run, w.task.stage) for w in self._pool if w.task is not None}
-        attributed = [spec for spec in self._specs.values() if spec.accounts or spec.influence.mechanisms]
-        others = [spec for spec in self._specs.values() if spec not in attributed]
-        candidates = [(stage, spec) for stage in _FIRST for spec in attributed]
-        candidates += [("spec", spec) for spec in others] + [(stage, spec) for stage in _AFTER for spec in others]
-        candidates += [("compaction", spec) for spec in attributed]
-        for stage, spec in candidates:
-            if stage == "spec" and any(busy == "spec" for _, busy in taken):
+    def _next(self, blocked: set[str]) -> Task | None:
+        """The next task that no worker has; none of the runs of which something failed."""
+        taken = {(w.task.stage, w.task.run or w.task.experiment) for w in self._pool if w.task is not None}
+        for stage, name in self._candidates():
+            if name in blocked or (stage, name) in taken or stage not in self._plan.ready(name):
+                continue
+            if stage == "spec" and any(busy == "spec" for busy, _ in taken):
                 continue  # runs share tokens: the first makes them, the others find them
-            if stage == "training" and not self._stack_is_free(spec.run, ready, taken):
+            if stage == "training" and not self._stack_is_free(name, taken):
                 continue  # one task trains a whole stack, once all of it is described
-            if spec.run not in blocked and stage in ready[spec.run] and (spec.run, stage) not in taken:
-                return self._task(stage, spec)
-        if taken or blocked or unsure or any(ready.values()) or report_stage.is_current(self.store, self.experiment):
-            return None
-        return self._task("report", None)
+            return self._task(stage, name)
+        return None
+
+    def _candidates(self) -> list[tuple[str, str]]:
+        """All (stage, run or experiment), the most urgent first.
+
+        Runs that lead to the longest stages come first, so that these are not left alone at the end. What has no
+        priority (compaction, the report) comes after everything of all runs.
+        """
+        ranked = sorted(STAGES, key=lambda stage: -stage.priority)
+        runs = sorted(self._specs.values(), key=lambda spec: not spec.is_attributed)
+        of_runs = [stage for stage in ranked if stage.scope != Scope.EXPERIMENT]
+        urgent = [
+            (stage.name, spec.run)
+            for attributed in (True, False)
+            for stage in of_runs
+            for spec in runs
+            if stage.priority and spec.is_attributed == attributed
+        ]
+        later = [(stage.name, spec.run) for stage in of_runs for spec in runs if not stage.priority]
+        whole = [(stage.name, self.experiment.experiment) for stage in ranked if stage.scope == Scope.EXPERIMENT]
+        return urgent + later + whole
 
     def _stack(self, run: str) -> list[str]:
         """The runs that are trained in one stack with a run; itself alone, if it is not stacked."""
         spec = self._specs[run]
         return [run] if not spec.training.stacked else [o.run for o in self._specs.values() if o.arm == spec.arm]
 
-    def _stack_is_free(self, run: str, ready: dict[str, dict[str, int]], taken: set[tuple[str | None, str]]) -> bool:
+    def _stack_is_free(self, run: str, taken: set[tuple[str, str]]) -> bool:
         siblings = self._stack(run)
-        return not any("spec" in ready[each] or (each, "training") in taken for each in siblings if each != run)
+        return not any(
+            "spec" in self._plan.ready(each) or ("training", each) in taken for each in siblings if each != run
+        )
 
-    def _task(self, stage: str, spec: RunSpec | None) -> Task:
-        name = self.experiment.experiment
-        if spec is None:
-            return Task(stage, None, name, str(self.file))
-        if stage == "influence":
-            steps = target_steps(OpenRun(self.store, spec))
-            return Task(stage, spec.run, name, str(self.file), steps[0], steps[-1])
-        if stage == "retraining":
-            last = target_steps(OpenRun(self.store, spec))[-1]
-            return Task(stage, spec.run, name, str(self.file), last, last)
-        return Task(stage, spec.run, name, str(self.file), 0, spec.training.steps)
+    def _task(self, stage: str, name: str) -> Task:
+        """What a worker is told to do."""
+        experiment, scope = self.experiment.experiment, stage_of(stage).scope
+        if scope == Scope.EXPERIMENT:
+            return Task(stage, None, experiment, str(self.file))
+        if scope == Scope.TARGET:
+            steps = steps_of(self._plan.ready(name)[stage])
+            return Task(stage, name, experiment, str(self.file), steps[0], steps[-1])
+        return Task(stage, name, experiment, str(self.file), 0, self._specs[name].training.steps)
 
     def _receive(self, busy: list[_Worker]) -> list[Outcome]:
         """Waits for messages; lines are shown, outcomes returned."""

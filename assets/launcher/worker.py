@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from mech_pipeline.assets.stages import BY_RUN, BY_STEP
 from mech_pipeline.training.allocator import keep_freed_memory
 
 
@@ -89,20 +88,24 @@ def _outcome(executor, task: Task) -> Outcome:  # type: ignore[no-untyped-def]  
 
 
 def _perform(executor, task: Task) -> None:  # type: ignore[no-untyped-def]
+    from mech_pipeline.assets.spec import READS_FILE
+    from mech_pipeline.assets.stages import by_step, worked_on
+    from mech_pipeline.pipeline.stages import stage_of
+
     described = {"config": {"file": task.file}}
-    if task.stage == "report":
-        executor.run_assets(["experiment_report"], task.experiment, {"experiment_report": described})
-        executor.run_assets(["warehouse"], None)
-        return
-    assert task.run is not None, "every stage but the report belongs to a run"
-    if task.stage == "spec":
-        executor.run_assets(["run_spec"], task.run, {"run_spec": described})
-        executor.run_assets(["tokens"], task.run)
-    elif task.stage == "zoom":
+    if task.stage == "zoom":
+        assert task.run is not None, "a zoom is into a run"
         window = {"first_step": task.first_step, "last_step": task.last_step, "every": task.every}
         executor.run_assets(["zoom"], task.run, {"zoom": {"config": window}})
         executor.step_assets(["mechanism_values", "head_scores"], task.run, task.first_step, task.last_step)
-    elif task.stage in BY_RUN:
-        executor.run_assets(BY_RUN[task.stage], task.run)
-    else:
-        executor.step_assets(BY_STEP[task.stage], task.run, task.first_step, task.last_step)
+        return
+    stage = stage_of(task.stage)
+    assets = worked_on(stage)
+    if by_step(stage):
+        executor.step_assets(assets, task.run, task.first_step, task.last_step)
+        return
+    for asset in assets:  # one Dagster run each: one that yields nothing would skip those after it
+        config = {asset: described} if asset in READS_FILE else None
+        executor.run_assets([asset], task.run or task.experiment, config)
+    if stage.name == "report":
+        executor.run_assets(["warehouse"], None)

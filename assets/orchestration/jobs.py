@@ -4,33 +4,26 @@ import dagster as dg
 
 from mech_pipeline.assets.checks import try_run
 from mech_pipeline.assets.partitions import runs
-from mech_pipeline.assets.stages import BY_RUN, BY_STEP
+from mech_pipeline.assets.stages import by_step, worked_on
+from mech_pipeline.pipeline.stage import Scope
+from mech_pipeline.pipeline.stages import STAGES
 
 STAGE_TAG, RUN_TAG, WORK_TAG, EXPERIMENT_TAG = "mech/stage", "mech/run", "mech/work", "mech/experiment"
 
-_DOES = {
-    "spec": "Describes runs and makes their tokens.",
-    "training": "Trains runs, or goes on where they stopped.",
-    "formation": "Finds when mechanisms formed.",
-    "compaction": "Puts the rows of finished runs into few files.",
-    "analysis": "Mechanisms, heads and gradients of checkpoints.",
-    "circuits": "Edges that carry a mechanism.",
-    "neurons": "Which tokens moved every neuron.",
-    "ledger": "What happened between checkpoints, by example.",
-    "influence": "What would happen without an example.",
-    "retraining": "Trains without examples: predictions against what happens.",
-}
-
 STAGE_JOBS = {
-    stage: dg.define_asset_job(
-        f"{stage}_stage", selection=dg.AssetSelection.assets(*names), description=_DOES[stage], tags={STAGE_TAG: stage}
+    stage.name: dg.define_asset_job(
+        f"{stage.name}_stage",
+        selection=dg.AssetSelection.assets(*worked_on(stage)),
+        description=stage.says,
+        tags={STAGE_TAG: stage.name},
     )
-    for stage, names in (BY_RUN | BY_STEP).items()
+    for stage in STAGES
+    if stage.scope != Scope.EXPERIMENT
 }
 
 nightly_job = dg.define_asset_job(
     "nightly_backfill",
-    selection=dg.AssetSelection.assets(*(name for names in BY_STEP.values() for name in names)),
+    selection=dg.AssetSelection.assets(*(name for stage in STAGES if by_step(stage) for name in worked_on(stage))),
     description="Everything of checkpoints that is missing or not current, in contiguous batches (schedule `nightly`).",
 )
 

@@ -10,13 +10,13 @@ from mech_pipeline.assets.events import PartitionEvents, emitter
 from mech_pipeline.assets.orchestration.jobs import EXPERIMENT_TAG
 from mech_pipeline.assets.partitions import register
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.cells import combined_version, stored_versions
 from mech_pipeline.pipeline.run_row import describe_run
 from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
 from mech_pipeline.pipeline.tokens.tokens import CODE_VERSION, load_tokens, prepare_tokens
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.currency import combined_version, stored_versions
 
 LAUNCHED = "launched"
 """Name of the dynamic partitions that hold the ids of launched runs; no asset has them."""

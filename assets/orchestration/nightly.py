@@ -6,7 +6,8 @@ import dagster as dg
 
 from mech_pipeline.assets.orchestration.jobs import EXPERIMENT_TAG, RUN_TAG, STAGE_TAG, WORK_TAG, nightly_job
 from mech_pipeline.assets.orchestration.waiting import IN_FLIGHT, Board, is_free, known_sha256, step_range
-from mech_pipeline.assets.stages import BY_STEP
+from mech_pipeline.assets.stages import by_step, worked_on
+from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.pipeline.work import started_specs, work_of
 from mech_pipeline.resources.store import StoreResource
 
@@ -31,12 +32,12 @@ def nightly(context: dg.ScheduleEvaluationContext, store: StoreResource) -> Iter
         if not is_free(opened, spec.experiment):
             continue
         for work in work_of(opened, spec, known_sha256(spec.corpus.model_dump_json())):
-            if work.stage not in BY_STEP or (work.run, work.stage) in board.in_flight:
+            if not by_step(stage_of(work.stage)) or (work.run, work.stage) in board.in_flight:
                 continue
             requested += 1
             yield dg.RunRequest(
                 run_key=f"{night}:{work.identity}",
-                asset_selection=[dg.AssetKey(name) for name in BY_STEP[work.stage]],
+                asset_selection=[dg.AssetKey(name) for name in worked_on(stage_of(work.stage))],
                 tags=step_range(work)
                 | {
                     STAGE_TAG: work.stage,

@@ -10,9 +10,10 @@ import dagster as dg
 
 from mech_pipeline.assets.orchestration.jobs import EXPERIMENT_TAG, RUN_TAG, STAGE_JOBS, STAGE_TAG, WORK_TAG
 from mech_pipeline.assets.partitions import partition
-from mech_pipeline.assets.stages import BY_STEP
+from mech_pipeline.assets.stages import by_step
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.pipeline.work import Work, work_of
 from mech_pipeline.spec.data import Corpus
 from mech_pipeline.spec.run import RunSpec
@@ -129,7 +130,7 @@ def request(work: Work, experiment: str) -> dg.RunRequest:
     tags = {RUN_TAG: work.run, WORK_TAG: work.identity, EXPERIMENT_TAG: experiment}
     tags["dagster/priority"] = _PRIORITY.get(work.stage, "-1")
     name = STAGE_JOBS[work.stage].name
-    if work.stage not in BY_STEP:
+    if not by_step(stage_of(work.stage)):
         return dg.RunRequest(job_name=name, partition_key=work.run, tags=tags)
     return dg.RunRequest(job_name=name, tags=tags | step_range(work))
 

@@ -1,10 +1,9 @@
 """The checkpoints of a run as the store has them, and what they are made from."""
 
+from mech_pipeline.pipeline.cells import Version, stored_versions
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.blobs import Blob
-from mech_pipeline.store.currency import Version, stored_versions
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
 TRAINING_VERSION = "1"
@@ -12,7 +11,7 @@ TRAINING_VERSION = "1"
 
 def artifact_versions(store: Store, run: str) -> dict[str, str]:
     """Data version of each tokenised artifact of a run."""
-    return {item: version.data_version for (_, item), version in stored_versions(store, "tokens", run).items()}
+    return {str(cell.item): version.data_version for cell, version in stored_versions(store, "tokens", run).items()}
 
 
 def training_fingerprint(store: Store, spec: RunSpec) -> str | None:
@@ -37,16 +36,18 @@ def current_checkpoints(store: Store, spec: RunSpec) -> dict[int, Version]:
     stored = stored_versions(store, "checkpoints", spec.run)
     blobs = checkpoint_blobs(store, spec.run)
     there = {(entry.name, entry.bytes) for entry in store.files.entries(f"blobs/checkpoints/run={spec.run}")}
-    return {
-        step: version
-        for (step, _), version in sorted(stored.items())
-        if version.input_fingerprint == checkpoint_fingerprint(training, step)
-        and (blobs[step].uri, blobs[step].bytes) in there
-    }
+    current: dict[int, Version] = {}
+    for cell in sorted(stored):
+        step = cell.step
+        assert step is not None, "a checkpoint is of a step"
+        expected = checkpoint_fingerprint(training, step)
+        if stored[cell].input_fingerprint == expected and (blobs[step].uri, blobs[step].bytes) in there:
+            current[step] = stored[cell]
+    return current
 
 
 def checkpoint_blobs(store: Store, run: str) -> dict[int, Blob]:
-    with reading(store.root, ["checkpoints"]) as connection:
+    with store.reading("checkpoints") as connection:
         rows = connection.execute("select step, uri, bytes, sha256 from checkpoints where run = ?", [run]).fetchall()
     return {row[0]: Blob(*row[1:]) for row in rows}
 

@@ -15,8 +15,18 @@ from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.pipeline.checkpoints import artifact_versions, current_checkpoints
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
+
+
+def mechanism_versions() -> str:
+    """One version for all mechanisms, for Dagster to display.
+
+    A project's file that cannot be used is named when an experiment is read. Dagster starts all the same.
+    """
+    try:
+        return fingerprint({name: mechanism.version for name, mechanism in MECHANISMS.items()})[:8]
+    except MechError:
+        return "unknown"
 
 
 def mechanism_fingerprint(spec: RunSpec, mechanism: str, state_version: str, probe_version: str) -> str:
@@ -73,7 +83,7 @@ def kept_steps(store: Store, spec: RunSpec) -> tuple[int, ...]:
 
 def zooms(store: Store, run: str) -> list[tuple[int, int, int]]:
     """(first step, last step, every) of each zoom into a run."""
-    with reading(store.root, ["zooms"]) as connection:
+    with store.reading("zooms") as connection:
         return connection.execute(
             "select first_step, last_step, every from zooms where run = ? order by all", [run]
         ).fetchall()
@@ -99,7 +109,7 @@ def _current_values(store: Store, spec: RunSpec, mechanism: str, steps: tuple[in
     """Values of a mechanism at those of the steps where they are current."""
     probe = probe_version(mechanism, artifact_versions(store, spec.run))
     states = current_checkpoints(store, spec)
-    with reading(store.root, ["mechanism_values"]) as connection:
+    with store.reading("mechanism_values") as connection:
         rows = connection.execute(
             "select step, value, input_fingerprint from mechanism_values where run = ? and mechanism = ?",
             [spec.run, mechanism],

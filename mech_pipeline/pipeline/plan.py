@@ -1,113 +1,199 @@
-"""What is to be done for a run, decided by looking: which stages are ready and not current.
+"""What is to be done for some runs, decided by looking: which stages are ready and not current.
 
-A stage is ready when everything it reads is current. Asking again after each stage gives early cut-off: a stage that
-changed nothing leaves nothing to do after it.
+A stage is ready when everything it reads is current, in its own run and in the runs that it names. Asking again after
+each stage gives early cut-off: a stage that changed nothing leaves nothing to do after it.
 """
 
-from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from mech_pipeline.pipeline.analysis import analysis, circuits, formation, neurons
-from mech_pipeline.pipeline.grid import kept_steps
-from mech_pipeline.pipeline.influence import influence
-from mech_pipeline.pipeline.ledger import ledger
-from mech_pipeline.pipeline.retraining import lds
-from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.pipeline.run_row import run_row_fingerprint
-from mech_pipeline.pipeline.tokens import tokens
-from mech_pipeline.pipeline.training import batches, training
+from mech_pipeline.pipeline import stages
+from mech_pipeline.pipeline.cells import one_look
+from mech_pipeline.pipeline.stage import Cells, Read, Scope, Stage, View
+from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.care.maintain import crowded_tables
-from mech_pipeline.store.currency import Cell, one_look, outdated, stored_versions
 from mech_pipeline.store.store import Store
 
-
-@runtime_checkable
-class _Stage(Protocol):
-    """A module of per-step cells."""
-
-    def wanted(self, run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]: ...
-
-    def pending(self, run: OpenRun, steps: Iterable[int]) -> list[Cell]: ...
+Node = tuple[str, str]
+"""(stage, run), or (stage, experiment) of a stage of a whole experiment."""
 
 
-Waiting = dict[Cell, str]
-"""Cells that are not current, with what they would be made from now."""
+@dataclass(frozen=True)
+class State:
+    """How a stage of a run stands.
+
+    Attributes:
+        cells: that are not current; it can make them now, unless it waits or is refused.
+        waits_for: what it reads and is not current.
+        refused: why it cannot be done, in words.
+    """
+
+    cells: Cells = field(default_factory=dict)
+    waits_for: tuple[Node, ...] = ()
+    refused: str | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is something to do, now."""
+        return bool(self.cells) and not self.waits_for and self.refused is None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether there is nothing to do, now or later."""
+        return not self.cells and not self.waits_for and self.refused is None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is current, or will never be."""
+        return self.is_current or self.refused is not None
+
+
+class Plan:
+    """The graph of stages over runs, as the store is now.
+
+    Args:
+        corpora: SHA-256 of each run's corpus.
+        experiment: whose runs these are; none: stages of whole experiments are left out.
+        live: beside a stage that works, also what can be done of what it has finished already.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        specs: Iterable[RunSpec],
+        corpora: Mapping[str, str],
+        experiment: Experiment | None = None,
+        *,
+        live: bool = False,
+    ) -> None:
+        self._store, self._corpora, self._experiment, self._live = store, corpora, experiment, live
+        self._specs = {spec.run: spec for spec in specs}
+        self._states: dict[Node, State] = {}
+        self._views: dict[str, View] = {}
+        self._given: dict[Node, Cells] = {}
+
+    def look(self, run: str | None = None) -> None:
+        """Looks again: at everything, or at a run and all that reads it."""
+        stale = {run} | self._readers(run) if run is not None else None
+        self._states = {} if stale is None else {n: s for n, s in self._states.items() if n[1] not in stale}
+        self._views = {} if stale is None else {name: view for name, view in self._views.items() if name not in stale}
+        with one_look():
+            for name in self._specs:
+                for stage in self.stages_of_runs:
+                    self.state(stage, name)
+            for stage in self.stages_of_experiments:
+                assert self._experiment is not None, "left out otherwise"
+                self.state(stage, self._experiment.experiment)
+
+    def ended(self, stage: str, name: str) -> None:
+        """A stage of a run (or of the experiment) has just worked: until the next look, it is not handed out again."""
+        node = stage, name
+        self._given[node] = self._states[node].cells
+        self._states[node] = State(waits_for=(node,))
+
+    @property
+    def stages_of_runs(self) -> list[Stage]:
+        """Those that each run has."""
+        return [stage for stage in stages.STAGES if stage.scope != Scope.EXPERIMENT]
+
+    @property
+    def stages_of_experiments(self) -> list[Stage]:
+        """Those that the experiment has."""
+        return [s for s in stages.STAGES if s.scope == Scope.EXPERIMENT] if self._experiment is not None else []
+
+    def state(self, stage: Stage, name: str) -> State:
+        """How a stage of a run (or of the experiment) stands."""
+        node = stage.name, name
+        if node not in self._states:
+            self._states[node] = State(waits_for=(node,))  # what reads itself, by whatever way, waits for ever
+            self._states[node] = self._find(stage, name)
+        return self._states[node]
+
+    def ready(self, name: str) -> dict[str, Cells]:
+        """Stages of a run (or of the experiment) that can work now, with the cells that wait for them."""
+        return {stage: state.cells for (stage, of), state in self._states.items() if of == name and state.is_ready}
+
+    def refused(self, name: str) -> dict[str, str]:
+        """Stages of a run that its checkpoints do not allow, with the reason."""
+        return {
+            stage: state.refused
+            for (stage, of), state in self._states.items()
+            if of == name and state.refused is not None
+        }
+
+    def _find(self, stage: Stage, name: str) -> State:
+        read = [(node, self._at(node)) for each in stage.inputs for node in self._nodes(each, stage, name)]
+        before = [(n, self._at(n)) for each in stage.after for n in self._nodes(Read(each), stage, name)]
+        refusing = [(node, state.refused) for node, state in read if state.refused is not None]
+        if refusing:
+            (upstream, _), reason = refusing[0]
+            return State(refused=f"{upstream} {reason}" if not reason.startswith("reads") else reason)
+        waits = [
+            node for node, state in read if not state.is_current and not self._goes_along(stage, node, name, state)
+        ]
+        waits += [node for node, state in before if not state.is_settled]
+        if waits:
+            return State(waits_for=tuple(waits))
+        view = self._view(stage, name)
+        if (lack := stage.lacks(view)) is not None:
+            return State(refused=lack) if stage.is_asked(view) else State()
+        return self._moved_on(stage, name, stage.waiting(view))
+
+    def _moved_on(self, stage: Stage, name: str, cells: Cells) -> State:
+        """A stage that worked and left just what waited before would do so for ever."""
+        if cells and self._given.get((stage.name, name)) == cells:
+            return State(refused=f"still waits after it worked, with {len(cells)} cells as before; please report this")
+        return State(cells)
+
+    def _goes_along(self, stage: Stage, node: Node, name: str, state: State) -> bool:
+        """Whether a stage may look at what another one of its run has finished so far."""
+        return self._live and stage.live and node[1] == name and state.is_ready
+
+    def _at(self, node: Node) -> State:
+        stage, name = node
+        if name not in self._specs and (self._experiment is None or name != self._experiment.experiment):
+            return State(waits_for=(node,))  # a run that is not here: nobody will make it current
+        return self.state(stages.stage_of(stage), name)
+
+    def _nodes(self, read: Read, stage: Stage, name: str) -> list[Node]:
+        """What a stage of a run reads: of the run, of others that it names, or of all runs."""
+        if stage.scope == Scope.EXPERIMENT:
+            of = stages.stage_of(read.stage).scope
+            return [(read.stage, name)] if of == Scope.EXPERIMENT else [(read.stage, run) for run in self._specs]
+        return [(read.stage, run) for run in (read.of(self._specs[name]) if read.of is not None else [name])]
+
+    def _readers(self, run: str) -> set[str]:
+        """Runs, and the experiment, some stage of which reads the run, by whatever way."""
+        found, fresh = set[str](), {run}
+        while fresh:
+            fresh = {
+                other
+                for other, spec in self._specs.items()
+                for stage in self.stages_of_runs
+                for read in stage.inputs
+                if read.of is not None and fresh & set(read.of(spec))
+            } - {*found, run}
+            found |= fresh
+        return found | ({self._experiment.experiment} if self._experiment is not None else set())
+
+    def _view(self, stage: Stage, name: str) -> View:
+        if name not in self._views:
+            mine = tuple(self._specs.values()) if stage.scope == Scope.EXPERIMENT else (self._specs[name],)
+            self._views[name] = View(self._store, mine, self._corpora, self._experiment)
+        return self._views[name]
 
 
 def ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, int]:
-    """Stages that can run now and have something to do, with the number of cells (checkpoints for training)."""
+    """Stages of a run that can work now, with the number of cells that are not current."""
     return {stage: len(cells) for stage, cells in ready_cells(store, spec, corpus_sha256).items()}
 
 
-def ready_cells(store: Store, spec: RunSpec, corpus_sha256: str, *, live: bool = False) -> dict[str, Waiting]:
-    """Stages that can run now, with the cells that wait for them.
+def ready_cells(store: Store, spec: RunSpec, corpus_sha256: str, *, live: bool = False) -> dict[str, Cells]:
+    """Stages of a run that can work now, with the cells that wait for them.
 
     Args:
         live: beside training, also analysis of the checkpoints that are there already.
     """
-    with one_look():
-        return _ready_cells(store, spec, corpus_sha256, live)
-
-
-def _ready_cells(store: Store, spec: RunSpec, corpus_sha256: str, live: bool) -> dict[str, Waiting]:
-    described = _description(store, spec, corpus_sha256)
-    if described:
-        return {"spec": described}
-    missing = training.missing_checkpoints(store, spec)
-    if missing or not batches.batches_are_current(store, spec):
-        run = OpenRun(store, spec)
-        to_train = {(step, ""): run.training for step in missing or [spec.training.steps]}
-        seen = _analysis(run, run.checkpoints) if live and run.checkpoints else {}
-        return {"training": to_train} | ({"analysis": seen} if seen else {})
-    run = OpenRun(store, spec)
-    ready = {
-        "analysis": _analysis(run, kept_steps(store, spec)),
-        "circuits": _of(circuits, run, run.planned),
-        "neurons": _of(neurons, run, run.planned),
-        "ledger": _of(ledger, run, run.planned) if spec.accounts else {},
-    }
-    if not ready["analysis"]:
-        ready |= _after_analysis(run)
-    ready = {stage: cells for stage, cells in ready.items() if cells}
-    if not ready and (crowded := crowded_tables(store, spec.run)):
-        return {"compaction": {(-1, name): "crowded" for name in crowded}}
-    return ready
-
-
-def _description(store: Store, spec: RunSpec, corpus_sha256: str) -> Waiting:
-    """The run's row and its tokens."""
-    row, expected = stored_versions(store, "runs", spec.run).get((-1, "")), run_row_fingerprint(spec, corpus_sha256)
-    described = {} if row is not None and row.input_fingerprint == expected else {(-1, "row"): expected}
-    made = tokens.wanted(spec, corpus_sha256)
-    return described | {cell: made[cell] for cell in tokens.missing_tokens(store, spec, corpus_sha256)}
-
-
-def _analysis(run: OpenRun, steps: Iterable[int]) -> Waiting:
-    """Cells of all three tables."""
-    steps = list(steps)
-    waiting: Waiting = {}
-    for table in analysis.OUTPUTS:
-        cells = analysis.wanted(run, table, steps)
-        stale = outdated(stored_versions(run.store, table, run.spec.run), cells)
-        waiting |= {(step, f"{table} {item}"): cells[step, item] for step, item in stale}
-    return waiting
-
-
-def _of(stage: _Stage, run: OpenRun, steps: Iterable[int]) -> Waiting:
-    steps = list(steps)
-    if not steps:
-        return {}
-    cells = stage.wanted(run, steps)
-    return {cell: cells[cell] for cell in stage.pending(run, steps)}
-
-
-def _after_analysis(run: OpenRun) -> dict[str, Waiting]:
-    """Formation, influence once the steps it aims at are known, and retraining once there is influence to compare with."""
-    store, spec = run.store, run.spec
-    events = formation.wanted(store, spec)
-    if waiting := outdated(stored_versions(store, "formation", spec.run), events):
-        return {"formation": {cell: events[cell] for cell in waiting}}
-    if unknown := _of(influence, run, influence.target_steps(run)):
-        return {"influence": unknown}
-    return {"retraining": lds.pending_cells(run)}
+    plan = Plan(store, [spec], {spec.run: corpus_sha256}, live=live)
+    plan.look()
+    return plan.ready(spec.run)

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.home import report_name
-from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline.cells import Block, Cell, combined_version, pending_cells, stored_versions, write
 from mech_pipeline.reports.page import build_report
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.currency import combined_version, stored_versions
-from mech_pipeline.store.reading import connect, reading
 from mech_pipeline.store.store import Store
 
 CODE_VERSION = "1"
@@ -33,28 +31,22 @@ class StoredReport:
     data_version: str
 
 
-def wanted(store: Store, experiment: Experiment) -> str:
+def wanted(store: Store, experiment: Experiment) -> dict[Cell, str]:
     """What the report would be made from now. `ledger_balance` stands for the ledger: their versions are the same."""
     versions = [
         combined_version(stored_versions(store, table, spec.run).values())
         for spec in experiment.runs()
         for table in _READ
     ]
-    return fingerprint("report", CODE_VERSION, experiment, versions)
+    made_from = fingerprint("report", CODE_VERSION, experiment, versions)
+    return {Cell("reports", experiment.experiment): made_from}
 
 
-def is_current(store: Store, experiment: Experiment) -> bool:
-    """Whether the stored report shows what the store holds."""
-    with reading(store.root, ["reports"]) as connection:
-        rows = connection.execute(
-            "select input_fingerprint, uri from reports where experiment = ? and artifact = ?",
-            [experiment.experiment, HTML],
-        ).fetchall()
-    return (
-        bool(rows)
-        and rows[0][0] == wanted(store, experiment)
-        and store.files.info(report_name(experiment.experiment)) is not None
-    )
+def pending(store: Store, experiment: Experiment) -> list[Cell]:
+    """The report, unless the stored one shows what the store holds and lies where people look for it."""
+    cells = wanted(store, experiment)
+    there = store.files.info(report_name(experiment.experiment)) is not None
+    return pending_cells(store, cells) if there else list(cells)
 
 
 def make_report(store: Store, experiment: Experiment) -> StoredReport:
@@ -63,8 +55,8 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
     Raises:
         MechError: none of the experiment's runs is in the store.
     """
-    made_from = wanted(store, experiment)
-    with connect(store.root) as connection:
+    ((cell, made_from),) = wanted(store, experiment).items()
+    with store.reading() as connection:
         known = connection.execute("select 1 from runs where experiment = ?", [experiment.experiment]).fetchall()
         if not known:
             raise MechError(f"no run of experiment {experiment.experiment!r} is in the store", "`mech run` it first")
@@ -76,18 +68,9 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
         name: store.put_blob(f"reports/{experiment.experiment}", name, content) for name, content in contents.items()
     }
     version = blobs[HTML].sha256
-    store.write(
-        "reports",
-        {
-            "experiment": [experiment.experiment] * len(blobs),
-            "artifact": list(blobs),
-            "uri": [b.uri for b in blobs.values()],
-            "bytes": [b.bytes for b in blobs.values()],
-            "sha256": [b.sha256 for b in blobs.values()],
-            **provenance_columns(len(blobs), made_from, version),
-        },
-        replace={"experiment": [experiment.experiment]},
-        code_version=CODE_VERSION,
-    )
+    columns = {"artifact": list(blobs)} | {
+        name: [getattr(blob, name) for blob in blobs.values()] for name in ("uri", "bytes", "sha256")
+    }
+    write(store, [Block(cell, columns, made_from, version)], CODE_VERSION)
     store.files.write(report_name(experiment.experiment), contents[HTML])
     return StoredReport(store.files.url(report_name(experiment.experiment)), report.figures, version)

@@ -3,13 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
 from itertools import pairwise
+from typing import BinaryIO
 
 from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.attribution.per_example.components import Components, components_of
 from mech_pipeline.data.order import Order
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.cells import Version
 from mech_pipeline.pipeline.checkpoints import (
     artifact_versions,
     checkpoint_blobs,
@@ -17,12 +20,13 @@ from mech_pipeline.pipeline.checkpoints import (
     training_fingerprint,
 )
 from mech_pipeline.pipeline.grid import planned_steps
+from mech_pipeline.pipeline.stage import Need
 from mech_pipeline.pipeline.tokens.tokens import Tokens, load_tokens
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.currency import Version
 from mech_pipeline.store.store import Store
+from mech_pipeline.store.tensors import tensor_names
 from mech_pipeline.training.bridging import bridge
-from mech_pipeline.training.checkpoints import state_sha256, unpack_state
+from mech_pipeline.training.checkpoints import has_moments, state_sha256, unpack_state, unpack_weights
 from mech_pipeline.training.device import training_device
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Trainer, Update
@@ -30,7 +34,7 @@ from mech_pipeline.training.many.ranks import Ranks
 from mech_pipeline.training.many.sharded import ShardedTrainer
 from mech_pipeline.training.many.stack import Together
 from mech_pipeline.training.model import build_model
-from mech_pipeline.training.update.optimizer import State
+from mech_pipeline.training.update.optimizer import State, Vector
 
 
 @dataclass
@@ -131,6 +135,16 @@ class OpenRun:
         Raises:
             MechError: it was not made, or its file is missing or corrupt.
         """
+        content, what = self._content(step)
+        return unpack_state(content, step, self.trainer.flat, what)
+
+    def weights(self, step: int) -> Vector:
+        """The weights of a checkpoint, which need not have moments; see `state`."""
+        content, what = self._content(step)
+        return unpack_weights(content, self.trainer.flat, what)
+
+    def _content(self, step: int) -> tuple[bytes, str]:
+        """The file of a checkpoint, and what it is in words."""
         what = f"checkpoint {step} of run {self.spec.run}"
         blob = self._blobs.get(step)
         if blob is None:
@@ -138,8 +152,23 @@ class OpenRun:
                 f"{what} does not exist", f"`mech run` its experiment; there is {sorted(self._blobs)[:5]} …"
             )
         again = "`mech verify --repair`, then `mech run` the experiment: it is trained again from the one before"
-        content = self.store.get_blob(blob, what, again)
-        return unpack_state(content, step, self.trainer.flat, what)
+        return self.store.get_blob(blob, what, again), what
+
+    def _opened(self, step: int) -> BinaryIO:
+        """The file of a checkpoint, unchecked: its header says what it holds."""
+        path = self.store.files.local_path(self._blobs[step].uri)
+        return BytesIO(self._content(step)[0]) if path is None else path.open("rb")
+
+    @cached_property
+    def brings(self) -> frozenset[Need]:
+        """What its checkpoints bring: a run that was trained here brings all; an imported one perhaps weights alone."""
+        found = {Need.WEIGHTS} if self.checkpoints else set(Need)  # what is not there yet will be trained
+        if "pool" in self.artifacts:
+            found |= {Need.POOL, Need.ORDER}
+        if self.checkpoints:
+            with self._opened(max(self.checkpoints)) as file:
+                found |= {Need.MOMENTS} if has_moments(tensor_names(file)) else set()
+        return frozenset(found)
 
     def replay(self, begin: int, end: int) -> list[Update]:
         """All updates between two checkpoints, verified bit for bit against the second.

@@ -1,13 +1,12 @@
 """The run's row in the table `runs`: what it is, how far it is, and on what it was made."""
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, current_checkpoints, provenance_columns
 from mech_pipeline.pipeline.training.training import missing_checkpoints
 from mech_pipeline.provenance import device, versions_json
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.currency import stored_versions
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
 
@@ -38,7 +37,7 @@ def write_run_row(store: Store, spec: RunSpec, corpus_sha256: str, status: str) 
 
 def describe_run(store: Store, spec: RunSpec, corpus_sha256: str) -> str:
     """Writes the run's row where it is not current; returns its data version."""
-    stored = stored_versions(store, "runs", spec.run).get((-1, ""))
+    stored = stored_versions(store, "runs", spec.run).get(Cell("runs", spec.run))
     if stored is not None and stored.input_fingerprint == run_row_fingerprint(spec, corpus_sha256):
         return stored.data_version
     status = "planned" if missing_checkpoints(store, spec) else "complete"
@@ -46,7 +45,7 @@ def describe_run(store: Store, spec: RunSpec, corpus_sha256: str) -> str:
 
 
 def _made_with(store: Store, spec: RunSpec) -> tuple[str, str] | None:
-    with reading(store.root, ["runs"]) as connection:
+    with store.reading("runs") as connection:
         rows = connection.execute("select device, versions from runs where run = ?", [spec.run]).fetchall()
     return rows[0] if rows else None
 
@@ -62,7 +61,7 @@ def mark_status(store: Store, spec: RunSpec, status: str) -> None:
     Raises:
         MechError: the run was never registered.
     """
-    with reading(store.root, ["runs"]) as connection:
+    with store.reading("runs") as connection:
         rows = connection.sql("select * from runs where run = ?", params=[spec.run]).pl().to_dicts()
     if not rows:
         raise MechError(f"run {spec.run} is not in the store", "materialize `run_spec` for it first")
@@ -81,7 +80,7 @@ def stored_spec(store: Store, run: str) -> RunSpec:
     Raises:
         MechError: the run was never registered.
     """
-    with reading(store.root, ["runs"]) as connection:
+    with store.reading("runs") as connection:
         rows = connection.execute("select spec from runs where run = ?", [run]).fetchall()
     if not rows:
         raise MechError(f"run {run} is unknown to the store", "`mech run` its experiment, or materialize `run_spec`")

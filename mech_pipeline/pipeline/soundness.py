@@ -12,7 +12,6 @@ from torch import Tensor
 from mech_pipeline.attribution.per_example.components import Components
 from mech_pipeline.attribution.per_example.contraction import Contraction, example_factors
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.training.checkpoints import state_sha256
@@ -49,7 +48,7 @@ def not_finite(run: OpenRun) -> NotFinite:
     count = min(STATES, len(kept))
     chosen = sorted({kept[round(i * (len(kept) - 1) / max(1, count - 1))] for i in range(count)})
     states = tuple(step for step in chosen if not _is_finite(run.state(step)))
-    with reading(run.store.root, ["training_metrics"]) as connection:
+    with run.store.reading("training_metrics") as connection:
         rows = connection.execute(
             "select distinct step from training_metrics where run = ? and not isfinite(value) order by all",
             [run.spec.run],
@@ -130,7 +129,7 @@ def cells_not_finite(store: Store, table: str, run: str | None = None) -> list[t
     """
     floats = [c.name for c in TABLES[table].columns if pa.types.is_floating(TABLES[table].schema.field(c.name).type)]
     wrong = " or ".join(f'not isfinite("{name}")' for name in floats)
-    with reading(store.root, [table]) as connection:
+    with store.reading(table) as connection:
         return connection.execute(
             f"select distinct run, step from {table} where (run = $run or $run is null) and ({wrong}) order by all",
             {"run": run},

@@ -7,16 +7,15 @@ The same batch twice is therefore the same work, and a batch that failed is not 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from mech_pipeline.pipeline.cells import steps_of
 from mech_pipeline.pipeline.grid import kept_steps
-from mech_pipeline.pipeline.plan import Waiting, ready_cells
+from mech_pipeline.pipeline.plan import ready_cells
+from mech_pipeline.pipeline.stage import Cells, Scope
+from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
-BY_STEP = ("analysis", "circuits", "neurons", "ledger")
-"""Stages whose cells are computed checkpoint by checkpoint, so that they can be cut into batches."""
-AT_TARGETS = ("influence", "retraining")
 BATCH_STEPS = 64
 
 
@@ -48,7 +47,7 @@ def started_specs(store: Store) -> list[RunSpec]:
 
 
 def _specs(store: Store, condition: str, values: list[str]) -> list[RunSpec]:
-    with reading(store.root, ["runs"]) as connection:
+    with store.reading("runs") as connection:
         rows = connection.execute(f"select spec from runs where {condition} order by run", [values]).fetchall()
     return [RunSpec.model_validate_json(spec) for (spec,) in rows]
 
@@ -59,21 +58,20 @@ def work_of(store: Store, spec: RunSpec, corpus_sha256: str) -> list[Work]:
     return [work for stage, cells in ready.items() for work in _batches(store, spec, stage, cells)]
 
 
-def _batches(store: Store, spec: RunSpec, stage: str, cells: Waiting) -> Iterator[Work]:
-    if stage in BY_STEP:
-        for steps in consecutive(sorted({step for step, _ in cells}), kept_steps(store, spec)):
-            chosen = {cell: made_from for cell, made_from in cells.items() if cell[0] in steps}
-            yield _work(spec, stage, steps, chosen)
-    elif stage in AT_TARGETS:
-        yield _work(spec, stage, sorted({step for step, _ in cells}), cells)
+def _batches(store: Store, spec: RunSpec, stage: str, cells: Cells) -> Iterator[Work]:
+    scope = stage_of(stage).scope
+    if scope == Scope.CHECKPOINT:
+        for steps in consecutive(steps_of(cells), kept_steps(store, spec)):
+            yield _work(
+                spec, stage, steps, {cell: made_from for cell, made_from in cells.items() if cell.step in steps}
+            )
     else:
-        yield _work(spec, stage, (), cells)
+        yield _work(spec, stage, steps_of(cells) if scope == Scope.TARGET else (), cells)
 
 
-def _work(spec: RunSpec, stage: str, steps: Iterable[int], cells: Waiting) -> Work:
-    made_from = sorted((step, item, expected) for (step, item), expected in cells.items())
-    identity = fingerprint(spec.run, stage, [list(each) for each in made_from])
-    return Work(spec.run, stage, tuple(steps), len(cells), identity)
+def _work(spec: RunSpec, stage: str, steps: Iterable[int], cells: Cells) -> Work:
+    made_from = [[cell.table, cell.step, cell.item, cell.method, cells[cell]] for cell in sorted(cells)]
+    return Work(spec.run, stage, tuple(steps), len(cells), fingerprint(spec.run, stage, made_from))
 
 
 def consecutive(steps: Sequence[int], kept: Sequence[int], most: int = BATCH_STEPS) -> list[list[int]]:

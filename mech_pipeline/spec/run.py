@@ -153,6 +153,11 @@ class RunSpec(Stage):
         """What the run's ledger has an account of: mechanisms, and perhaps the weights themselves."""
         return (*self.ledger, WEIGHTS) if self.ledger_by.weights else self.ledger
 
+    @property
+    def is_attributed(self) -> bool:
+        """Whether ledger or influence are asked for: what takes longest comes after them."""
+        return bool(self.accounts or self.influence.mechanisms)
+
     def caveats(self) -> tuple[str, ...]:
         """What makes attribution of this run unreliable or impossible, one sentence each."""
         return caveats(self.optimizer, self.training)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError
@@ -25,6 +26,7 @@ from mech_pipeline.store import blobs, checksums, delta
 from mech_pipeline.store.blobs import Blob
 from mech_pipeline.store.files.files import open_files, readable_storage_errors
 from mech_pipeline.store.layout import open_layout
+from mech_pipeline.store.reading import reading
 from mech_pipeline.store.rows import check_rows, rows_sha256
 from mech_pipeline.store.tables.all import TABLES, Table
 
@@ -243,6 +245,10 @@ class Store:
             self.record_new(table.name)
             opened = DeltaTable(url, storage_options=self.files.delta_options)
         return opened
+
+    def reading(self, *tables: str) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """One consistent cut through these tables, a view each; all tables if none is named. See `reading.shared.reading`."""
+        return reading(self.root, tables or TABLES)
 
     def put_blob(self, folder: str, name: str, content: bytes) -> Blob:
         """Stores one immutable file; see `blobs.put_blob`."""

@@ -6,6 +6,7 @@ Format: 8 bytes of header length, the header as JSON, the bytes (https://github.
 import json
 import struct
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,22 @@ _TYPES = {"U8": "<u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I32": "<i4", "
 def mapped_arrays(path: Path) -> dict[str, NDArray]:
     """All tensors of a file, read-only, by name."""
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
+        length, header = _header(file)
     content = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))[8 + length :]
     return {
         name: content[slice(*entry["data_offsets"])].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
         for name, entry in header.items()
     }
+
+
+def tensor_names(file: BinaryIO) -> list[str]:
+    """Names of the tensors in a file; reads the header alone."""
+    return list(_header(file)[1])
+
+
+def _header(file: BinaryIO) -> tuple[int, dict[str, Any]]:
+    """Its length, and what it says of each tensor."""
+    (length,) = struct.unpack("<Q", file.read(8))
+    header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return length, header

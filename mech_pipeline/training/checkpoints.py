@@ -5,7 +5,7 @@ so two states are equal exactly when their hashes are.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from safetensors.torch import load, save
@@ -50,17 +50,35 @@ def unpack_state(content: bytes, step: int, flat: FlatModel, what: str) -> State
         MechError: the file holds other parameters than the model has.
     """
     tensors = load(content)
-    vectors = {}
-    for part, field in _PARTS.items():
-        pieces = []
-        for slot in flat.slots:
-            tensor = tensors.get(f"{part}.{slot.name}")
-            if tensor is None or tuple(tensor.shape) != slot.shape:
-                found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
-                raise MechError(
-                    f"{what} does not fit the model: {part}.{slot.name} is {found}, expected {slot.shape}",
-                    "it was written by another spec; run the experiment that wrote it",
-                )
-            pieces.append(tensor.reshape(-1))
-        vectors[field] = torch.cat(pieces).to(flat.vector.device)
-    return State(step, vectors["theta"], vectors["m"], vectors["v"])
+    theta, m, v = (_vector(tensors, part, flat, what) for part in _PARTS)
+    return State(step, theta, m, v)
+
+
+def unpack_weights(content: bytes, flat: FlatModel, what: str) -> Vector:
+    """The weights alone in a safetensors file, which need not hold moments.
+
+    Raises:
+        MechError: the file holds other parameters than the model has.
+    """
+    return _vector(load(content), "model", flat, what)
+
+
+def has_moments(names: Iterable[str]) -> bool:
+    """Whether a file with tensors of these names holds the optimizer's moments beside the weights."""
+    parts = {name.partition(".")[0] for name in names}
+    return set(_PARTS) <= parts
+
+
+def _vector(tensors: Mapping[str, torch.Tensor], part: str, flat: FlatModel, what: str) -> Vector:
+    """All parameters of one part, one after another."""
+    pieces = []
+    for slot in flat.slots:
+        tensor = tensors.get(f"{part}.{slot.name}")
+        if tensor is None or tuple(tensor.shape) != slot.shape:
+            found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
+            raise MechError(
+                f"{what} does not fit the model: {part}.{slot.name} is {found}, expected {slot.shape}",
+                "it was written by another spec; run the experiment that wrote it",
+            )
+        pieces.append(tensor.reshape(-1))
+    return torch.cat(pieces).to(flat.vector.device)

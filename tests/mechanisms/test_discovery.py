@@ -156,12 +156,11 @@ def test_a_new_process_in_the_project_folder_finds_them_and_starts_in_spite_of_a
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MECH_")}
     code = (
         "import os, sys; os.chdir(sys.argv[1])\n"
-        "from mech_pipeline.pipeline.analysis.analysis import CODE_VERSIONS\n"
+        "from mech_pipeline.pipeline.analysis.analysis import code_version\n"
         "from mech_pipeline.mechanisms.registry import MECHANISMS\n"
-        "assert 'a' in MECHANISMS and CODE_VERSIONS['mechanism_values'] != 'unknown'\n"
-        "import mech_pipeline.mechanisms.registry as registry, pathlib, importlib\n"
+        "assert 'a' in MECHANISMS and code_version('mechanism_values') != 'unknown'\n"
+        "import mech_pipeline.mechanisms.registry as registry, pathlib\n"
         "registry._loaded.clear(); pathlib.Path('mechanisms/a.py').write_text('x = ')\n"
-        "import mech_pipeline.pipeline.analysis.analysis as analysis\n"
-        "assert importlib.reload(analysis).CODE_VERSIONS['mechanism_values'] == 'unknown'\n"
+        "assert code_version('mechanism_values') == 'unknown'\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], check=True, env=environment)

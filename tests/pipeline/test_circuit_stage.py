@@ -41,7 +41,7 @@ def run(local_store, tmp_path, monkeypatch):
 
 def test_circuits_are_computed_once_where_they_are_asked_for(run):
     seen = []
-    assert circuits.pending(run, run.planned) == [(0, COPY), (12, COPY), (24, COPY)]
+    assert tiny.places(circuits.pending(run, run.planned)) == [(0, COPY), (12, COPY), (24, COPY)]
     assert circuits.compute_circuits(run, run.planned, seen.append) == 3
     assert seen == [[0], [12], [24]]
     assert circuits.pending(run, run.planned) == []
@@ -70,7 +70,7 @@ def test_circuits_are_computed_once_where_they_are_asked_for(run):
 def test_only_what_changed_is_computed_again(run, monkeypatch):
     circuits.compute_circuits(run, run.planned)
     both = OpenRun(run.store, tiny.spec_of(**CHANGE | {"circuits": ASKED | {"mechanisms": [COPY, RANDOM]}}))
-    assert circuits.pending(both, both.planned) == [(step, RANDOM) for step in (0, 12, 24)]
+    assert tiny.places(circuits.pending(both, both.planned)) == [(step, RANDOM) for step in (0, 12, 24)]
     assert circuits.compute_circuits(both, [12]) == 1
     more = OpenRun(run.store, tiny.spec_of(**CHANGE | {"circuits": ASKED | {"random_orders": 3}}))
     assert len(circuits.pending(more, more.planned)) == 3

@@ -81,7 +81,7 @@ def test_a_zoom_changes_no_result(store):
     assert planned_steps(store, spec) == spec.checkpoint_steps()
     assert ledger.pending(run, run.planned) == []
     waiting = analysis.pending(run, analysis.OUTPUTS, kept_steps(store, spec))
-    assert {step for step, _ in waiting["mechanism_values"]} == {7, 8, 9, 10, 11}
+    assert {cell.step for cell in waiting["mechanism_values"]} == {7, 8, 9, 10, 11}
     assert waiting["gradients"] == [], "tensors are not kept at every step of a zoom"
     before = formation.wanted(store, spec)
     analysis.analyse(run, analysis.OUTPUTS, kept_steps(store, spec))

@@ -5,11 +5,11 @@ import torch
 
 from mech_pipeline.attribution.influence import influence as attribution_influence
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.influence import influence, sweep
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.store.care.verify import verify_store
-from mech_pipeline.store.currency import stored_versions
 from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
 from tests.support import tiny
@@ -186,7 +186,7 @@ def test_sketches_are_stored_once_and_answer_later_questions(local_store, monkey
     assert outside["share"] < 0.15, "5 % of normal errors lie beyond two standard errors"
     assert not verify_store(local_store.files).damage
     other = opened(local_store, mechanisms=[COPY], **asked | {"sketch_size": 64})
-    assert influence.pending(other, [12]) == [(12, f"{COPY}:sketch")]
+    assert tiny.places(influence.pending(other, [12])) == [(12, f"{COPY}:sketch")]
 
 
 def test_smoothness_of_the_last_updates_says_nothing_of_earlier_scores(local_store, monkeypatch):
@@ -222,10 +222,11 @@ def test_changing_a_setting_recomputes_only_what_depends_on_it(local_store):
     before = stored_versions(local_store, "influence", run.spec.run)
     asked = run.spec.influence.model_copy(update={"metasmoothness_steps": 6})
     changed = OpenRun(local_store, run.spec.model_copy(update={"influence": asked}))
-    assert influence.pending(changed, [12]) == [(12, COPY)]
+    assert tiny.places(influence.pending(changed, [12])) == [(12, COPY)]
     influence.compute_influence(changed, [12])
     after = stored_versions(local_store, "influence", run.spec.run)
-    assert before[12, f"{COPY}:gradient_dot"] == after[12, f"{COPY}:gradient_dot"]
+    other = Cell("influence", run.spec.run, 12, COPY, "gradient_dot")
+    assert before[other] == after[other]
     assert torch.isfinite(torch.tensor([row[4] for row in rows(local_store, "influence")])).all()
 
 

@@ -38,7 +38,7 @@ def rows(run, sql):
 
 def test_windows_are_computed_once_and_balance(run):
     seen = []
-    assert neurons.pending(run, run.planned) == [(6, ""), (24, "")]
+    assert tiny.places(neurons.pending(run, run.planned)) == [(6, ""), (24, "")]
     assert neurons.compute_neurons(run, run.planned, seen.append) == 2
     assert seen == [[6], [24]]
     assert neurons.compute_neurons(run, run.planned, seen.append) == 0
@@ -82,7 +82,7 @@ def test_tokens_and_positions_are_those_of_the_examples(run):
 def test_only_what_changed_is_computed_again(run, monkeypatch):
     neurons.compute_neurons(run, run.planned)
     other = OpenRun(run.store, tiny.spec_of(**CHANGE | {"neurons": ASKED | {"windows": [[0, 6], [12, 24]]}}))
-    assert neurons.pending(other, other.planned) == [(24, "")]
+    assert tiny.places(neurons.pending(other, other.planned)) == [(24, "")]
     finer = OpenRun(run.store, tiny.spec_of(**CHANGE | {"neurons": ASKED | {"tokens": 5}}))
     assert len(neurons.pending(finer, finer.planned)) == 2
     write = Store.write
@@ -96,7 +96,7 @@ def test_only_what_changed_is_computed_again(run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         neurons.compute_neurons(finer, [6])
     monkeypatch.setattr(Store, "write", write)
-    assert (6, "") in neurons.pending(finer, finer.planned), "half of a window is none"
+    assert (6, "") in tiny.places(neurons.pending(finer, finer.planned)), "half of a window is none"
 
 
 def test_the_plan_and_the_report_know_neurons(run):

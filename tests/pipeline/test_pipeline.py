@@ -192,7 +192,7 @@ def test_raising_a_detectors_version_recomputes_that_detector_only(store, monkey
     run = OpenRun(store, spec)
     monkeypatch.setitem(DETECTORS, "prefix_matching", replace(DETECTORS["prefix_matching"], version="2"))
     pending = analysis.pending(run, analysis.OUTPUTS, spec.checkpoint_steps())
-    assert {item for _, item in pending["head_scores"]} == {"prefix_matching"}
+    assert {cell.item for cell in pending["head_scores"]} == {"prefix_matching"}
     assert len(pending["head_scores"]) == len(spec.checkpoint_steps())
     assert not pending["mechanism_values"]
     assert not pending["gradients"]
@@ -212,8 +212,8 @@ def test_raising_a_mechanisms_version_recomputes_what_is_made_of_it(store, monke
     name = "induction_copy_advantage"
     monkeypatch.setitem(MECHANISMS, name, replace(MECHANISMS[name], version="2"))
     pending = analysis.pending(run, analysis.OUTPUTS, spec.checkpoint_steps())
-    assert {item for _, item in pending["mechanism_values"]} == {name}
-    assert {item for _, item in pending["gradients"]} == {name}
+    assert {cell.item for cell in pending["mechanism_values"]} == {name}
+    assert {cell.item for cell in pending["gradients"]} == {name}
     assert not pending["head_scores"]
     assert len(ledger.pending(run, spec.checkpoint_steps())) == 5
 

@@ -15,11 +15,13 @@ from mech_pipeline.pipeline.analysis import analysis, formation
 from mech_pipeline.pipeline.influence import influence
 from mech_pipeline.pipeline.retraining import lds, retraining
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.stage import View
+from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.pipeline.training.batches import write_batches
 from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
-from tests.support.tiny import prepare, spec_of, write_text
+from tests.support.tiny import places, prepare, spec_of, write_text
 
 NAME = "induction_copy_advantage"
 STEP = 12
@@ -63,6 +65,11 @@ def rows(run, sql):
 def value_of(run, theta):
     run.trainer.flat.load(theta)
     return float(MECHANISMS[NAME].value(run.trainer.flat.model, run.tokens.probe).detach())
+
+
+def left(run):
+    """What of the stage is not current."""
+    return stage_of("retraining").waiting(View(run.store, (run.spec,)))
 
 
 def compute(run):
@@ -116,8 +123,8 @@ def test_nothing_is_left_to_do_and_more_subsets_add_to_what_is_there(run):
     assert compute(run) == (0, 0)
     before = rows(run, "select * from retrainings order by all")
     more = OpenRun(run.store, asked(subsets=6))
-    assert {item for _, item in retraining.pending(more, STEP)} == {"random-0.1-4", "random-0.1-5"}
-    assert len(lds.pending_cells(more)) == 3
+    assert {cell.item for cell in retraining.pending(more, STEP)} == {"random-0.1-4", "random-0.1-5"}
+    assert len(left(more)) == 3
     assert compute(more) == (2, 1)
     after = rows(run, "select * from retrainings order by all")
     assert [row for row in after if row in before] == before
@@ -137,9 +144,9 @@ def test_only_what_changed_is_retrained(run, monkeypatch):
     monkeypatch.setitem(
         MECHANISMS, "previous_token_attention", dataclasses.replace(MECHANISMS["previous_token_attention"], version="2")
     )
-    assert len(lds.pending_cells(run)) == 0, "a mechanism that influence does not name"
+    assert len(left(run)) == 0, "a mechanism that influence does not name"
     moved = asked(seed=1)
-    assert {item for _, item in retraining.pending(OpenRun(run.store, moved), STEP)} == {
+    assert {cell.item for cell in retraining.pending(OpenRun(run.store, moved), STEP)} == {
         f"random-0.1-{number}" for number in range(4)
     }
     run.store.write(  # other scores, as another version of influence would give
@@ -147,7 +154,7 @@ def test_only_what_changed_is_retrained(run, monkeypatch):
         query(run.store.root, "select * replace (-value as value, 'new' as data_version) from influence").to_arrow(),
         replace={"run": [run.spec.run], "step": [STEP], "mechanism": [NAME], "method": ["adjoint"]},
     )
-    assert retraining.pending(run, STEP) == [(STEP, f"top-0.1-adjoint-{NAME}")]
+    assert places(retraining.pending(run, STEP)) == [(STEP, f"top-0.1-adjoint-{NAME}")]
     assert compute(run) == (1, 1)
 
 
@@ -168,7 +175,7 @@ def test_a_killed_stage_goes_on_with_what_is_missing(run, monkeypatch):
         retraining.compute_retrainings(run, STEP)
     assert stored[0] == "none"
     monkeypatch.setattr(retraining, "write_retrained", honest)
-    assert {item for _, item in retraining.pending(run, STEP)}.isdisjoint(stored)
+    assert {cell.item for cell in retraining.pending(run, STEP)}.isdisjoint(stored)
     assert compute(run) == (4, 1)
     assert {item for (item,) in rows(run, "select distinct removal from retrainings")} == {
         *("none", f"top-0.1-adjoint-{NAME}", "random-0.1-0", "random-0.1-1", "random-0.1-2", "random-0.1-3")
@@ -209,7 +216,7 @@ def test_retrainings_that_diverge_are_counted_and_have_no_value(run, monkeypatch
     assert retraining.compute_retrainings(run, STEP, lines.append) == 6
     assert "2 of 6 retrainings of tiny.baseline.s0 diverged; they have no value" in lines
     assert lds.compute_lds(run, STEP) == 1
-    assert len(lds.pending_cells(run)) == 0, "they are not tried again"
+    assert len(left(run)) == 0, "they are not tried again"
     measures = {row[0]: row[1:] for row in rows(run, "select metric, value, n from lds")}
     assert measures["diverged"] == (1, 4)
     assert measures["top_diverged"] == (1, 1)
@@ -224,4 +231,4 @@ def test_what_cannot_be_compared_is_refused(run):
         retraining.compute_retrainings(run, 18)
     nothing = OpenRun(run.store, spec_of())
     assert retraining.retraining_step(nothing) is None
-    assert len(lds.pending_cells(nothing)) == 0
+    assert len(left(nothing)) == 0

@@ -65,8 +65,8 @@ def test_tokens_and_fingerprints_of_earlier_runs_stay_as_they_were(folder, local
     assert versions["corpus"].startswith("3c8a4e106a36367d")
     assert versions["probe"].startswith("f044047fb48eccc8")
     cells = tokens.wanted(spec, corpus_sha256(read_corpus(spec.corpus)))
-    assert cells[-1, "pool"].startswith("641b96dee38eafe4")
-    assert cells[-1, "tokenizer"].startswith("c5a286a56c673a86")
+    assert cells[tokens.artifact_cell(spec.run, "pool")].startswith("641b96dee38eafe4")
+    assert cells[tokens.artifact_cell(spec.run, "tokenizer")].startswith("c5a286a56c673a86")
     assert spec.tokens_slice().startswith("d067c86a7146b0a8")
     assert spec.training_slice().startswith("f6961884591808ca")
     assert query(local_store.root, "select count(*) from token_shards").rows() == [(0,)]

@@ -1,19 +1,21 @@
 """A store that was written before a column existed: it is read with the column's default, written on, and kept whole."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
+from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.store import store as store_module
 from mech_pipeline.store.care.compaction import compact
 from mech_pipeline.store.care.verify import verify_store
-from mech_pipeline.store.currency import stored_versions
 from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 
 NEW = ("method", "component", "reliable")
 KEY = {"run": ["r"], "step": [10], "mechanism": ["m"]}
+EXACT = Cell("influence", "r", 10, "m", "adjoint")
 
 
 def rows(count=3, **more):
@@ -49,7 +51,7 @@ def old_store(local_store, monkeypatch):
 def test_old_rows_read_as_the_exact_method_on_all_components(old_store):
     found = query(old_store.root, "select distinct method, component, reliable from influence").rows()
     assert found == [("adjoint", "all", None)]
-    assert stored_versions(old_store, "influence", "r").keys() == {(10, "m")}
+    assert stored_versions(old_store, "influence", "r").keys() == {EXACT}
 
 
 def test_new_rows_of_the_exact_method_replace_old_ones_and_those_of_others_do_not(old_store):
@@ -60,7 +62,7 @@ def test_new_rows_of_the_exact_method_replace_old_ones_and_those_of_others_do_no
     exact = rows(4, method="adjoint", component="all", reliable=True)
     old_store.write("influence", exact, replace=KEY | {"method": ["adjoint"]})
     assert query(old_store.root, counts).rows() == [("adjoint", 4), ("gradient_dot", 2)]
-    assert stored_versions(old_store, "influence", "r").keys() == {(10, "m"), (10, "m:gradient_dot")}
+    assert stored_versions(old_store, "influence", "r").keys() == {EXACT, replace(EXACT, method="gradient_dot")}
     assert not verify_store(old_store.files).damage
 
 

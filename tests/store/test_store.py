@@ -15,8 +15,8 @@ import duckdb
 import pytest
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.cells import Cell, outdated, partition_version, stored_versions
 from mech_pipeline.store.blobs import Blob, named_sha256
-from mech_pipeline.store.currency import outdated, partition_version, stored_versions
 from mech_pipeline.store.reading import reading
 from mech_pipeline.store.reading.connection import connect, query
 from mech_pipeline.store.reading.warehouse import write_warehouse
@@ -193,7 +193,8 @@ def test_warehouse_opens_as_a_plain_duckdb_file_from_anywhere(store, monkeypatch
 def test_currency_is_decided_by_fingerprints(store):
     write(store, made_from="old")
     stored = stored_versions(store, "mechanism_values", "r")
-    assert outdated(stored, {(1, "m"): "old", (2, "m"): "new", (3, "m"): "new"}) == [(2, "m"), (3, "m")]
+    first, second, third = (Cell("mechanism_values", "r", step, "m") for step in (1, 2, 3))
+    assert outdated(stored, {first: "old", second: "new", third: "new"}) == [second, third]
     assert partition_version(stored, 1) == partition_version(stored, 2)
     assert partition_version(stored, 9) is None
 

@@ -1,17 +1,18 @@
 """A whole experiment small enough to run in seconds: real code paths, made-up text."""
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
+from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.run_row import write_run_row
 from mech_pipeline.pipeline.tokens import tokens
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.currency import stored_versions
 from mech_pipeline.store.store import Store
 
 TINY: dict[str, Any] = {
@@ -70,4 +71,9 @@ def prepare(store: Store, spec: RunSpec) -> None:
 
 def checkpoint_hashes(store: Store, run: str) -> dict[int, str]:
     """Hash of every kept state."""
-    return {step: version.data_version for (step, _), version in stored_versions(store, "checkpoints", run).items()}
+    return {cell.step: version.data_version for cell, version in stored_versions(store, "checkpoints", run).items()}
+
+
+def places(cells: Iterable[Cell]) -> list[tuple[int | None, str]]:
+    """(step, item) of some cells."""
+    return [(cell.step, cell.label) for cell in cells]

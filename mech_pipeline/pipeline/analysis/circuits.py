@@ -21,14 +21,11 @@ from mech_pipeline.mechanisms.circuits.circuit import (
 from mech_pipeline.mechanisms.circuits.criteria import Criteria
 from mech_pipeline.mechanisms.circuits.graph import Graph
 from mech_pipeline.mechanisms.registry import MECHANISMS
-from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline.cells import Block, Cell, pending_cells, steps_of, write
 from mech_pipeline.pipeline.grid import probe_version
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.currency import Cell, outdated_in
-from mech_pipeline.store.rows import content_version
-from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.training.device import computing
 
 CODE_VERSION = "1"
@@ -66,7 +63,7 @@ def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
     """Fingerprints of the cells, from what they would be made now."""
     steps, asked = set(steps), run.spec.circuits
     return {
-        (step, name): fingerprint(
+        Cell("circuits", run.spec.run, step, name): fingerprint(
             *("circuit", CODE_VERSION, name, MECHANISMS[name].version, asked.random_orders),
             *(run.checkpoint_version(step), probe_version(name, run.artifacts), run.spec.model),
         )
@@ -78,7 +75,7 @@ def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
 
 def pending(run: OpenRun, steps: Iterable[int]) -> list[Cell]:
     """The cells that must be computed: not current in one of the tables."""
-    return outdated_in(run.store, _TABLES, run.spec.run, wanted(run, steps))
+    return pending_cells(run.store, wanted(run, steps), also=_TABLES)
 
 
 def compute_circuits(
@@ -94,15 +91,17 @@ def compute_circuits(
     """
     steps = list(steps)
     cells, todo = wanted(run, steps), pending(run, steps)
-    late = {step for step, _ in todo}
-    if current := sorted({step for step, _ in cells} - late):
+    late = steps_of(todo)
+    if current := sorted({*steps_of(cells)} - {*late}):
         on_steps(current)
     with computing(run.spec.training):
-        for done, step in enumerate(sorted(late), start=1):
+        for done, step in enumerate(late, start=1):
             flat, bridge = run.bridged
             flat.load(run.state(step).theta)
-            for mechanism in [name for at, name in todo if at == step]:
-                _store(run, step, mechanism, cells[step, mechanism], *_find(run, bridge, mechanism))
+            for cell in [cell for cell in todo if cell.step == step]:
+                assert cell.item is not None, "a circuit is of a mechanism"
+                for table, rows in zip(_TABLES, _find(run, bridge, cell.item), strict=True):
+                    write(run.store, [Block(cell.of(table), rows, cells[cell])], CODE_VERSION)
             on_steps([step])
             report(done)
     return len(todo)
@@ -162,17 +161,3 @@ def _trials(graph: Graph, criteria: Criteria) -> dict[str, list[Any]]:
 def _found(subject: Subject, ends: tuple[float, float], scores: Any) -> Found:
     order = greedy_order(subject.graph, scores)
     return Found(order, smallest(subject, order, ends))
-
-
-def _store(run: OpenRun, step: int, mechanism: str, made_from: str, *tables: dict[str, list[Any]]) -> None:
-    key = {"run": run.spec.run, "step": step, "mechanism": mechanism}
-    for table, rows in zip(_TABLES, tables, strict=True):
-        count = len(next(iter(rows.values())))
-        columns = {name: [value] * count for name, value in key.items()} | rows
-        version = content_version(TABLES[table], columns)
-        run.store.write(
-            table,
-            columns | provenance_columns(count, made_from, version),
-            replace={name: [value] for name, value in key.items()},
-            code_version=CODE_VERSION,
-        )

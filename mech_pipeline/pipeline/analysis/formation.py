@@ -2,14 +2,11 @@
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.formation.events import formation_step
-from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline.cells import Block, Cell, combined_version, pending_cells, stored_versions, write
 from mech_pipeline.pipeline.grid import planned_steps
 from mech_pipeline.spec.analysis import Event
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.currency import Cell, combined_version, outdated, stored_versions
-from mech_pipeline.store.reading import reading
-from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 
@@ -35,31 +32,32 @@ def wanted(store: Store, spec: RunSpec) -> dict[Cell, str]:
     for event in spec.formation:
         table, item = _source(event)
         stored = stored_versions(store, table, spec.run)
-        missing = [step for step in planned if (step, item) not in stored]
+        read = {step: Cell(table, spec.run, step, item) for step in planned}
+        missing = [step for step, cell in read.items() if cell not in stored]
         if missing:
             raise MechError(
                 f"formation of {event.signal} in run {spec.run}: {len(missing)} checkpoints have no value, first {missing[0]}",
                 f"materialize `{table}` for the run, or `mech run` its experiment",
             )
-        versions = combined_version(stored[step, item] for step in planned)
-        cells[-1, event.signal] = fingerprint("formation", CODE_VERSION, event, versions, list(planned))
+        versions = combined_version(stored[cell] for cell in read.values())
+        cell = Cell("formation", spec.run, item=event.signal)
+        cells[cell] = fingerprint("formation", CODE_VERSION, event, versions, list(planned))
     return cells
 
 
 def compute_formation(store: Store, spec: RunSpec) -> int:
     """Computes the events that are not current; returns their number."""
     cells = wanted(store, spec)
-    todo = {item for _, item in outdated(stored_versions(store, "formation", spec.run), cells)}
+    todo = pending_cells(store, cells)
     for event in spec.formation:
-        if event.signal not in todo:
+        cell = Cell("formation", spec.run, item=event.signal)
+        if cell not in todo:
             continue
         values = _values(store, spec, event)
         grid = [step for step in spec.checkpoint_steps() if step in values]
         between = {step: value for step, value in values.items() if step not in grid}
         found = formation_step(grid, [values[step] for step in grid], event.threshold, event.sustain, between)
         columns = {
-            "run": [spec.run],
-            "mechanism": [event.signal],
             "step": [found.step],
             "lower": [found.lower],
             "upper": [found.step],
@@ -67,19 +65,13 @@ def compute_formation(store: Store, spec: RunSpec) -> int:
             "sustain": [event.sustain],
             "censored": [found.censored],
         }
-        version = content_version(TABLES["formation"], columns)
-        store.write(
-            "formation",
-            columns | provenance_columns(1, cells[-1, event.signal], version),
-            replace={"run": [spec.run], "mechanism": [event.signal]},
-            code_version=CODE_VERSION,
-        )
+        write(store, [Block(cell, columns, cells[cell])], CODE_VERSION)
     return len(todo)
 
 
 def stored_formation(store: Store, spec: RunSpec) -> dict[str, int | None]:
     """Formation step of each event (none: censored) as the store has it."""
-    with reading(store.root, ["formation"]) as connection:
+    with store.reading("formation") as connection:
         rows = connection.execute("select mechanism, step from formation where run = ?", [spec.run]).fetchall()
     return dict(rows)
 
@@ -93,7 +85,7 @@ def _values(store: Store, spec: RunSpec, event: Event) -> dict[int, float]:
     """Value at every planned checkpoint; of a detector, the best head's."""
     table, item = _source(event)
     column = TABLES[table].item
-    with reading(store.root, [table]) as connection:
+    with store.reading(table) as connection:
         rows = connection.execute(
             f"select step, max(value) from {table} where run = ? and {column} = ? and list_contains(?, step) group by 1",
             [spec.run, item, list(planned_steps(store, spec))],

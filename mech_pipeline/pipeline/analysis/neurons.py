@@ -12,14 +12,11 @@ from mech_pipeline.attribution.per_example.components import Components, compone
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.ablation.neuron_ablation import Effect, ablated_increase, ablation_effect, matched_tokens
 from mech_pipeline.mechanisms.source import ProbeSource
-from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline.cells import Block, Cell, pending_cells, steps_of, write
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.seeds import numpy_generator
-from mech_pipeline.store.currency import Cell, outdated_in
-from mech_pipeline.store.rows import content_version
-from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.training.device import computing
 
 CODE_VERSION = "1"
@@ -45,13 +42,14 @@ def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
             states = [run.checkpoint_version(step) for step in _bounds(run, begin, end)]
             data = [run.artifacts.get(name, "") for name in ("tokenizer", "corpus", "probe")]
             settings = [asked.tokens, asked.contexts, asked.ablated]
-            cells[end, ""] = fingerprint("neurons", CODE_VERSION, begin, states, run.training, data, settings)
+            cell = Cell("neurons", run.spec.run, end)
+            cells[cell] = fingerprint("neurons", CODE_VERSION, begin, states, run.training, data, settings)
     return cells
 
 
 def pending(run: OpenRun, steps: Iterable[int]) -> list[Cell]:
     """The windows that must be computed: not current in one of the tables."""
-    return outdated_in(run.store, _TABLES, run.spec.run, wanted(run, steps))
+    return pending_cells(run.store, wanted(run, steps), also=_TABLES)
 
 
 def compute_neurons(
@@ -71,11 +69,11 @@ def compute_neurons(
     """
     steps = list(steps)
     cells, todo = wanted(run, steps), pending(run, steps)
-    if current := sorted({step for step, _ in cells} - {step for step, _ in todo}):
+    if current := sorted({*steps_of(cells)} - {*steps_of(todo)}):
         on_steps(current)
     done = 0
     with computing(run.spec.training):
-        for end, item in todo:
+        for end in steps_of(todo):
             begin = windows(run)[end]
             account = neuron_account(
                 run.trainer,
@@ -87,7 +85,7 @@ def compute_neurons(
                 report=lambda updates, before=done: report(before + updates),  # type: ignore[misc]
             )
             _check(run, begin, end, account)
-            _store(run, begin, end, account, cells[end, item])
+            _store(run, begin, end, account, cells[Cell("neurons", run.spec.run, end)])
             done += end - begin
             on_steps([end])
     return len(todo)
@@ -123,15 +121,8 @@ def _store(run: OpenRun, begin: int, end: int, account: NeuronAccount, made_from
         "neuron_contexts": _of_parts(parts, _context_rows(run, account)),
     }
     for table in _TABLES:
-        count = len(rows[table]["layer"])
-        columns = {"run": [run.spec.run] * count, "step": [end] * count, "begin": [begin] * count, **rows[table]}
-        version = content_version(TABLES[table], columns)
-        run.store.write(
-            table,
-            columns | provenance_columns(count, made_from, version),
-            replace={"run": [run.spec.run], "step": [end]},
-            code_version=CODE_VERSION,
-        )
+        columns = {"begin": [begin] * len(rows[table]["layer"]), **rows[table]}
+        write(run.store, [Block(Cell(table, run.spec.run, end), columns, made_from)], CODE_VERSION)
 
 
 def _part(name: str) -> tuple[int, int, str]:

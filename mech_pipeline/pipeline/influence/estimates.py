@@ -21,13 +21,12 @@ from mech_pipeline.attribution.estimators.scores import UpdateScores
 from mech_pipeline.attribution.estimators.sketched_scores import sketched_scores
 from mech_pipeline.attribution.influence.influence import first_update
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
+from mech_pipeline.pipeline.cells import Cell
 from mech_pipeline.pipeline.influence.rows import (
     WHOLE,
     WHOLE_SWEEP,
     Metric,
     Scored,
-    influence_item,
-    split_item,
     stored_totals,
     write_scored,
 )
@@ -36,8 +35,6 @@ from mech_pipeline.pipeline.influence.sketches import make_sketches, read_sketch
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.currency import Cell
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.tables.all import ADJOINT
 from mech_pipeline.training.update.optimizer import State
 
@@ -63,19 +60,19 @@ def check_environments(cells: Sequence[Cell]) -> None:
     Raises:
         MechError: it is not there.
     """
-    if any(split_item(item)[1] == "ekfac" for _, item in cells):
+    if any(cell.method == "ekfac" for cell in cells):
         interpreter_of(None)
 
 
 def compute_estimates(run: OpenRun, cells: Sequence[Cell], fingerprints: dict[Cell, str], emit: Emit) -> None:
-    """Computes (step, "mechanism:method") cells, all mechanisms of a step and method in one pass."""
-    groups: dict[tuple[int, str], list[str]] = {}
-    for step, item in cells:
-        mechanism, method = split_item(item)
-        groups.setdefault((step, method), []).append(mechanism)
-    for (step, method), mechanisms in sorted(groups.items()):
-        estimated = _ESTIMATORS[method](run, step, mechanisms, emit)
-        for index, mechanism in enumerate(mechanisms):
+    """Computes cells of cheap methods, all mechanisms of a step and method in one pass."""
+    groups: dict[tuple[int, str], dict[str, Cell]] = {}
+    for cell in cells:
+        assert cell.step is not None, "influence is at a step"
+        groups.setdefault((cell.step, str(cell.method)), {})[str(cell.item)] = cell
+    for (step, method), mechanisms in sorted(groups.items(), key=lambda group: group[0]):
+        estimated = _ESTIMATORS[method](run, step, list(mechanisms), emit)
+        for index, (mechanism, cell) in enumerate(mechanisms.items()):
             scores = _gathered(estimated.updates, index)
             metrics, trusted = _agreement(run, step, mechanism, scores)
             scored = Scored(
@@ -88,7 +85,7 @@ def compute_estimates(run: OpenRun, cells: Sequence[Cell], fingerprints: dict[Ce
                 horizon=0,
                 trusted=trusted,
             )
-            write_scored(run, scored, fingerprints[step, influence_item(mechanism, method)], CODE_VERSION)
+            write_scored(run, scored, fingerprints[cell], CODE_VERSION)
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ def _within(run: OpenRun, step: int, updates: Iterator[UpdateScores] | list[Upda
 
 def _clip_factors(run: OpenRun, step: int) -> dict[int, float] | None:
     """c_s as training recorded them; none if the record has gaps."""
-    with reading(run.store.root, ["training_metrics"]) as connection:
+    with run.store.reading("training_metrics") as connection:
         rows = connection.execute(
             "select step, value from training_metrics where run = ? and metric = 'clip_factor' and step < ?",
             [run.spec.run, step],

@@ -4,7 +4,7 @@ The exact adjoint sweeps once for all targets of a run. Cheap estimators write t
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from mech_pipeline.attribution.influence.reliability import METASMOOTH_LIMIT, ad
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.analysis.formation import influence_step
+from mech_pipeline.pipeline.cells import Cell, pending_cells, steps_of
 from mech_pipeline.pipeline.grid import probe_version
 from mech_pipeline.pipeline.influence import sweep_state
 from mech_pipeline.pipeline.influence.estimates import check_environments, compute_estimates, estimate_fingerprint
@@ -22,8 +23,6 @@ from mech_pipeline.pipeline.influence.rows import (
     Metric,
     Scored,
     gridded,
-    influence_item,
-    split_item,
     write_scored,
 )
 from mech_pipeline.pipeline.influence.score_rows import ExampleScores
@@ -31,7 +30,6 @@ from mech_pipeline.pipeline.influence.sweep import SweptTarget, sweep_targets
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.tables.all import ADJOINT
 from mech_pipeline.training.device import computing
 
@@ -58,23 +56,21 @@ def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
     for step in steps:
         state = run.checkpoint_version(step)
         for name in chosen.mechanisms:
+            exact = Cell("influence", run.spec.run, step, name, ADJOINT)
             common = [name, MECHANISMS[name].version, state, probe_version(name, run.artifacts), run.training]
             for method in chosen.methods:
                 if method == ADJOINT:
                     settings = [chosen.metasmoothness_steps, chosen.metasmoothness_size, chosen.horizon]
                     settings += [chosen.components, chosen.tokens]
-                    cells[step, name] = fingerprint("influence", CODE_VERSION, *common, settings)
+                    cells[exact] = fingerprint("influence", CODE_VERSION, *common, settings)
                 else:
-                    cells[step, influence_item(name, method)] = estimate_fingerprint(run, step, method, common)
+                    cells[replace(exact, method=method)] = estimate_fingerprint(run, step, method, common)
     return cells
 
 
 def pending(run: OpenRun, steps: Iterable[int]) -> list[Cell]:
     """Influence cells that must be computed; a cell counts only together with its reliability."""
-    cells = wanted(run, steps)
-    missing = outdated(stored_versions(run.store, "influence", run.spec.run), cells)
-    unrated = outdated(stored_versions(run.store, "reliability", run.spec.run), cells)
-    return sorted(set(missing) | set(unrated))
+    return pending_cells(run.store, wanted(run, steps), also=["reliability"])
 
 
 def compute_influence(run: OpenRun, steps: Iterable[int], emit: Emit = lambda line: None) -> int:
@@ -87,18 +83,18 @@ def compute_influence(run: OpenRun, steps: Iterable[int], emit: Emit = lambda li
     if 0 in steps:
         raise MechError(f"influence at step 0 of run {run.spec.run}: no example has been seen yet", "name a later step")
     todo = pending(run, steps)
-    exact = [cell for cell in todo if split_item(cell[1])[1] == ADJOINT]
+    exact = [cell for cell in todo if cell.method == ADJOINT]
     fingerprints = wanted(run, steps)
     check_environments(todo)
     with computing(run.spec.training):
         if exact:
             smooth: dict[int, _Smoothness | None] = {}
             for cell, swept in zip(exact, sweep_targets(run, exact, emit), strict=True):
-                step = cell[0]
+                step = swept.target.step
                 if step not in smooth:  # it belongs to training, whatever the mechanism
                     smooth[step] = _metasmoothness(run, step, emit)
                 write_scored(run, _scored(run, swept, smooth[step]), fingerprints[cell], CODE_VERSION)
-            sweep_state.forget(run.store, run.spec.run, max(step for step, _ in exact))
+            sweep_state.forget(run.store, run.spec.run, max(steps_of(exact)))
         others = [cell for cell in todo if cell not in exact]
         if others:
             compute_estimates(run, others, fingerprints, emit)

@@ -8,36 +8,15 @@ import numpy as np
 import pyarrow as pa
 
 from mech_pipeline.attribution.ledger.token_grid import on_grid
-from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline.cells import Block, Cell, write
 from mech_pipeline.pipeline.influence.score_rows import ExampleScores
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.store.reading import reading
-from mech_pipeline.store.rows import content_version
-from mech_pipeline.store.tables.all import ADJOINT, EVERYTHING, TABLES
+from mech_pipeline.store.tables.all import EVERYTHING
 
 WHOLE_SWEEP = -1
 WHOLE = (EVERYTHING,)
 Metric = tuple[str, int, float]
 """(name, update step or WHOLE_SWEEP, value)."""
-
-
-def influence_item(mechanism: str, method: str) -> str:
-    """The item of an influence cell, as `Table.item_sql` names it.
-
-    >>> influence_item("induction", "adjoint"), influence_item("induction", "ekfac")
-    ('induction', 'induction:ekfac')
-    """
-    return mechanism if method == ADJOINT else f"{mechanism}:{method}"
-
-
-def split_item(item: str) -> tuple[str, str]:
-    """(mechanism, method) of a cell's item.
-
-    >>> split_item("induction"), split_item("induction:ekfac")
-    (('induction', 'adjoint'), ('induction', 'ekfac'))
-    """
-    mechanism, _, method = item.partition(":")
-    return mechanism, method or ADJOINT
 
 
 @dataclass(frozen=True)
@@ -74,46 +53,29 @@ class Scored:
 
 def write_scored(run: OpenRun, scored: Scored, made_from: str, code_version: str) -> None:
     """Publishes one estimator's scores on one target."""
-    key = {"run": run.spec.run, "step": scored.step, "mechanism": scored.mechanism}
-    method = {"method": scored.method}
+    cell = Cell("influence", run.spec.run, scored.step, scored.mechanism, scored.method)
     metrics: dict[str, Any] = {
         "metric": [name for name, _, _ in scored.metrics],
         "update_step": [step for _, step, _ in scored.metrics],
         "value": [value for _, _, value in scored.metrics],
     }
-    _write(run, "reliability", key | method, metrics, made_from, code_version)
+    write(run.store, [Block(cell.of("reliability"), metrics, made_from)], code_version)
     if scored.tokens is not None:
         positions = np.arange(1, scored.tokens.values.shape[1] + 1)
         columns = scored.tokens.columns(run.tokens.example_ids) | {"token_position": scored.tokens.parts(positions)}
-        _write(run, "influence_tokens", key, columns, made_from, code_version)
+        tokens = Cell("influence_tokens", run.spec.run, scored.step, scored.mechanism)
+        write(run.store, [Block(tokens, columns, made_from)], code_version)
     columns = scored.scores.columns(run.tokens.example_ids)
     columns |= {
         "component": scored.scores.parts(scored.components),
         "reliable": scored.reliable(columns["update_step"].to_numpy()),
     }
-    _write(run, "influence", key | method, columns, made_from, code_version)
-
-
-def _write(
-    run: OpenRun, table: str, key: dict[str, Any], columns: dict[str, Any], made_from: str, code_version: str
-) -> None:
-    count = len(columns["value"])
-    whole = columns | {name: pa.repeat(pa.scalar(value), count) for name, value in key.items()}
-    schema = TABLES[table].schema
-    typed = {name: pa.array(values).cast(schema.field(name).type) for name, values in whole.items()}
-    version = content_version(TABLES[table], typed)
-    rows = typed | provenance_columns(count, made_from, version)
-    run.store.write(
-        table,
-        pa.table({field.name: rows[field.name] for field in schema}, schema=schema),
-        replace={name: [value] for name, value in key.items()},
-        code_version=code_version,
-    )
+    write(run.store, [Block(cell, columns, made_from)], code_version)
 
 
 def stored_totals(run: OpenRun, step: int, mechanism: str, method: str) -> dict[str, float]:
     """Stored influence of every example by id, over all its updates."""
-    with reading(run.store.root, ["influence"]) as connection:
+    with run.store.reading("influence") as connection:
         rows = connection.execute(
             "select example_id, sum(value::double) from influence where run = ? and step = ? and mechanism = ? "
             "and method = ? group by 1",

@@ -16,7 +16,6 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.blobs import Blob
-from mech_pipeline.store.reading import reading
 
 CODE_VERSION = "1"
 _NEXT = "`mech verify --repair`, then run again"
@@ -65,7 +64,7 @@ def _made_from(run: OpenRun, begin: int, end: int) -> str:
 def _stored(run: OpenRun, windows: Sequence[tuple[int, int]]) -> dict[int, Blob]:
     """By first update, the files that were made from the same and are whole."""
     wanted = {_made_from(run, begin, end) for begin, end in windows}
-    with reading(run.store.root, ["sketches"]) as connection:
+    with run.store.reading("sketches") as connection:
         rows = connection.execute(
             "select step, input_fingerprint, uri, bytes, sha256 from sketches where run = ?", [run.spec.run]
         ).fetchall()

@@ -18,12 +18,12 @@ from mech_pipeline.attribution.influence.replay import Replayer
 from mech_pipeline.attribution.ledger.ledger import batch_factors
 from mech_pipeline.attribution.per_example.contraction import Contraction, Factors
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
+from mech_pipeline.pipeline.cells import Cell
 from mech_pipeline.pipeline.influence import sweep_state
 from mech_pipeline.pipeline.influence.sweep_state import TargetScores
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.currency import Cell
 from mech_pipeline.training.checkpoints import state_sha256
 from mech_pipeline.training.update.optimizer import State
 
@@ -44,11 +44,11 @@ class SweptTarget:
 
 
 def sweep_targets(run: OpenRun, cells: Sequence[Cell], emit: Callable[[str], None]) -> list[SweptTarget]:
-    """Sweeps once over all (step, mechanism) cells; returns them in the same order.
+    """Sweeps once over all cells; returns them in the same order.
 
     What was finished of the same sweep before a crash is not computed again.
     """
-    targets = [_target(run, step, name) for step, name in cells]
+    targets = [_target(run, cell) for cell in cells]
     last = max(target.step for target in targets)
     first = min(first_update(t.step, t.horizon) for t in targets)
     made_from = fingerprint("sweep", run.training, _settings(run), [[t.name, t.step, t.horizon] for t in targets])
@@ -81,7 +81,10 @@ def _settings(run: OpenRun) -> list[bool]:
     return [run.spec.influence.components, run.spec.influence.tokens]
 
 
-def _target(run: OpenRun, step: int, name: str) -> Target:
+def _target(run: OpenRun, cell: Cell) -> Target:
+    name, step = cell.item, cell.step
+    assert name is not None, "influence is on a mechanism"
+    assert step is not None, "at a step"
     run.trainer.flat.load(run.state(step).theta)
     return Target(name, step, mechanism_gradient(name, run.trainer.flat, run.tokens.probe), run.spec.influence.horizon)
 

@@ -16,7 +16,6 @@ from mech_pipeline.attribution.influence.adjoint import Adjoint
 from mech_pipeline.attribution.influence.influence import SweepState
 from mech_pipeline.pipeline.checkpoints import provenance_columns
 from mech_pipeline.store.blobs import Blob
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 
 
@@ -66,7 +65,7 @@ def find(store: Store, run: str, step: int, made_from: str, device: torch.device
     Args:
         device: where its adjoints go on.
     """
-    with reading(store.root, ["sweeps"]) as connection:
+    with store.reading("sweeps") as connection:
         rows = connection.execute(
             "select uri, bytes, sha256 from sweeps where run = ? and step = ? and input_fingerprint = ?",
             [run, step, made_from],
@@ -82,7 +81,7 @@ def find(store: Store, run: str, step: int, made_from: str, device: torch.device
 
 def forget(store: Store, run: str, step: int) -> None:
     """Drops what is kept of a finished sweep; its file goes with the next `mech maintain`."""
-    with reading(store.root, ["sweeps"]) as connection:
+    with store.reading("sweeps") as connection:
         there = connection.execute("select 1 from sweeps where run = ? and step = ?", [run, step]).fetchall()
     if there:
         store.delete("sweeps", f"run = '{run}' and step = {step}")

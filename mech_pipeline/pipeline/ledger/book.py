@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -14,14 +13,11 @@ from mech_pipeline.attribution.per_example.contraction import Contraction, Facto
 from mech_pipeline.attribution.per_example.target_tokens import target_scores
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.mechanisms.registry import MECHANISMS
-from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline.cells import Block, Cell, write
 from mech_pipeline.pipeline.ledger.balance import LedgerImbalance, checks
 from mech_pipeline.pipeline.ledger.rows import account_columns, token_columns
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.analysis import WEIGHTS
-from mech_pipeline.store.currency import Cell
-from mech_pipeline.store.rows import content_version
-from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Update
 from mech_pipeline.training.model import build_model
@@ -43,9 +39,9 @@ class Book:
         model = build_model(run.spec.model, tokens.vocabulary, tokens.pool.shape[1], run.spec.seed)
         self._exact = FlatModel(model.double())
         self.unwritten: list[int] = []
-        self._rows: list[pa.Table] = []
-        self._token_rows: list[pa.Table] = []
-        self._balance: list[dict[str, Any]] = []
+        self._accounts: list[Block] = []
+        self._tokens: list[Block] = []
+        self._balances: list[Block] = []
         self._values: dict[tuple[str, int], float] = {}
 
     def window(self, begin: int, end: int, carries: dict[str, Vector], write: bool) -> dict[str, Vector]:
@@ -80,19 +76,16 @@ class Book:
         Raises:
             LedgerImbalance: a window does not balance; nothing of the batch is published.
         """
-        run, steps = self._run, self.unwritten
-        self.on_balance(self._balance)
-        for row in self._balance:
+        steps = self.unwritten
+        balances = [block.rows().to_pylist()[0] for block in self._balances]
+        self.on_balance(balances)
+        for row in balances:
             if not all(checks(row).values()):
                 raise LedgerImbalance(row)
-        replace: dict[str, list[Any]] = {"run": [run.spec.run], "step": steps, "mechanism": list(run.spec.accounts)}
-        columns = {name: [row[name] for row in self._balance] for name in self._balance[0]}
-        run.store.write("ledger_balance", columns, replace=replace, code_version=CODE_VERSION)
-        if self._token_rows:
-            tokens = pa.concat_tables(self._token_rows)
-            run.store.write("ledger_tokens", tokens, replace=replace, code_version=CODE_VERSION)
-        run.store.write("ledger", pa.concat_tables(self._rows), replace=replace, code_version=CODE_VERSION)
-        self.unwritten, self._rows, self._token_rows, self._balance = [], [], [], []
+        for blocks in (self._balances, self._tokens, self._accounts):
+            if blocks:
+                write(self._run.store, blocks, CODE_VERSION)
+        self.unwritten, self._accounts, self._tokens, self._balances = [], [], [], []
         return steps
 
     def _gradient(self, name: str, updates: list[Update]) -> Callable[[Vector], Vector]:
@@ -137,30 +130,25 @@ class Book:
 
     def _keep(self, name: str, end: int, account: Account) -> None:
         run = self._run
-        made_from = self._fingerprints[end, name]
+        cell = Cell("ledger", run.spec.run, end, name)
+        made_from = self._fingerprints[cell]
         columns = account_columns(account, run.ledger_components.names, run.tokens.example_ids)
-        rows, version = self._rows_of("ledger", name, end, columns, made_from)
-        self._rows.append(rows)
+        block = Block(cell, columns, made_from).hashed()
+        self._accounts.append(block)
         if account.tokens is not None:
             for index, meaning in enumerate(run.spec.ledger_by.tokens):
-                columns = token_columns(account, index, meaning, run.tokens.example_ids)
-                self._token_rows.append(self._rows_of("ledger_tokens", name, end, columns, made_from)[0])
-        updates = account.updates
-        self._balance.append(
-            {
-                "run": run.spec.run,
-                "step": end,
-                "mechanism": name,
-                "change": self._change(name, updates),
-                "explained": float(rows["value"].to_numpy().astype(np.float64).sum()),
-                "updates": len(updates),
-                "gross": account.gross,
-                "update_error": account.update_error,
-                "example_error": account.example_error,
-                "input_fingerprint": made_from,
-                "data_version": version,
-            }
-        )
+                tokens = token_columns(account, index, meaning, run.tokens.example_ids)
+                self._tokens.append(Block(cell.of("ledger_tokens"), tokens, made_from))
+        balance = {
+            "change": self._change(name, account.updates),
+            "explained": float(columns["value"].to_numpy().astype(np.float64).sum()),
+            "updates": len(account.updates),
+            "gross": account.gross,
+            "update_error": account.update_error,
+            "example_error": account.example_error,
+        }
+        listed = {column: [value] for column, value in balance.items()}
+        self._balances.append(Block(cell.of("ledger_balance"), listed, made_from, block.version))
 
     def _change(self, name: str, updates: Sequence[Update]) -> float:
         """The true change over a window, in double precision."""
@@ -168,18 +156,3 @@ class Book:
             moved = updates[-1].after.theta.double() - updates[0].before.theta.double()
             return float(self._run.ledger_components.norms(moved).sum())
         return self._exact_value(name, updates[-1].after) - self._exact_value(name, updates[0].before)
-
-    def _rows_of(
-        self, table: str, name: str, end: int, columns: dict[str, pa.Array], made_from: str
-    ) -> tuple[pa.Table, str]:
-        """Complete rows, and their data version."""
-        count = len(columns["value"])
-        whole: dict[str, Any] = columns | {
-            "run": pa.repeat(self._run.spec.run, count),
-            "step": pa.repeat(pa.scalar(end, pa.int32()), count),
-            "mechanism": pa.repeat(name, count),
-        }
-        version = content_version(TABLES[table], whole)
-        whole |= provenance_columns(count, made_from, version)
-        schema = TABLES[table].schema
-        return pa.table({field.name: whole[field.name] for field in schema}, schema=schema), version

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from mech_pipeline.mechanisms.registry import MECHANISMS
+from mech_pipeline.pipeline.cells import Cell, pending_cells, steps_of
 from mech_pipeline.pipeline.grid import probe_version
 from mech_pipeline.pipeline.ledger.book import CODE_VERSION, Book, OnBalance
 from mech_pipeline.pipeline.run import OpenRun
@@ -15,7 +16,6 @@ from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.spec.analysis import WEIGHTS, Resolution
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.training import Optimizer
-from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.update.optimizer import Vector
 
@@ -44,15 +44,18 @@ def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
         for name in run.spec.ledger:
             version = [CODE_VERSION, name, MECHANISMS[name].version]
             probe = probe_version(name, run.artifacts)
-            cells[end, name] = fingerprint("ledger", version, states, probe, run.training, *finer)
+            cells[Cell("ledger", run.spec.run, end, name)] = fingerprint(
+                "ledger", version, states, probe, run.training, *finer
+            )
         if run.spec.ledger_by.weights:
-            cells[end, WEIGHTS] = fingerprint("ledger", [CODE_VERSION, WEIGHTS], states, run.training, *finer)
+            account = Cell("ledger", run.spec.run, end, WEIGHTS)
+            cells[account] = fingerprint("ledger", [CODE_VERSION, WEIGHTS], states, run.training, *finer)
     return cells
 
 
 def pending(run: OpenRun, steps: Iterable[int]) -> list[Cell]:
-    """The ledger cells that must be computed."""
-    return outdated(stored_versions(run.store, "ledger", run.spec.run), wanted(run, steps))
+    """The ledger cells that must be computed; one counts only together with its balance."""
+    return pending_cells(run.store, wanted(run, steps), also=["ledger_balance"])
 
 
 def compute_ledger(
@@ -74,7 +77,7 @@ def compute_ledger(
     """
     steps = sorted(set(steps) - {0})
     todo = pending(run, steps)
-    waiting = {step for step, _ in todo}
+    waiting = set(steps_of(todo))
     current = [step for step in steps if step not in waiting]
     if current:
         on_steps(current)

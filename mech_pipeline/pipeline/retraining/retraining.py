@@ -15,14 +15,14 @@ from mech_pipeline.attribution.retraining.removals import BASELINE, Removal, ask
 from mech_pipeline.attribution.retraining.retraining import retrain
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
+from mech_pipeline.pipeline.cells import Cell, pending_cells, stored_versions
 from mech_pipeline.pipeline.grid import probe_version
 from mech_pipeline.pipeline.influence import influence
-from mech_pipeline.pipeline.influence.rows import influence_item, stored_totals
+from mech_pipeline.pipeline.influence.rows import stored_totals
 from mech_pipeline.pipeline.retraining.rows import Retrained, stored_baseline, write_retrained
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.update.optimizer import State, Vector
 
@@ -48,20 +48,23 @@ def wanted(run: OpenRun, step: int) -> dict[Cell, str]:
             assert chosen.retraining is not None, "somebody asked for removals"
             made_from += [removal.number, chosen.retraining.seed]
         elif removal.target is not None:
-            version = scores.get((step, influence_item(*removal.target)))
+            version = scores.get(Cell("influence", run.spec.run, step, *removal.target))
             if version is None:
                 continue
             made_from.append(version.data_version)
-        cells[step, removal.name] = fingerprint("retraining", *common, *made_from)
+        cells[_cell(run, step, removal.name)] = fingerprint("retraining", *common, *made_from)
     return cells
 
 
 def pending(run: OpenRun, step: int) -> list[Cell]:
     """The removals that must be retrained; one counts only together with the list of its examples."""
     cells = wanted(run, step)
-    missing = outdated(stored_versions(run.store, "retrainings", run.spec.run), cells)
-    listed = {cell: expected for cell, expected in cells.items() if cell[1] != BASELINE}
-    return sorted({*missing, *outdated(stored_versions(run.store, "removals", run.spec.run), listed)})
+    listed = {cell: expected for cell, expected in cells.items() if cell.item != BASELINE}
+    return sorted({*pending_cells(run.store, cells), *pending_cells(run.store, listed, also=["removals"])})
+
+
+def _cell(run: OpenRun, step: int, removal: str) -> Cell:
+    return Cell("retrainings", run.spec.run, step, removal)
 
 
 def compute_retrainings(run: OpenRun, step: int, emit: Emit = lambda line: None) -> int:
@@ -79,7 +82,7 @@ def compute_retrainings(run: OpenRun, step: int, emit: Emit = lambda line: None)
             f"retrainings at step {step} of run {run.spec.run} are compared with its influence, which is not current",
             "materialize `influence` there first, or `mech run` the experiment",
         )
-    todo = {name for _, name in pending(run, step)}
+    todo = {cell.item for cell in pending(run, step)}
     removals = [removal for removal in asked_removals(run.spec.influence) if removal.name in todo]
     if removals:
         with computing(run.spec.training):
@@ -94,7 +97,7 @@ def _retrain(run: OpenRun, step: int, removals: list[Removal], emit: Emit) -> No
     progress = Progress(
         emit, f"retraining {run.spec.run} to {step}, {len(removals)} times", (step - begin) * len(removals), "updates"
     )
-    baseline, waiting = stored_baseline(run, step, fingerprints[step, BASELINE]), list[Retrained]()
+    baseline, waiting = stored_baseline(run, step, fingerprints[_cell(run, step, BASELINE)]), list[Retrained]()
     diverged = 0
     with closing(retrain(run.trainer, _state_at(run, begin), step, removed, report=progress)) as working:
         for finished in working:
@@ -103,7 +106,7 @@ def _retrain(run: OpenRun, step: int, removals: list[Removal], emit: Emit) -> No
                 diverged += values is None
                 if removal.name == BASELINE:
                     baseline = _baseline(run, step, values, emit)
-                waiting.append(Retrained(removal, removed[index], values, fingerprints[step, removal.name]))
+                waiting.append(Retrained(removal, removed[index], values, fingerprints[_cell(run, step, removal.name)]))
             if baseline is not None:  # changes are relative to it; it is in one of the first stacks
                 write_retrained(run, step, waiting, baseline, CODE_VERSION)
                 waiting = []

@@ -17,7 +17,6 @@ from mech_pipeline.data.sharded import ShardedArray
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.checkpoints import provenance_columns
 from mech_pipeline.store.blobs import Blob
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tensors import mapped_arrays
 
@@ -101,7 +100,7 @@ def read_artifact(store: Store, run: str, name: str) -> Artifact:
     Raises:
         MechError: it was not made, or the rows of its shards are lost.
     """
-    with reading(store.root, ["tokens"]) as connection:
+    with store.reading("tokens") as connection:
         rows = connection.execute(
             "select uri, bytes, sha256, rows, shards from tokens where run = ? and artifact = ?", [run, name]
         ).fetchall()
@@ -116,7 +115,7 @@ def read_artifact(store: Store, run: str, name: str) -> Artifact:
 
 def shared_artifacts(store: Store, fingerprints: Iterable[str]) -> dict[str, Artifact]:
     """Whole artifacts that some run of the store has already, by what they are made from."""
-    with reading(store.root, ["tokens"]) as connection:
+    with store.reading("tokens") as connection:
         rows = connection.execute(
             "select input_fingerprint, run, artifact, uri, bytes, sha256, rows, shards from tokens "
             "where list_contains(?, input_fingerprint)",
@@ -135,7 +134,7 @@ def shared_artifacts(store: Store, fingerprints: Iterable[str]) -> dict[str, Art
 
 def incomplete_artifacts(store: Store, run: str) -> set[str]:
     """Artifacts of a run some of whose shards have lost their rows."""
-    with reading(store.root, ["tokens"]) as connection:
+    with store.reading("tokens") as connection:
         rows = connection.execute("select artifact, shards from tokens where run = ? and shards > 0", [run]).fetchall()
     return {name for name, count in rows if len(_stored_shards(store, run, name)) != count}
 
@@ -154,7 +153,7 @@ def sharded(store: Store, artifact: Artifact, what: str) -> dict[str, ShardedArr
 
 
 def _stored_shards(store: Store, run: str, name: str) -> tuple[Shard, ...]:
-    with reading(store.root, ["token_shards"]) as connection:
+    with store.reading("token_shards") as connection:
         rows = connection.execute(
             "select uri, bytes, sha256, rows from token_shards where run = ? and artifact = ? order by shard",
             [run, name],

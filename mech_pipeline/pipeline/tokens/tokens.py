@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from mech_pipeline.data.pool import Pool
 from mech_pipeline.data.tokenizer import open_tokenizer, tokenizer_identity, vocabulary_size
 from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.mechanisms.source import HeldOut, Origin
+from mech_pipeline.pipeline.cells import Cell, pending_cells
 from mech_pipeline.pipeline.tokens.artifacts import (
     AGAIN,
     CODE_VERSION,
@@ -36,11 +37,9 @@ from mech_pipeline.pipeline.tokens.pool import StoredPool, open_pool, store_pool
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.spec.seeds import numpy_generator
-from mech_pipeline.store.currency import Cell, outdated, stored_versions
 from mech_pipeline.store.store import Store
 
 __all__ = ["CODE_VERSION", "Tokens", "load_tokens", "missing_tokens", "prepare_tokens", "wanted"]
-_WEIGHTS = (-1, "weights")
 
 
 @dataclass(frozen=True)
@@ -67,18 +66,18 @@ class Tokens:
 
 def wanted(spec: RunSpec, corpus_sha256: str) -> dict[Cell, str]:
     """Fingerprint of each artifact. The mixture is not part of the tokenizer's, so arms share it."""
-    data = spec.data
+    data, cell = spec.data, partial(artifact_cell, spec.run)
     tokenised = fingerprint(
         "tokens", CODE_VERSION, spec.corpus, corpus_sha256, spec.tokenizer, data.held_out, data.seed
     )
     cells = {
-        (-1, "tokenizer"): fingerprint(tokenised, "tokenizer"),
-        (-1, "corpus"): fingerprint(tokenised, "corpus"),
-        (-1, "pool"): fingerprint(tokenised, "pool", data.pool_slice()),
-        (-1, "probe"): fingerprint(tokenised, "probe", data.context, data.tile_tokens, spec.probe),
+        cell("tokenizer"): fingerprint(tokenised, "tokenizer"),
+        cell("corpus"): fingerprint(tokenised, "corpus"),
+        cell("pool"): fingerprint(tokenised, "pool", data.pool_slice()),
+        cell("probe"): fingerprint(tokenised, "probe", data.context, data.tile_tokens, spec.probe),
     }
     if data.weights is not None:
-        cells[_WEIGHTS] = fingerprint("weights", CODE_VERSION, data.weights_sha256, cells[-1, "pool"])
+        cells[cell("weights")] = fingerprint("weights", CODE_VERSION, data.weights_sha256, cells[cell("pool")])
     return cells
 
 
@@ -86,8 +85,12 @@ def missing_tokens(store: Store, spec: RunSpec, corpus_sha256: str) -> list[Cell
     """Artifacts that are not current, or have lost a shard."""
     cells = wanted(spec, corpus_sha256)
     lost = incomplete_artifacts(store, spec.run)
-    stale = outdated(stored_versions(store, "tokens", spec.run), cells)
-    return sorted({*stale, *(cell for cell in cells if cell[1] in lost)})
+    return sorted({*pending_cells(store, cells), *(cell for cell in cells if cell.item in lost)})
+
+
+def artifact_cell(run: str, name: str) -> Cell:
+    """The cell of a tokenised artifact: tokenizer, corpus, pool, probe or weights."""
+    return Cell("tokens", run, item=name)
 
 
 def prepare_tokens(
@@ -101,20 +104,20 @@ def prepare_tokens(
         MechError: the corpus does not hold what is asked for, or the weights file is wrong.
     """
     sha256 = corpus_sha256(documents)
-    fingerprints = wanted(spec, sha256)
-    missing = missing_tokens(store, spec, sha256)
+    missing = [str(cell.item) for cell in missing_tokens(store, spec, sha256)]
     if not missing:
         return 0
-    shared = shared_artifacts(store, fingerprints.values())
-    found = {cell[1]: shared[value] for cell, value in fingerprints.items() if value in shared}
-    drawn = [cell for cell in missing if cell != _WEIGHTS]
-    if any(cell[1] not in found for cell in drawn):
-        found |= _Maker(store, spec, documents, fingerprints, found, emit).make()
-    for cell in drawn:
-        write_artifact(store, spec.run, cell[1], found[cell[1]], fingerprints[cell])
-    if _WEIGHTS in missing:
+    made_from = {str(cell.item): value for cell, value in wanted(spec, sha256).items()}
+    shared = shared_artifacts(store, made_from.values())
+    found = {name: shared[value] for name, value in made_from.items() if value in shared}
+    drawn = [name for name in missing if name != "weights"]
+    if any(name not in found for name in drawn):
+        found |= _Maker(store, spec, documents, made_from, found, emit).make()
+    for name in drawn:
+        write_artifact(store, spec.run, name, found[name], made_from[name])
+    if "weights" in missing:
         artifact = found.get("weights") or _make_weights(store, spec)
-        write_artifact(store, spec.run, "weights", artifact, fingerprints[_WEIGHTS])
+        write_artifact(store, spec.run, "weights", artifact, made_from["weights"])
     return len(missing)
 
 
@@ -183,13 +186,14 @@ class _Maker:
     """Makes the artifacts of a run that are not there, and the rows of `examples`.
 
     Attributes:
+        made_from: fingerprint of each artifact.
         kept: artifacts that are there already.
     """
 
     store: Store
     spec: RunSpec
     documents: Sequence[Document]
-    fingerprints: dict[Cell, str]
+    made_from: dict[str, str]
     kept: dict[str, Artifact]
     emit: Callable[[str], None]
 
@@ -219,7 +223,7 @@ class _Maker:
         doing = "loading" if self.spec.tokenizer.pretrained else "training"
         self.emit(f"tokens: {len(self.documents)} documents, {size:.1f} MB; {doing} the tokenizer")
         tokenizer = make_tokenizer(self.spec, self.documents)
-        made_from = self.fingerprints[-1, "corpus"]
+        made_from = self.made_from["corpus"]
         return tokenizer, tokenise_corpus(self.store, self.spec, tokenizer, self.documents, made_from, self.emit)
 
     def _pool(self, tokenizer: Tokenizer, held: HeldTokens, vocabulary: int) -> Artifact:
@@ -228,7 +232,7 @@ class _Maker:
         identity, parts = tokenizer_identity(tokenizer), list(spec.corpus.parts)
         drawn = draw_pool(held.corpus, ~held.held_out, spec.data, parts, identity, end)
         write_examples(self.store, held.corpus, tokenizer, drawn, self.emit)
-        made_from = self.fingerprints[-1, "pool"]
+        made_from = self.made_from["pool"]
         return store_pool(self.store, spec.run, drawn, spec.data.context, vocabulary, made_from)
 
     def _probe(self, held: HeldTokens, vocabulary: int) -> Artifact:

@@ -1,25 +1,24 @@
 """The table `batches`: which examples each update saw. A pure function of seed and step, kept for SQL."""
 
-from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, provenance_columns, training_fingerprint
+from mech_pipeline.pipeline.cells import Block, Cell, stored_versions, write
+from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, training_fingerprint
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.currency import stored_versions
-from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.tables.all import TABLES
 
 
 def batches_are_current(store: Store, spec: RunSpec) -> bool:
     """Whether the table `batches` holds this run's order; false while its tokens are not made."""
     training = training_fingerprint(store, spec)
-    stored = stored_versions(store, "batches", spec.run).get((-1, ""))
+    stored = stored_versions(store, "batches", spec.run).get(Cell("batches", spec.run))
     return (
-        training is not None and stored is not None and stored.input_fingerprint == _batches_fingerprint(training, spec)
+        training is not None and stored is not None and stored.input_fingerprint == batches_fingerprint(training, spec)
     )
 
 
-def _batches_fingerprint(training: str, spec: RunSpec) -> str:
+def batches_fingerprint(training: str, spec: RunSpec) -> str:
+    """What the order is made from."""
     return fingerprint(training, "batches", spec.training.steps)
 
 
@@ -28,20 +27,13 @@ def write_batches(store: Store, spec: RunSpec) -> None:
     if batches_are_current(store, spec):
         return
     run = OpenRun(store, spec)
-    made_from = _batches_fingerprint(run.training, spec)
+    made_from = batches_fingerprint(run.training, spec)
     steps = range(spec.training.steps)
     ids = [name for step in steps for name in run.tokens.example_ids[run.trainer.batch(step).numpy()].tolist()]
     batch = spec.training.batch
     columns = {
-        "run": [spec.run] * len(ids),
         "update_step": [step for step in steps for _ in range(batch)],
         "position": list(range(batch)) * len(steps),
         "example_id": ids,
     }
-    version = content_version(TABLES["batches"], columns)
-    store.write(
-        "batches",
-        columns | provenance_columns(len(ids), made_from, version),
-        replace={"run": [spec.run]},
-        code_version=TRAINING_VERSION,
-    )
+    write(store, [Block(Cell("batches", spec.run), columns, made_from)], TRAINING_VERSION)

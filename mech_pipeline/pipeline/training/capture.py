@@ -9,17 +9,15 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.attribution.per_example.in_training import InTraining, step_directions
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
-from mech_pipeline.pipeline.checkpoints import checkpoint_fingerprint, provenance_columns
+from mech_pipeline.pipeline.cells import Block, Cell, write
+from mech_pipeline.pipeline.checkpoints import checkpoint_fingerprint
 from mech_pipeline.pipeline.influence.score_rows import ExampleScores
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.store.rows import content_version
-from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.training.loop import Update
 from mech_pipeline.training.update.optimizer import State
 
@@ -94,18 +92,9 @@ class _Capturing:
 
 def write_captured(run: OpenRun, leads_to: int, captured: list[Captured]) -> None:
     """Publishes the scores of the updates that led to a checkpoint, before the checkpoint itself."""
-    table = TABLES["in_training"]
     gathered = ExampleScores.gathered(
         [each.step for each in captured], [each.examples for each in captured], [each.scores.T for each in captured]
     )
     columns = gathered.columns(run.tokens.example_ids) | {"mechanism": gathered.parts(run.spec.in_training.mechanisms)}
-    count = len(columns["value"])
-    whole = columns | {"run": pa.repeat(run.spec.run, count)}
-    version = content_version(table, whole)
-    rows = whole | provenance_columns(count, checkpoint_fingerprint(run.training, leads_to), version)
-    run.store.write(
-        "in_training",
-        pa.table({field.name: rows[field.name] for field in table.schema}, schema=table.schema),
-        replace={"run": [run.spec.run], "update_step": sorted({each.step for each in captured})},
-        code_version=CODE_VERSION,
-    )
+    block = Block(Cell("in_training", run.spec.run), columns, checkpoint_fingerprint(run.training, leads_to))
+    write(run.store, [block], CODE_VERSION, within={"update_step": sorted({each.step for each in captured})})

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from mech_pipeline.pipeline.cells import Block, Cell, write
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, checkpoint_fingerprint, provenance_columns
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training.capture import Captured, write_captured
 from mech_pipeline.store.care.registration import registration
-from mech_pipeline.store.rows import content_version
-from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.training.checkpoints import pack_state, state_sha256, vector_sha256
 from mech_pipeline.training.loop import Update
 from mech_pipeline.training.update.optimizer import State, Vector
@@ -158,49 +157,39 @@ def _publish(run: OpenRun, waiting: list[_Waiting]) -> list[Saved]:
     for each in waiting:
         if captured := [metrics.captured for metrics in each.metrics if metrics.captured is not None]:
             write_captured(run, each.state.step, captured)
-    rows: dict[str, list[Any]] = {}
-    saved = []
+    blocks, saved = [], []
     for each in waiting:
         state = each.state
         made_from, version = checkpoint_fingerprint(run.training, state.step), state_sha256(state)
-        row: dict[str, list[Any]] = {
+        described: dict[str, list[Any]] = {
             "run": [run.spec.run],
             "step": [state.step],
             "weights_sha256": [vector_sha256(state.theta)],
             "cursor": [state.step * run.spec.training.batch],
             **provenance_columns(1, made_from, version),
         }
-        content = pack_state(state, run.trainer.flat, registration("checkpoints", row))
+        content = pack_state(state, run.trainer.flat, registration("checkpoints", described))
         folder = f"checkpoints/run={run.spec.run}/step={state.step:08d}"
         blob = run.store.put_blob(folder, "state.safetensors", content)
-        for name, values in (row | {"uri": [blob.uri], "bytes": [blob.bytes], "sha256": [blob.sha256]}).items():
-            rows.setdefault(name, []).extend(values)
+        columns = {name: described[name] for name in ("weights_sha256", "cursor")}
+        columns |= {"uri": [blob.uri], "bytes": [blob.bytes], "sha256": [blob.sha256]}
+        blocks.append(Block(Cell("checkpoints", run.spec.run, state.step), columns, made_from, version))
         saved.append(Saved(state.step, version, made_from, each.metrics[-1].values if each.metrics else {}))
-    replace = {"run": [run.spec.run], "step": rows["step"]}
-    run.store.write("checkpoints", rows, replace=replace, code_version=TRAINING_VERSION)
+    write(run.store, blocks, TRAINING_VERSION)
     return saved
 
 
 def _write_metrics(run: OpenRun, measured: list[tuple[int, Metrics]]) -> None:
     """One commit; the rows between two checkpoints share the provenance of the one they lead to."""
-    columns: dict[str, list[Any]] = {}
-    for step in dict.fromkeys(step for step, _ in measured):
+    blocks = []
+    for leads_to in dict.fromkeys(leads_to for leads_to, _ in measured):
         rows = [
-            (run.spec.run, metrics.step, metric, value)
-            for leads_to, metrics in measured
-            if leads_to == step
+            (metrics.step, metric, value)
+            for before, metrics in measured
+            if before == leads_to
             for metric, value in metrics.values.items()
         ]
-        block: dict[str, list[Any]] = dict(
-            zip(("run", "step", "metric", "value"), map(list, zip(*rows, strict=True)), strict=True)
-        )
-        version = content_version(TABLES["training_metrics"], block)
-        block |= provenance_columns(len(rows), checkpoint_fingerprint(run.training, step), version)
-        for name, values in block.items():
-            columns.setdefault(name, []).extend(values)
-    run.store.write(
-        "training_metrics",
-        columns,
-        replace={"run": [run.spec.run], "step": [metrics.step for _, metrics in measured]},
-        code_version=TRAINING_VERSION,
-    )
+        columns = dict(zip(("step", "metric", "value"), map(list, zip(*rows, strict=True)), strict=True))
+        made_from = checkpoint_fingerprint(run.training, leads_to)
+        blocks.append(Block(Cell("training_metrics", run.spec.run), columns, made_from))
+    write(run.store, blocks, TRAINING_VERSION, within={"step": [metrics.step for _, metrics in measured]})

@@ -13,7 +13,6 @@ from mech_pipeline.pipeline.checkpoints import training_fingerprint
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved
 from mech_pipeline.pipeline.training.training import Emit, missing_checkpoints, train
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.many.stack import Together
 
@@ -22,7 +21,7 @@ def stack_of(store: Store, spec: RunSpec) -> list[RunSpec]:
     """The run and its siblings (other seeds of its arm) that can be trained in one stack with it now."""
     if not spec.training.stacked:
         return [spec]
-    with reading(store.root, ["runs"]) as connection:
+    with store.reading("runs") as connection:
         rows = connection.execute(
             "select spec from runs where experiment = ? and arm = ? order by seed", [spec.experiment, spec.arm]
         ).fetchall()

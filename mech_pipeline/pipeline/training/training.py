@@ -23,7 +23,6 @@ from mech_pipeline.pipeline.training.publisher import (
 )
 from mech_pipeline.progress import Note, Progress, format_count
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.loop import Diverged
@@ -48,7 +47,7 @@ def missing_checkpoints(store: Store, spec: RunSpec) -> list[int]:
 
 
 def _measured_updates(store: Store, run: str) -> set[int]:
-    with reading(store.root, ["training_metrics"]) as connection:
+    with store.reading("training_metrics") as connection:
         rows = connection.execute(
             "select step from training_metrics where run = ? and metric = 'loss_nats'", [run]
         ).fetchall()

@@ -17,7 +17,6 @@ from mech_pipeline.store.care.compaction import compact, files_of
 from mech_pipeline.store.care.references import is_temporary, named_blobs
 from mech_pipeline.store.delta import DataFile
 from mech_pipeline.store.files.files import readable_storage_errors
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 
@@ -57,7 +56,7 @@ def maintain_store(
 
 def finished_runs(store: Store) -> list[str]:
     """Runs whose training is complete."""
-    with reading(store.root, ["runs"]) as connection:
+    with store.reading("runs") as connection:
         return [row[0] for row in connection.execute("select run from runs where status = 'complete'").fetchall()]
 
 

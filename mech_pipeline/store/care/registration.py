@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from mech_pipeline.store.blobs import named_sha256
 from mech_pipeline.store.files.files import Entry, Files
-from mech_pipeline.store.reading import reading
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import Table
@@ -47,7 +46,7 @@ def register_again(store: Store, table: Table) -> int:
         how many blobs were registered.
     """
     keys = ", ".join(table.keys)
-    with reading(store.root, [table.name]) as connection:
+    with store.reading(table.name) as connection:
         stored = connection.execute(f"select uri, {keys} from {table.name}").fetchall()
     named, present = {row[0] for row in stored}, {row[1:] for row in stored}
     count = 0

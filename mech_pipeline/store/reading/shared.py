@@ -1,10 +1,11 @@
 """The pipeline's own questions to the store: as `connect`, without the price of a new DuckDB for each."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -19,8 +20,7 @@ def reading(root: Path | str, tables: Iterable[str]) -> Iterator[duckdb.DuckDBPy
     """A connection with one view per table over one consistent cut, for SQL that the pipeline itself wrote.
 
     A new DuckDB takes 20 ms and most questions 2, so in a folder all of a process share one. It may open any file:
-    what users write goes through `connect`. Its views are its own: a cursor of it, as the queries of reports make, sees none.
-    On S3, where a connection needs a client of its own, it is `connect`.
+    what users write goes through `connect`. On S3, where a connection needs a client of its own, it is `connect`.
 
     Raises:
         MechError: there is no such bucket, or the store is of a newer version.
@@ -33,9 +33,45 @@ def reading(root: Path | str, tables: Iterable[str]) -> Iterator[duckdb.DuckDBPy
     with readable_storage_errors(files.root):
         check_readable(files)
         cut = take_snapshot(files, tables)
-    with _shared(os.getpid()).cursor() as connection:
-        create_views(connection, files, cut, temporary=True)  # gone with the cursor
+
+    def opened() -> "_Views":
+        connection = _shared(os.getpid()).cursor()
+        create_views(connection, files, cut, temporary=True)  # gone with the connection
+        return _Views(connection, opened)
+
+    with opened() as connection:
         yield connection
+
+
+class _Views(duckdb.DuckDBPyConnection):
+    """A connection whose cursors see its views too: DuckDB's own see none that are temporary.
+
+    Only what stands here may be used of it; the rest of the class has nothing to work on.
+    """
+
+    def __new__(cls, *_: object) -> "_Views":
+        return super().__new__(cls)
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, again: Callable[[], "_Views"]) -> None:
+        self._connection, self._again = connection, again
+
+    def execute(self, *arguments: Any, **named: Any) -> duckdb.DuckDBPyConnection:
+        return self._connection.execute(*arguments, **named)
+
+    def sql(self, *arguments: Any, **named: Any) -> duckdb.DuckDBPyRelation:
+        return self._connection.sql(*arguments, **named)
+
+    def cursor(self) -> "_Views":
+        return self._again()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> "_Views":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @cache

@@ -1,0 +1,234 @@
+"""Assets made from the table of stages: their texts, inputs and partitions, and the bodies that are alike."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
+from mech_pipeline.assets.partitions import BATCH, by_run, experiments, partition, run_step, runs, split_keys
+from mech_pipeline.assets.previews import query_of, rows_of_run, rows_of_steps
+from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.cells import combined_version, steps_of, stored_versions
+from mech_pipeline.pipeline.stage import Output, Scope, Stage, Told, View
+from mech_pipeline.pipeline.stages import STAGES, output_of
+from mech_pipeline.resources.store import ExperimentsResource, StoreResource
+
+Shown = Callable[[View, str, int], Mapping[str, Any]]
+"""What else the UI shows of an output at a step."""
+OnRows = Callable[[dg.AssetExecutionContext, str], Callable[[list[dict[str, Any]]], None]]
+"""What is logged of a run's rows before they are judged."""
+
+
+def scope_of(asset: str) -> Scope:
+    """Of what an asset's partitions are."""
+    return next(output.scope or stage.scope for stage in STAGES for output in stage.outputs if output.name == asset)
+
+
+def partitions_of(asset: str) -> dg.PartitionsDefinition:
+    """Runs, runs × steps, or experiments."""
+    return {Scope.RUN: runs, Scope.EXPERIMENT: experiments}.get(scope_of(asset), run_step)
+
+
+def inputs_of(asset: str) -> list[dg.AssetDep]:
+    """What an asset reads, partition by partition."""
+    return [dg.AssetDep(name, partition_mapping=_mapping(name, asset)) for name in output_of(asset).inputs]
+
+
+def _mapping(upstream: str, downstream: str) -> dg.PartitionMapping | None:
+    """None: a partition reads the partition of the same name."""
+    if scope_of(downstream) == Scope.EXPERIMENT:
+        return dg.AllPartitionMapping()
+    return by_run if partitions_of(upstream) is not partitions_of(downstream) else None
+
+
+def described(asset: str) -> dict[str, Any]:
+    """Arguments of `dg.asset` for an output whose body is written by hand."""
+    output, pool = output_of(asset), next(s.pool for s in STAGES for o in s.outputs if o.name == asset)
+    return {
+        "name": asset,
+        "group_name": output.group,
+        "description": output.says,
+        "kinds": set(output.kinds),
+        "code_version": output.version(),
+        "partitions_def": partitions_of(asset),
+        "deps": inputs_of(asset),
+        "pool": pool,
+    }
+
+
+def _spec(output: Output) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        output.name,
+        deps=inputs_of(output.name),
+        skippable=True,
+        group_name=output.group,
+        description=output.says,
+        code_version=output.version(),
+        kinds=set(output.kinds),
+    )
+
+
+def step_asset(
+    stage: Stage, curves: Mapping[str, str] | None = None, shown: Shown | None = None, on_rows: OnRows | None = None
+) -> dg.AssetsDefinition:
+    """The assets of a stage of checkpoints or of targets: one body that computes what is asked for and not current.
+
+    Args:
+        curves: SQL, by output: (step, label, number) of a run, which the UI draws as curves.
+    """
+
+    @dg.multi_asset(
+        name=stage.outputs[0].name if len(stage.outputs) == 1 else f"{stage.name}_of_steps",
+        specs=[_spec(output) for output in stage.outputs],
+        partitions_def=run_step,
+        can_subset=stage.scope == Scope.CHECKPOINT and len(stage.outputs) > 1,
+        backfill_policy=BATCH,
+        pool=stage.pool,
+    )
+    def body(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
+        run, steps = split_keys(context.partition_keys)
+        view = View(store.open(), (store.run_spec(run),))
+        steps = _asked_steps(stage, view, steps)
+        outputs = _asked_outputs(context, stage, view)
+        if not steps or not outputs:
+            context.log.info(f"the experiment asks for no {stage.name} of run {run} at these steps")
+            return
+        reporter = _Reporter(context, view, outputs, curves or {}, shown, steps if _is_batch(stage) else None)
+        told = Told(
+            emit=emitter(context),
+            on_steps=reporter,
+            on_rows=on_rows(context, run) if on_rows is not None else lambda rows: None,
+            outputs=tuple(output.name for output in outputs),
+        )
+        stage.compute(view, steps, told)
+        return
+        yield
+
+    return body
+
+
+def _is_batch(stage: Stage) -> bool:
+    return stage.scope == Scope.CHECKPOINT
+
+
+def _asked_steps(stage: Stage, view: View, steps: Sequence[int]) -> list[int]:
+    """Of a batch, the steps that the run has for this stage; one single target is meant as it is.
+
+    Raises:
+        MechError: the run's checkpoints do not bring what the stage needs.
+    """
+    if not stage.is_asked(view):
+        return []
+    if (lack := stage.lacks(view)) is not None:
+        raise MechError(f"{stage.name} {lack}", "train the run here, or leave the stage out")
+    if stage.scope == Scope.TARGET and len(steps) == 1:
+        return list(steps)
+    return sorted({*steps} & {*steps_of(stage.wanted(view))})
+
+
+def _asked_outputs(context: dg.AssetExecutionContext, stage: Stage, view: View) -> list[Output]:
+    """The selected outputs; of several that can be chosen, those that the experiment asks for."""
+    chosen = [output for output in stage.outputs if dg.AssetKey(output.name) in context.selected_asset_keys]
+    if len(stage.outputs) == 1 or not _is_batch(stage):
+        return chosen
+    wanted = {cell.table for cell in stage.wanted(view)}
+    return [output for output in chosen if output.table in wanted]
+
+
+class _Reporter:
+    """Reports steps whose rows are stored.
+
+    Args:
+        steps: all that may be reported, whose inputs are then looked up once; none: looked up when they are reported,
+            because an output may be the input of the next.
+    """
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        view: View,
+        outputs: Sequence[Output],
+        curves: Mapping[str, str],
+        shown: Shown | None,
+        steps: Sequence[int] | None,
+    ) -> None:
+        self._context, self._view, self._outputs, self._curves, self._shown = context, view, outputs, curves, shown
+        self._events = {output.name: self._of(output, steps) for output in outputs} if steps is not None else {}
+
+    def _of(self, output: Output, steps: Sequence[int]) -> PartitionEvents:
+        keys = [partition(self._view.spec.run, step) for step in steps]
+        to_inputs: dict[str, Callable[[str], str]] = {name: lambda key: key for name in output.inputs}
+        return PartitionEvents(self._context, output.name, output.version(), to_inputs, keys)
+
+    def __call__(self, steps: list[int]) -> None:
+        store, run = self._view.store, self._view.spec.run
+        for output in self._outputs:
+            shown: dict[int, dict[str, Any]] = {step: {} for step in steps}
+            for step, label, number in self._numbers(output):
+                shown.get(step, {})[label] = number
+            for step in steps if self._shown is not None else ():
+                assert self._shown is not None, "asked just before"
+                shown[step] |= self._shown(self._view, output.name, step)
+            if output.previewed:
+                rows = rows_of_steps(store, output.name, run, steps)
+            else:
+                rows = {step: query_of(output.name, run, step) for step in steps}
+            events = self._events.get(output.name) or self._of(output, steps)
+            assert output.table is not None, "what has steps has a table"
+            events.report_stored(store, output.table, run, steps, {step: shown[step] | rows[step] for step in steps})
+
+    def _numbers(self, output: Output) -> list[tuple[int, str, float]]:
+        if output.name not in self._curves:
+            return []
+        with self._view.store.reading(*output.tables) as connection:
+            return connection.execute(self._curves[output.name], [self._view.spec.run]).fetchall()
+
+
+def run_asset(stage: Stage) -> dg.AssetsDefinition:
+    """The asset of a stage of whole runs that has one output."""
+    (output,) = stage.outputs
+
+    @dg.asset(**described(output.name))
+    def body(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+        view = View(store.open(), (store.run_spec(context.partition_key),))
+        if (lack := stage.lacks(view)) is not None:
+            raise MechError(f"{stage.name} {lack}", "train the run here, or leave the stage out")
+        stage.compute(view, (), Told(emit=emitter(context)))
+        return stored_result(view, output)
+
+    return body
+
+
+def stored_result(view: View, output: Output, **shown: Any) -> dg.MaterializeResult:
+    """What a run's rows in an output's table are now."""
+    run, table = view.spec.run, output.table
+    if table is None:
+        return dg.MaterializeResult(metadata=shown)
+    version = combined_version(stored_versions(view.store, table, run).values())
+    metadata = {**shown, **stored_in(view.store, table), **rows_of_run(view.store, output.name, run)}
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))
+
+
+def experiment_asset(stage: Stage) -> dg.AssetsDefinition:
+    """The asset of a stage of whole experiments that has one output."""
+    (output,) = stage.outputs
+
+    @dg.asset(**described(output.name))
+    def body(
+        context: dg.AssetExecutionContext, store: StoreResource, experiments: ExperimentsResource
+    ) -> dg.MaterializeResult:
+        experiment = experiments.load(None, context.partition_key)
+        view = View(store.open(), experiment.runs(), {}, experiment)
+        stage.compute(view, (), Told(emit=emitter(context)))
+        assert output.table is not None, "what is of an experiment has a table"
+        version = combined_version(stored_versions(view.store, output.table, experiment.experiment).values())
+        return dg.MaterializeResult(metadata=stored_in(view.store, output.table), data_version=dg.DataVersion(version))
+
+    return body
+
+
+def made(stage: Stage) -> dg.AssetsDefinition:
+    """The assets of a stage that needs nothing of its own in Dagster."""
+    makers = {Scope.RUN: run_asset, Scope.EXPERIMENT: experiment_asset}
+    return makers.get(stage.scope, step_asset)(stage)

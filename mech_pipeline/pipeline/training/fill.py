@@ -1,0 +1,72 @@
+"""Everything that training a run means for the store: checkpoints, batches, status."""
+
+from collections.abc import Callable
+
+from mech_pipeline.pipeline.cells import Cell
+from mech_pipeline.pipeline.checkpoints import checkpoint_fingerprint
+from mech_pipeline.pipeline.grid import kept_steps
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.run_row import mark_status, stored_spec
+from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
+from mech_pipeline.pipeline.tokens.tokens import load_tokens
+from mech_pipeline.pipeline.training.batches import batches_are_current, batches_fingerprint, write_batches
+from mech_pipeline.pipeline.training.publisher import OnCheckpoint
+from mech_pipeline.pipeline.training.stack import stack_of, train_stack
+from mech_pipeline.pipeline.training.training import Emit, missing_checkpoints, train
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.store import Store
+
+Train = Callable[[Store, RunSpec, OnCheckpoint, Emit], int]
+
+
+def wanted(run: OpenRun) -> dict[Cell, str]:
+    """Fingerprints of all checkpoints that the run keeps, and of the order in which it sees its examples."""
+    cells = {
+        Cell("checkpoints", run.spec.run, step): checkpoint_fingerprint(run.training, step)
+        for step in kept_steps(run.store, run.spec)
+    }
+    return cells | {Cell("batches", run.spec.run): batches_fingerprint(run.training, run.spec)}
+
+
+def pending(run: OpenRun) -> list[Cell]:
+    """The checkpoints that must be made; where none, the order if that is not stored."""
+    if missing := missing_checkpoints(run.store, run.spec):
+        return [Cell("checkpoints", run.spec.run, step) for step in missing]
+    return [] if batches_are_current(run.store, run.spec) else [Cell("batches", run.spec.run)]
+
+
+def fill_checkpoints(
+    store: Store,
+    spec: RunSpec,
+    reporter: Callable[[RunSpec], OnCheckpoint] = lambda spec: lambda saved: None,
+    emit: Emit = lambda line: None,
+    train_one: Train = train,
+) -> dict[str, int]:
+    """Trains what is missing of a run; returns the number of checkpoints made, of each run that was trained.
+
+    A stacked run trains its siblings along with it; their own turn finds the work done.
+
+    Args:
+        reporter: gives, of each run, the callback for its checkpoints as they are published.
+        train_one: how a run that is not stacked is trained.
+
+    Raises:
+        MechError: another process trains this run, training diverged, or a replayed state differs from the kept one.
+    """
+    if missing_checkpoints(store, spec):
+        check_probe_data(spec, load_tokens(store, spec).probe)
+
+    def starting(one: RunSpec) -> OnCheckpoint:
+        if missing_checkpoints(store, one):
+            mark_status(store, one, "training")
+        return reporter(one)
+
+    if spec.training.stacked:
+        made = train_stack(store, stack_of(store, spec), starting, emit)
+    else:
+        made = {spec.run: train_one(store, spec, starting(spec), emit)}
+    for trained in dict.fromkeys([*made, spec.run]):
+        finished = spec if trained == spec.run else stored_spec(store, trained)
+        write_batches(store, finished)
+        mark_status(store, finished, "complete")
+    return made
