@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from mech_pipeline.attribution.per_example.component_labels import names_version
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
@@ -65,14 +66,15 @@ def wanted(run: OpenRun, table: str, steps: Iterable[int]) -> dict[Cell, str]:
                 probe = detector_probe_version(name, run.artifacts)
                 cells[step, name] = fingerprint("detector", name, DETECTORS[name].version, state, probe, spec.model)
         elif step in run.planned:  # gradient tensors are large: not at every step of a zoom
+            made_by = [spec.model, *names_version(spec.model)]
             for name in spec.gradients:
                 version, probe = MECHANISMS[name].version, probe_version(name, run.artifacts)
-                cells[step, name] = fingerprint("gradient", GRADIENTS_VERSION, name, version, state, probe, spec.model)
+                cells[step, name] = fingerprint("gradient", GRADIENTS_VERSION, name, version, state, probe, *made_by)
             if spec.gradients:
                 batch = [run.artifacts["pool"], spec.seed, spec.training.batch]
                 batch += [spec.data.mixture] if spec.data.mixture else []
                 batch += [run.artifacts["weights"]] if spec.data.weights is not None else []
-                cells[step, BATCH] = fingerprint("gradient", GRADIENTS_VERSION, BATCH, state, batch, spec.model)
+                cells[step, BATCH] = fingerprint("gradient", GRADIENTS_VERSION, BATCH, state, batch, *made_by)
     return cells
 
 
