@@ -53,6 +53,7 @@ def checkpoint_analysis(context: dg.AssetExecutionContext, store: StoreResource)
         name: PartitionEvents(context, name, stage.CODE_VERSIONS[name], {"checkpoint": lambda key: key}, keys)
         for name in tables
     }
+    has_cells = {name: {step for step, _ in stage.wanted(opened, name, steps)} for name in tables}
     report = progress(context, f"analyse {run}", len(steps), "checkpoints")
     done = 0
 
@@ -61,7 +62,8 @@ def checkpoint_analysis(context: dg.AssetExecutionContext, store: StoreResource)
         for name in tables:
             numbers = _numbers(opened.store, name, run)
             shown = {step: {**numbers.get(step, {}), **query_of(name, run, step)} for step in finished}
-            events[name].report_stored(opened.store, run, finished, shown)
+            made = [step for step in finished if step in has_cells[name]]  # no gradients at the steps of a zoom
+            events[name].report_stored(opened.store, run, made, shown)
         done += len(finished)
         report(done)
 
