@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from mech_pipeline.errors import MechError
 
 if TYPE_CHECKING:
-    from mech_pipeline.store.files.files import Files
+    from mech_pipeline.store.files.interface import Files
 
 
 class Format(StrEnum):
@@ -33,7 +33,7 @@ def existing_store() -> "Files":
         MechError: there is no store there.
     """
     from mech_pipeline.home import store_root
-    from mech_pipeline.store.files.files import open_files
+    from mech_pipeline.store.files.open import open_files
     from mech_pipeline.store.layout import check_readable
 
     files = open_files(store_root())

@@ -23,7 +23,8 @@ from deltalake.writer.properties import ColumnProperties
 from mech_pipeline.provenance import git_commit
 from mech_pipeline.store import blobs, checksums, delta
 from mech_pipeline.store.blobs import Blob
-from mech_pipeline.store.files.files import open_files, readable_storage_errors
+from mech_pipeline.store.files.interface import readable_storage_errors
+from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.layout import open_layout
 from mech_pipeline.store.rows import check_rows, rows_sha256
 from mech_pipeline.store.tables.all import TABLES, Table

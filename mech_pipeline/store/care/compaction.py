@@ -29,7 +29,7 @@ from deltalake.transaction import AddAction
 from mech_pipeline.errors import MechError
 from mech_pipeline.store import delta
 from mech_pipeline.store.delta import DataFile, TableVersion
-from mech_pipeline.store.files.files import readable_storage_errors
+from mech_pipeline.store.files.interface import readable_storage_errors
 from mech_pipeline.store.reading.connection import open_views
 from mech_pipeline.store.reading.snapshot import Snapshot
 from mech_pipeline.store.store import DICTIONARY_BYTES, PAGE_BYTES, ROW_GROUP, Store

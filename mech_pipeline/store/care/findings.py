@@ -8,7 +8,7 @@ unrecorded  a data file without checksum (its writer was killed between commit a
 from dataclasses import dataclass, field
 
 from mech_pipeline.store.delta import DataFile
-from mech_pipeline.store.files.files import Entry
+from mech_pipeline.store.files.interface import Entry
 
 
 @dataclass(frozen=True)

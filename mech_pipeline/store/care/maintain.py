@@ -16,7 +16,7 @@ from mech_pipeline.store import checksums, delta
 from mech_pipeline.store.care.compaction import compact, files_of
 from mech_pipeline.store.care.references import is_temporary, named_blobs
 from mech_pipeline.store.delta import DataFile
-from mech_pipeline.store.files.files import readable_storage_errors
+from mech_pipeline.store.files.interface import readable_storage_errors
 from mech_pipeline.store.reading import reading
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES

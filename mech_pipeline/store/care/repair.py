@@ -11,7 +11,7 @@ from pathlib import Path
 from mech_pipeline.store import checksums, delta
 from mech_pipeline.store.care.findings import Finding, Verification
 from mech_pipeline.store.care.registration import register_again
-from mech_pipeline.store.files.files import Files
+from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.layout import check_mark, mark
 from mech_pipeline.store.reading import reading
 from mech_pipeline.store.reading.connection import quoted

@@ -15,7 +15,7 @@ from mech_pipeline.store.care.findings import Finding, Verification, rows_of
 from mech_pipeline.store.care.references import is_temporary, named_blobs
 from mech_pipeline.store.checksums import Checksum
 from mech_pipeline.store.delta import DataFile, TableVersion
-from mech_pipeline.store.files.files import Files
+from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.layout import check_mark
 from mech_pipeline.store.reading.connection import open_views
 from mech_pipeline.store.reading.snapshot import Snapshot
