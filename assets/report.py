@@ -11,8 +11,6 @@ from mech_pipeline.assets.spec import ExperimentFile
 from mech_pipeline.pipeline import report as stage
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
 
-_READS = ("mechanism_values", "head_scores", "circuits", "neurons", "ledger", "influence", "reliability", "lds")
-
 
 @dg.asset(
     group_name="experiments",
