@@ -19,7 +19,7 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store import delta
-from mech_pipeline.store.care import verify
+from mech_pipeline.store.care import verify_tables
 from mech_pipeline.store.care.contents import parquet_rows
 from mech_pipeline.store.care.maintain import compact_runs
 from mech_pipeline.store.care.references import named_blobs
@@ -67,7 +67,7 @@ def fill(store: Store, runs: int = 3, steps: int = 20) -> None:
 @pytest.fixture(autouse=True)
 def soon_recorded(monkeypatch):
     """Nobody else writes in these tests (but one), so the pause for a writer's record may be short."""
-    monkeypatch.setattr(verify, "_RECORD_SECONDS", 0.1)
+    monkeypatch.setattr(verify_tables, "_RECORD_SECONDS", 0.1)
 
 
 @pytest.fixture
