@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mech_pipeline.store import checksums, delta
+from mech_pipeline.store import checksums, commits, delta
 from mech_pipeline.store.care.findings import Finding, Lost, rows_lost
 from mech_pipeline.store.care.repairing import Repairing
 from mech_pipeline.store.files.interface import Files
@@ -31,7 +31,7 @@ def _reopen(work: Repairing, name: str, bad: list[str]) -> bool:
             return True
         if any(work.files.info(file.name) is None for file in _live(work.files, name)):
             return False
-        work.store.checkpoint_log(name, opened)
+        commits.checkpoint_log(work.files, name, opened)
         gone = [v for v in delta.versions(work.files, name) if v <= max(numbers)]
         for version in gone:
             work.quarantine(delta.log_name(name, version))
@@ -63,7 +63,7 @@ def repair_data(work: Repairing, findings: list[Finding]) -> None:
             assert finding.file is not None, "findings about data know their file"
             work.lose(rows_lost(name, finding.file))
         delta.open_table(work.files, name).repair(post_commithook_properties=delta.NO_HOOKS)
-        work.store.record_new(name)
+        commits.record_new(work.files, name)
         if name in ("examples", "example_documents"):
             _forget_pools(work)
 
