@@ -20,8 +20,9 @@ from torch import Tensor
 
 from mech_pipeline.attribution.influence.influence import Target, influence_sweep
 from mech_pipeline.attribution.influence.replay import Replayer
+from mech_pipeline.attribution.per_example.capture import example_factors
 from mech_pipeline.attribution.per_example.components import Components, components_of
-from mech_pipeline.attribution.per_example.contraction import Contraction, example_factors
+from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.attribution.per_example.in_training import InTraining
 from mech_pipeline.attribution.per_example.target_tokens import target_scores
 from mech_pipeline.spec.model import Model

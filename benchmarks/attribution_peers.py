@@ -20,9 +20,9 @@ from scipy.stats import spearmanr
 from store_measure import Result, Say
 from torch import Tensor, nn
 
-from mech_pipeline.attribution.per_example.capture import Factors
+from mech_pipeline.attribution.per_example.capture import Factors, example_factors
 from mech_pipeline.attribution.per_example.components import components_of
-from mech_pipeline.attribution.per_example.contraction import Contraction, example_factors
+from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.spec.model import Model
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.model import build_model, example_losses

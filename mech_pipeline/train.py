@@ -11,9 +11,7 @@ of processes, bit for bit.
 """
 
 import argparse
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ import torch.distributed as dist
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.home import store_root
+from mech_pipeline.parent import end_with_parent
 from mech_pipeline.pipeline.run_row import stored_spec
 from mech_pipeline.pipeline.training.training import train
 from mech_pipeline.spec.run import RunSpec
@@ -42,8 +41,8 @@ def main() -> None:
     parser.add_argument("run", help="run id, for example induction.baseline.s0")
     parser.add_argument("--store", default=None, help="folder or s3://bucket/prefix; default MECH_STORE, else ./store")
     chosen = parser.parse_args()
-    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a killed torchrun leaves no rank behind
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()  # a killed torchrun leaves no rank behind
     try:
         _train(chosen.run, chosen.store or store_root())
     except MechError as error:

@@ -1,4 +1,4 @@
-"""One direction of imports: research code never sees Dagster, nor the folders that do."""
+"""One direction of imports: no circles, science below the store, and research code never sees Dagster."""
 
 import ast
 import os
@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.support.imports import circles, import_graph
 from tests.support.places import ROOT
 
 COMPOSITION_ROOTS = {"definitions.py", "commands/app.py", "train.py"}
@@ -15,7 +16,7 @@ COMPOSITION_ROOTS = {"definitions.py", "commands/app.py", "train.py"}
 
 def research_modules():
     folder = ROOT / "mech_pipeline"
-    return [path for path in folder.rglob("*.py") if not (path.parent == folder and path.name in COMPOSITION_ROOTS)]
+    return [path for path in folder.rglob("*.py") if path.relative_to(folder).as_posix() not in COMPOSITION_ROOTS]
 
 
 def test_research_code_imports_without_dagster():
@@ -35,6 +36,45 @@ def test_research_code_imports_neither_assets_nor_resources():
                 assert not module.startswith(("mech_pipeline.assets", "mech_pipeline.resources", "dagster")), (
                     f"{path}: {module}"
                 )
+
+
+def in_folder(module: str, *folders: str) -> bool:
+    return module.startswith(tuple(f"mech_pipeline.{folder}" for folder in folders))
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b", "os"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+@pytest.mark.parametrize("functions", [False, True])
+def test_no_modules_import_each_other_in_a_circle(functions):
+    graph = import_graph(functions=functions)
+    assert "mech_pipeline.store.files.interface" in graph["mech_pipeline.store.files.s3"]
+    assert circles(graph) == []
+
+
+@pytest.mark.parametrize("science", ["spec", "data", "training", "mechanisms", "attribution", "formation"])
+def test_science_knows_neither_store_nor_pipeline_nor_reports(science):
+    graph = import_graph(functions=True)
+    above = ("store", "pipeline", "reports", "assets", "resources")
+    within = {module for module in graph if in_folder(f"{module}.", f"{science}.")}
+    assert within
+    assert [(m, other) for m in within for other in graph[m] if in_folder(f"{other}.", *(f"{a}." for a in above))] == []
+
+
+def test_reports_do_not_import_the_pipeline():
+    graph = import_graph(functions=True)
+    reports = {module for module in graph if in_folder(module, "reports.")}
+    assert reports
+    assert [(m, other) for m in reports for other in graph[m] if in_folder(f"{other}.", "pipeline.")] == []
+
+
+def test_only_assets_resources_and_definitions_import_dagster():
+    graph = import_graph(functions=True)
+    users = {module for module, others in graph.items() if any(o.split(".")[0] == "dagster" for o in others)}
+    assert "mech_pipeline.definitions" in users
+    assert [u for u in users if not in_folder(f"{u}.", "assets.", "resources.", "definitions.")] == []
 
 
 def test_resources_do_not_import_assets():

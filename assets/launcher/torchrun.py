@@ -1,6 +1,5 @@
 """Several processes train one run: torchrun under Dagster Pipes, with every checkpoint reported as it is published."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -9,11 +8,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
 import dagster as dg
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.parent import end_with_parent
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
@@ -119,10 +120,6 @@ def _torchrun(
         "MECH_DAGSTER_RUN": context.run.run_id,
         "OMP_NUM_THREADS": str(spec.training.threads),
     }
-    die_too = _end_with_parent if sys.platform == "linux" else None
-    return subprocess.Popen(command, env=environment, stdout=output, stderr=output, preexec_fn=die_too)
-
-
-def _end_with_parent() -> None:
-    """PR_SET_PDEATHSIG: a worker that is killed leaves no trainers behind."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    # A worker that is killed leaves no trainers behind: torchrun ends its ranks when it is asked to end.
+    asked_to_end = partial(end_with_parent, signal.SIGTERM)
+    return subprocess.Popen(command, env=environment, stdout=output, stderr=output, preexec_fn=asked_to_end)

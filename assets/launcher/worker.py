@@ -1,15 +1,14 @@
 """A worker process of `mech run`: takes stages, executes them, sends progress lines and outcomes back."""
 
-import ctypes
 import os
 import signal
-import sys
 import traceback
 import warnings
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from mech_pipeline.parent import end_with_parent
 from mech_pipeline.training.allocator import keep_freed_memory
 
 
@@ -45,10 +44,7 @@ class Outcome:
 def work(connection: Connection, home: str, store: str, experiments: str, launcher_pid: int) -> None:
     """Serves tasks until the pipe closes. Dies with its launcher, and ignores Ctrl-C, which the launcher handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        # PR_SET_PDEATHSIG: the fork server ends with its launcher, and this process with the fork server, so that a
-        # killed launcher leaves no trainer behind.
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    end_with_parent()  # the fork server ends with its launcher, and this process with the fork server
     keep_freed_memory()
     warnings.filterwarnings("ignore")
     os.chdir(home)

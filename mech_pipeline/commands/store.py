@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from mech_pipeline.errors import MechError
 
 if TYPE_CHECKING:
-    from mech_pipeline.store.files.files import Files
+    from mech_pipeline.store.files.interface import Files
 
 
 class Format(StrEnum):
@@ -33,7 +33,7 @@ def existing_store() -> "Files":
         MechError: there is no store there.
     """
     from mech_pipeline.home import store_root
-    from mech_pipeline.store.files.files import open_files
+    from mech_pipeline.store.files.open import open_files
     from mech_pipeline.store.layout import check_readable
 
     files = open_files(store_root())
@@ -153,6 +153,7 @@ def verify(
     Reads everything (about 0.5 GB/s). Exit code 1 if anything is damaged. Orphans (files that nothing names, left by
     killed writers) are counted and are no damage: `mech maintain` removes them.
     """
+    from mech_pipeline.pipeline.stages import makers
     from mech_pipeline.store.care.repair import repair_store
     from mech_pipeline.store.care.verify import verify_store
 
@@ -168,7 +169,7 @@ def verify(
         return
     if not repair:
         raise MechError(f"{len(found.damage)} faults in {took}", "`mech verify --repair`")
-    done = repair_store(files, found, emit=_emit)
+    done = repair_store(files, found, _emit, makers())
     for line in done.lines:
         print(line)
     if done.lost:

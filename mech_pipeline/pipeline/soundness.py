@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mech_pipeline.attribution.per_example.capture import example_factors
 from mech_pipeline.attribution.per_example.components import Components
-from mech_pipeline.attribution.per_example.contraction import Contraction, example_factors
+from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.spec.seeds import fixed_torch_generator
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.training.checkpoints import state_sha256
@@ -108,7 +110,7 @@ def batch_dependence(run: OpenRun) -> float:
 
 def dependence(flat: FlatModel, components: Components, tokens: Int[Tensor, "example token"]) -> float:
     """The measure of `batch_dependence` for a model as it is loaded."""
-    generator = torch.Generator().manual_seed(0)
+    generator = fixed_torch_generator("batch dependence")
     directions = torch.randn(2, flat.vector.numel(), generator=generator).to(flat.vector)
     contraction = Contraction(flat, components)
 

@@ -1,4 +1,9 @@
-"""Named seeds: one number per purpose, so that changing one stream never shifts another."""
+"""Named seeds: one number per purpose, so that changing one stream never shifts another.
+
+Every stream that a result depends on is made here. Streams that belong to a run derive from its seed and their purpose.
+A stream that is the same for every run is drawn "once and for all": its seed is a plain integer, listed in `FIXED`
+under its purpose, because the draws themselves are part of the definition of what is measured with them.
+"""
 
 import hashlib
 
@@ -20,3 +25,26 @@ def numpy_generator(seed: int, purpose: str) -> np.random.Generator:
 def torch_generator(seed: int, purpose: str) -> torch.Generator:
     """A CPU stream of its own; the caller's global generator is untouched."""
     return torch.Generator().manual_seed(derive_seed(seed, purpose))
+
+
+FIXED = ("circuit orders", "circuit halves", "shuffled copies", "batch dependence")
+"""Purposes whose seed is the number itself and not derived, each with streams 0, 1, 2, … of its own:
+orders of all edges that a circuit is compared with, and random halves of a circuit (NumPy's default generator);
+orders of repeated tokens in corrupted sequences, and directions that batch dependence is measured along (PyTorch).
+"""
+
+
+def fixed_numpy_generator(purpose: str, number: int = 0) -> np.random.Generator:
+    """Stream `number` of a purpose in `FIXED`; the same for every run."""
+    _check_fixed(purpose)
+    return np.random.Generator(np.random.PCG64(number))
+
+
+def fixed_torch_generator(purpose: str, number: int = 0) -> torch.Generator:
+    """Stream `number` of a purpose in `FIXED`, on the CPU; the same for every run."""
+    _check_fixed(purpose)
+    return torch.Generator().manual_seed(number)
+
+
+def _check_fixed(purpose: str) -> None:
+    assert purpose in FIXED, f"{purpose!r} is no purpose with a fixed seed; derive one from the run's, or list it"

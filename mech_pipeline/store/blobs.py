@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store.files.files import Files
+from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.files.local import write_whole
 
 _HEAD = 16

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from mech_pipeline.store.files.files import Files
+from mech_pipeline.store.files.interface import Files
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, PostCommitHookProperties
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store.files.files import Files, readable_storage_errors
+from mech_pipeline.store.files.interface import Files, readable_storage_errors
 from mech_pipeline.store.tables.all import Table
 
 # Log checkpoints are made by us, where their checksum can be kept.

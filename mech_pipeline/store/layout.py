@@ -9,7 +9,7 @@ import json
 import time
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store.files.files import Files
+from mech_pipeline.store.files.interface import Files
 
 LAYOUT = 2
 READABLE = (1, 2)

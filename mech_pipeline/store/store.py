@@ -22,9 +22,10 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.writer.properties import ColumnProperties
 
 from mech_pipeline.provenance import git_commit
-from mech_pipeline.store import blobs, checksums, delta
+from mech_pipeline.store import blobs, commits, delta
 from mech_pipeline.store.blobs import Blob
-from mech_pipeline.store.files.files import open_files, readable_storage_errors
+from mech_pipeline.store.files.interface import readable_storage_errors
+from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.layout import open_layout
 from mech_pipeline.store.reading import reading
 from mech_pipeline.store.rows import check_rows, rows_sha256
@@ -33,7 +34,6 @@ from mech_pipeline.store.tables.all import TABLES, Table
 _ATTEMPTS = 30
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds
 ROW_GROUP, PAGE_BYTES, DICTIONARY_BYTES = 1 << 20, 8 << 20, 16 << 20
-_LOG_CHECKPOINT_EVERY = 25  # commits; opening a table reads the log since then
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Store:
                     if attempt + 1 == _ATTEMPTS:
                         raise
                     time.sleep(random.random() * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
-            self.record(table.name, opened, mark, before)
+            commits.record(self.files, table.name, opened, mark, before)
         made = Commit(table.name, opened.version(), 0 if rows is None else rows.num_rows, content)
         self.committed[table.name] = made
         return made
@@ -182,46 +182,6 @@ class Store:
             recorded["mech.operation"] = operation
         return CommitProperties(custom_metadata=recorded, max_commit_retries=retries)
 
-    def record(self, table: str, opened: DeltaTable, mark: str, before: int) -> None:
-        """Flushes a commit to disk and keeps the checksums of its log and its files.
-
-        Args:
-            mark: what the commit calls itself; other writers may have committed after it.
-            before: the version on which it was made.
-        """
-        for version in range(opened.version(), before, -1):
-            actions = delta.commit_log(self.files, table, version)
-            if delta.commit_info(actions).get("mech.commit") == mark:
-                break
-        else:
-            return  # nothing was to be done, so nothing was committed
-        self._record_version(table, version, actions)
-        if version and version % _LOG_CHECKPOINT_EVERY == 0:
-            self.checkpoint_log(table, opened)
-
-    def _record_version(self, table: str, version: int, actions: list[dict[str, Any]]) -> None:
-        names = [delta.log_name(table, version), *(found.name for found in delta.added_files(table, actions))]
-        self.files.seal(names)
-        sums = {name: checksums.checksum(self.files.read(name)) for name in names}
-        checksums.record(self.files, table, version, sums)
-
-    def record_new(self, table: str) -> None:
-        """Keeps checksums of commits that have none and add no files (creation, vacuum, new columns)."""
-        known = checksums.read_records(self.files, table).files
-        for version in delta.versions(self.files, table):
-            if delta.log_name(table, version) not in known:
-                actions = delta.commit_log(self.files, table, version)
-                if not delta.added_files(table, actions):
-                    self._record_version(table, version, actions)
-
-    def checkpoint_log(self, table: str, opened: DeltaTable) -> None:
-        """Writes Delta's summary of the log up to now, so that opening the table reads one file."""
-        opened.create_checkpoint()
-        version, folder = opened.version(), f"{delta.folder(table)}/_delta_log"
-        names = [f"{folder}/{version:020d}.checkpoint.parquet", f"{folder}/_last_checkpoint"]
-        sums = {name: checksums.checksum(self.files.read(name)) for name in names}
-        checksums.record(self.files, table, version, sums, kind=".log")
-
     def _open(self, table: Table) -> DeltaTable:
         """The table, created if need be, with every column that its description has."""
         url = self.files.url(delta.folder(table.name))
@@ -236,13 +196,13 @@ class Store:
                     description=table.meaning,
                     storage_options=self.files.delta_options,
                 )
-            self.record_new(table.name)
+            commits.record_new(self.files, table.name)
         opened = DeltaTable(url, storage_options=self.files.delta_options)
         if missing := delta.check_columns(table, pa.schema(opened.schema().to_arrow())):
             fields = Schema.from_arrow(pa.schema([table.schema.field(name) for name in missing])).fields
             with suppress(CommitFailedError):  # another writer adds them at the same moment
                 opened.alter.add_columns(list(fields))
-            self.record_new(table.name)
+            commits.record_new(self.files, table.name)
             opened = DeltaTable(url, storage_options=self.files.delta_options)
         return opened
 
@@ -257,14 +217,6 @@ class Store:
     def get_blob(self, blob: Blob, what: str, next_step: str) -> bytes:
         """Reads one file, checked; see `blobs.get_blob`."""
         return blobs.get_blob(self.files, blob, what, next_step)
-
-    def blob_path(self, blob: Blob, what: str, next_step: str) -> Path:
-        """A local file with its content, to be mapped into memory; see `blobs.blob_path`."""
-        return blobs.blob_path(self.files, blob, what, next_step)
-
-    def has_blob(self, blob: Blob) -> bool:
-        """Whether the file is there; see `blobs.is_there`."""
-        return blobs.is_there(self.files, blob)
 
     def lock(self, name: str, doing: str) -> AbstractContextManager[None]:
         """Holds a named lock while the block runs; see `Files.lock`."""

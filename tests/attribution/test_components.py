@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mech_pipeline.attribution.per_example.component_labels import names_version
 from mech_pipeline.attribution.per_example.components import Components, components_of
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.model import Model
@@ -81,6 +82,29 @@ def test_names_of_an_mlp_by_neuron(make_trainer):
     assert "L0.MLP.out_bias" in names
     gated = neurons(make_trainer(ARCHITECTURES["llama with shared keys"])).names
     assert {"L0N0.gate", "L0N0.in", "L0N0.out", "L1N11.gate"} <= set(gated)
+
+
+@pytest.mark.parametrize("architecture", MLP)
+def test_every_family_calls_the_weights_of_an_mlp_alike(make_trainer, architecture):
+    """Those that read and their bias `in`, what writes and its bias `out`, a gate `gate`: nothing else."""
+    trainer = make_trainer(ARCHITECTURES[architecture])
+    parts, named = components(trainer), trainer.flat.named
+    gate = ["gate"] * (architecture == "llama with shared keys")
+    found = {name for name in parts.names if name.startswith("L0.MLP.")}
+    assert found == {f"L0.MLP.{part}" for part in ["in", "out", *gate]}
+    read, bias, write = MLP[architecture]
+    for name, part in ((read, "in"), (bias, "in"), (write, "out")):
+        if name is not None:
+            assert set(named(parts.index)[name].flatten().tolist()) == {parts.names.index(f"L0.MLP.{part}")}
+
+
+def test_only_renamed_components_make_stored_rows_stale():
+    """Names of version 2 hold for native models with MLPs, and not where an MLP is split by neuron."""
+    assert names_version(Model(d_mlp=32)) == ["component names 2"]
+    assert names_version(Model(d_mlp=32), neurons=True) == []
+    assert names_version(Model()) == []
+    for family in ("gpt2", "gpt_neox", "llama"):
+        assert names_version(Model(family=family, d_mlp=32)) == []
 
 
 def test_a_norm_inside_an_mlp_is_a_component_of_its_own():

@@ -19,6 +19,7 @@ from mech_pipeline.pipeline.influence import influence
 from mech_pipeline.pipeline.ledger import balance as ledger_balance
 from mech_pipeline.pipeline.ledger import ledger
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.stages import makers
 from mech_pipeline.pipeline.tokens import tokens
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.pipeline.training.batches import write_batches
@@ -335,7 +336,7 @@ def test_a_corrupt_checkpoint_is_named_and_can_be_made_again(store):
         match=r"checkpoint 12 of run tiny\.baseline\.s0 is corrupt: .* → `mech verify --repair`, then `mech run`",
     ):
         OpenRun(store, spec).state(12)
-    done = repair_store(store.files, verify_store(store.files))
+    done = repair_store(store.files, verify_store(store.files), makers=makers())
     assert done.lost == ["training_run: run tiny.baseline.s0, step 12"]
     assert training.missing_checkpoints(store, spec) == [12]
     training.train(store, spec)

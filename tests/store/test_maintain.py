@@ -15,6 +15,7 @@ from deltalake import write_deltalake
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.store import delta
+from mech_pipeline.store.blobs import is_there
 from mech_pipeline.store.care import compaction
 from mech_pipeline.store.care.maintain import compact_runs, maintain_store, remove_unnamed
 from mech_pipeline.store.care.migrate import migrate_store
@@ -228,7 +229,7 @@ def test_a_running_writers_files_stay(local_store):
     unnamed.write_bytes(b"a writer is between its file and its commit")
     maintain_store(local_store, WEEK)
     assert unnamed.is_file()
-    assert all(local_store.has_blob(kept) for kept in (young, blob, other))
+    assert all(is_there(local_store.files, kept) for kept in (young, blob, other))
 
 
 def test_what_nothing_names_is_removed_after_the_retention(store, monkeypatch):
@@ -237,7 +238,7 @@ def test_what_nothing_names_is_removed_after_the_retention(store, monkeypatch):
     later = time.time() + 8 * 86_400
     monkeypatch.setattr("mech_pipeline.store.care.maintain.time.time", lambda: later)
     assert remove_unnamed(store, WEEK) == ["removed 1 files that nothing names, 0.0 MB"]
-    assert not store.has_blob(blob)
+    assert not is_there(store.files, blob)
 
 
 def test_a_dry_run_changes_nothing_and_too_short_a_retention_is_refused(store):

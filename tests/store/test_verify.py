@@ -16,10 +16,11 @@ from deltalake import write_deltalake
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.analysis import analysis
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.stages import makers
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store import delta
-from mech_pipeline.store.care import verify
+from mech_pipeline.store.care import verify_tables
 from mech_pipeline.store.care.contents import parquet_rows
 from mech_pipeline.store.care.maintain import compact_runs
 from mech_pipeline.store.care.references import named_blobs
@@ -67,7 +68,7 @@ def fill(store: Store, runs: int = 3, steps: int = 20) -> None:
 @pytest.fixture(autouse=True)
 def soon_recorded(monkeypatch):
     """Nobody else writes in these tests (but one), so the pause for a writer's record may be short."""
-    monkeypatch.setattr(verify, "_RECORD_SECONDS", 0.1)
+    monkeypatch.setattr(verify_tables, "_RECORD_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -278,7 +279,7 @@ def test_what_is_lost_is_made_again_and_nothing_else(store, tmp_path, monkeypatc
     for name in names:
         folder = f"tables/{name}" if name == "examples" else f"tables/{name}/run={spec.run}"
         flip(store, next(e.name for e in store.files.entries(folder) if e.name.endswith(".parquet")), 40)
-    done = repair_store(store.files, found(store))
+    done = repair_store(store.files, found(store), makers=makers())
     assert {line.split(":")[0] for line in done.lost} == {"training_run", "mechanism_values", "tokens"}
     prepare(store, spec)
     training.train(store, spec)

@@ -18,7 +18,7 @@ import pytest
 from mech_pipeline.errors import MechError
 from mech_pipeline.store.care.maintain import maintain_store
 from mech_pipeline.store.care.verify import verify_store
-from mech_pipeline.store.files.files import open_files
+from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.reading.connection import connect, query
 from mech_pipeline.store.store import Store
 from tests.support.tiny import write_experiment, write_text

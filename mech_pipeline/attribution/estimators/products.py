@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mech_pipeline.attribution.per_example.capture import example_factors
 from mech_pipeline.attribution.per_example.components import Components
-from mech_pipeline.attribution.per_example.contraction import Contraction, example_factors
+from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.training.flat import FlatModel
 
 CHUNK = 64

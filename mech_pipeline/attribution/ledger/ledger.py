@@ -26,8 +26,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mech_pipeline.attribution.ledger.quadrature import GradientAt, ValueAt, path_averages
+from mech_pipeline.attribution.per_example.capture import Capture, Factors
 from mech_pipeline.attribution.per_example.components import Components
-from mech_pipeline.attribution.per_example.contraction import Capture, Contraction, Factors
+from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.spec.training import Optimizer
 from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.model import example_losses

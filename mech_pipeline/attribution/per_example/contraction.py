@@ -19,13 +19,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from mech_pipeline.attribution.per_example.capture import Capture, Factors, example_factors
+from mech_pipeline.attribution.per_example.capture import Factors
 from mech_pipeline.attribution.per_example.components import Components
 from mech_pipeline.attribution.per_example.layer_sums import in_dtype, sums_per_example, sums_per_token
 from mech_pipeline.attribution.per_example.units import parts_of
 from mech_pipeline.training.flat import FlatModel
-
-__all__ = ["Capture", "Contraction", "Factors", "example_factors"]
 
 
 class Contraction:
@@ -37,7 +35,7 @@ class Contraction:
 
     Attributes:
         names: the components on the last axis of results.
-        modules: names of the modules whose factors are needed, for `Capture` and `example_factors`.
+        modules: names of the modules whose factors are needed, for `Capture` and `example_factors` of `capture.py`.
 
     Raises:
         MechError: a pattern fits no component.

@@ -23,6 +23,7 @@ from mech_pipeline.mechanisms.circuits.graph import LOGITS, Graph, graph_of
 from mech_pipeline.mechanisms.circuits.patching import Tokens, Written, patched, written
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
+from mech_pipeline.spec.seeds import fixed_numpy_generator
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Of edges, MIB's; 0 is added."""
@@ -118,8 +119,9 @@ def greedy_order(graph: Graph, scores: Float[Tensor, "writer reader"]) -> list[P
 
 
 def random_order(graph: Graph, seed: int) -> list[Place]:
-    """All edges in random order."""
-    return [graph.places[index] for index in np.random.default_rng(seed).permutation(len(graph.places))]
+    """All edges in the random order `seed`, which is the same for every run: a fixed stream of `spec.seeds`."""
+    generator = fixed_numpy_generator("circuit orders", seed)
+    return [graph.places[index] for index in generator.permutation(len(graph.places))]
 
 
 def keep(graph: Graph, order: Sequence[Place]) -> Edges:

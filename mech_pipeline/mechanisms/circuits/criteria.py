@@ -14,9 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-import numpy as np
-
 from mech_pipeline.mechanisms.circuits.circuit import Place, Subject, keep
+from mech_pipeline.spec.seeds import fixed_numpy_generator
 
 COMPLETENESS, MINIMALITY = "completeness", "minimality"
 HALVES = 8
@@ -55,12 +54,12 @@ class Criteria:
     Args:
         ends: m(∅), m(M).
         circuit: edges, in any order.
-        seed: of the random halves.
+        seed: which draw of random halves, the same for every run: a fixed stream of `spec.seeds`.
     """
 
     def __init__(self, subject: Subject, circuit: Sequence[Place], ends: tuple[float, float], seed: int = 0) -> None:
         self._subject, self._circuit, self._ends = subject, tuple(circuit), ends
-        generator = np.random.default_rng(seed)
+        generator = fixed_numpy_generator("circuit halves", seed)
         draws = [generator.random(len(circuit)) < 0.5 for _ in range(HALVES)]
         self._halves = [tuple(e for e, take in zip(circuit, taken, strict=True) if take) for taken in draws]
         self._known: dict[frozenset[Place], float] = {}

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mech_pipeline.mechanisms.sequences import Sequences
+from mech_pipeline.spec.seeds import fixed_torch_generator
 from mech_pipeline.training.model import ATTENTION, next_token_losses
 
 
@@ -33,7 +34,7 @@ def without_repetition(sequences: Sequences) -> Int[Tensor, "example token"]:
     What tokens there are, and how often, stays. The order is drawn once and for all; a part of one token stays as it is.
     """
     example, length = sequences.tokens.shape
-    key = torch.rand(example, length, generator=torch.Generator().manual_seed(0))
+    key = torch.rand(example, length, generator=fixed_torch_generator("shuffled copies"))
     copy = torch.arange(length) // sequences.period[:, None].cpu()
     order = (copy + key).argsort(1).to(sequences.tokens.device)
     return sequences.tokens.gather(1, order)

@@ -5,6 +5,7 @@ from typing import Any
 
 from safetensors.torch import save
 
+from mech_pipeline.attribution.per_example.component_labels import names_version
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.analysis.loaded import Loaded
@@ -32,15 +33,15 @@ def wanted(run: OpenRun, step: int) -> dict[Cell, str]:
     spec, cells = run.spec, dict[Cell, str]()
     if step not in run.planned or not spec.gradients:
         return cells
-    state = run.checkpoint_version(step)
+    state, made_by = run.checkpoint_version(step), [spec.model, *names_version(spec.model)]
     for name in spec.gradients:
         version, probe = MECHANISMS[name].version, probe_version(name, run.artifacts)
-        made_from = fingerprint("gradient", CODE_VERSION, name, version, state, probe, spec.model)
+        made_from = fingerprint("gradient", CODE_VERSION, name, version, state, probe, *made_by)
         cells[Cell(TABLE, spec.run, step, name)] = made_from
     batch: list[Any] = [run.artifacts["pool"], spec.seed, spec.training.batch]
     batch += [spec.data.mixture] if spec.data.mixture else []
     batch += [run.artifacts["weights"]] if spec.data.weights is not None else []
-    cells[Cell(TABLE, spec.run, step, BATCH)] = fingerprint("gradient", CODE_VERSION, BATCH, state, batch, spec.model)
+    cells[Cell(TABLE, spec.run, step, BATCH)] = fingerprint("gradient", CODE_VERSION, BATCH, state, batch, *made_by)
     return cells
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from mech_pipeline.attribution.influence.influence import first_update
 from mech_pipeline.attribution.influence.reliability import METASMOOTH_LIMIT, adjoint_growth, metasmoothness
+from mech_pipeline.attribution.per_example.component_labels import names_version
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.analysis.formation import influence_step
@@ -62,7 +63,8 @@ def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
                 if method == ADJOINT:
                     settings = [chosen.metasmoothness_steps, chosen.metasmoothness_size, chosen.horizon]
                     settings += [chosen.components, chosen.tokens]
-                    cells[exact] = fingerprint("influence", CODE_VERSION, *common, settings)
+                    names = names_version(run.spec.model) if chosen.components else []
+                    cells[exact] = fingerprint("influence", CODE_VERSION, *common, settings, *names)
                 else:
                     cells[replace(exact, method=method)] = estimate_fingerprint(run, step, method, common)
     return cells

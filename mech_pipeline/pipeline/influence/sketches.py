@@ -15,7 +15,7 @@ from mech_pipeline.pipeline.checkpoints import provenance_columns
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Progress
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.blobs import Blob
+from mech_pipeline.store.blobs import Blob, is_there
 
 CODE_VERSION = "1"
 _NEXT = "`mech verify --repair`, then run again"
@@ -69,7 +69,7 @@ def _stored(run: OpenRun, windows: Sequence[tuple[int, int]]) -> dict[int, Blob]
             "select step, input_fingerprint, uri, bytes, sha256 from sketches where run = ?", [run.spec.run]
         ).fetchall()
     blobs = {step: Blob(*blob) for step, made_from, *blob in rows if made_from in wanted}
-    return {step: blob for step, blob in blobs.items() if run.store.has_blob(blob)}
+    return {step: blob for step, blob in blobs.items() if is_there(run.store.files, blob)}
 
 
 def _put(run: OpenRun, end: int, made: Sketches) -> Blob:

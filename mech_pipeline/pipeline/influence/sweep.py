@@ -16,7 +16,8 @@ from mech_pipeline.attribution.influence.influence import (
 )
 from mech_pipeline.attribution.influence.replay import Replayer
 from mech_pipeline.attribution.ledger.ledger import batch_factors
-from mech_pipeline.attribution.per_example.contraction import Contraction, Factors
+from mech_pipeline.attribution.per_example.capture import Factors
+from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.pipeline.cells import Cell
 from mech_pipeline.pipeline.influence import sweep_state

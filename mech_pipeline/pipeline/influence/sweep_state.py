@@ -15,7 +15,7 @@ from torch import Tensor
 from mech_pipeline.attribution.influence.adjoint import Adjoint
 from mech_pipeline.attribution.influence.influence import SweepState
 from mech_pipeline.pipeline.checkpoints import provenance_columns
-from mech_pipeline.store.blobs import Blob
+from mech_pipeline.store.blobs import Blob, is_there
 from mech_pipeline.store.store import Store
 
 
@@ -73,7 +73,7 @@ def find(store: Store, run: str, step: int, made_from: str, device: torch.device
     if not rows:
         return None
     blob = Blob(*rows[0])
-    if not store.has_blob(blob):
+    if not is_there(store.files, blob):
         return None
     content = store.get_blob(blob, f"unfinished sweep of {run}", "`mech verify --repair`, then run again")
     return _unpacked(load(content), device)

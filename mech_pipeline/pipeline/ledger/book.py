@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mech_pipeline.attribution.ledger.ledger import Account, movement, replay_with_factors, window_account
-from mech_pipeline.attribution.per_example.contraction import Contraction, Factors
+from mech_pipeline.attribution.per_example.capture import Factors
+from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.attribution.per_example.target_tokens import target_scores
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.mechanisms.registry import MECHANISMS

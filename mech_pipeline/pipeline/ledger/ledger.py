@@ -7,6 +7,7 @@ They are replayed as well and are part of its fingerprint, so a run that grows l
 import math
 from collections.abc import Callable, Iterable
 
+from mech_pipeline.attribution.per_example.component_labels import names_version
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.cells import Cell, pending_cells, steps_of
 from mech_pipeline.pipeline.grid import probe_version
@@ -40,7 +41,8 @@ def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
             continue
         run.checkpoint_version(end)
         states = [run.checkpoints[s].data_version for s in planned if windows[end] <= s <= end + reach]
-        finer = [run.spec.ledger_by] if run.spec.ledger_by != Resolution() else []
+        finer: list[object] = [run.spec.ledger_by] if run.spec.ledger_by != Resolution() else []
+        finer += names_version(run.spec.model, neurons=run.spec.ledger_by.neurons)
         for name in run.spec.ledger:
             version = [CODE_VERSION, name, MECHANISMS[name].version]
             probe = probe_version(name, run.artifacts)

@@ -16,7 +16,7 @@ from safetensors.numpy import save as save_arrays
 from mech_pipeline.data.sharded import ShardedArray
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.checkpoints import provenance_columns
-from mech_pipeline.store.blobs import Blob
+from mech_pipeline.store.blobs import Blob, blob_path, is_there
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tensors import mapped_arrays
 
@@ -127,7 +127,7 @@ def shared_artifacts(store: Store, fingerprints: Iterable[str]) -> dict[str, Art
             continue
         artifact = Artifact(Blob(uri, size, sha256), count, _stored_shards(store, run, name) if n_shards else ())
         blobs = [artifact.blob, *(shard.blob for shard in artifact.shards)]
-        if len(artifact.shards) == (n_shards or 0) and all(store.has_blob(blob) for blob in blobs):
+        if len(artifact.shards) == (n_shards or 0) and all(is_there(store.files, blob) for blob in blobs):
             found[made_from] = artifact
     return found
 
@@ -146,7 +146,8 @@ def sharded(store: Store, artifact: Artifact, what: str) -> dict[str, ShardedArr
         MechError: a file is missing or has another size.
     """
     paths = [
-        store.blob_path(shard.blob, f"shard {number} of {what}", AGAIN) for number, shard in enumerate(artifact.shards)
+        blob_path(store.files, shard.blob, f"shard {number} of {what}", AGAIN)
+        for number, shard in enumerate(artifact.shards)
     ]
     arrays = [mapped_arrays(path) for path in paths]
     return {name: ShardedArray([part[name] for part in arrays]) for name in arrays[0]}

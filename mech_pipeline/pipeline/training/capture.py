@@ -6,6 +6,7 @@ Weights and checkpoints have the bits of a training without them.
 """
 
 from collections.abc import Container, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,21 +46,23 @@ def captured_updates(
     if not run.spec.in_training.mechanisms:
         yield from ((made, None) for made in run.trainer.updates(state, until, whole))
         return
-    capturing = _Capturing(run)
-    try:
+    with ExitStack() as listening:
+        capturing = _Capturing(run, listening)
         capturing.anchor(state)
         for made in run.trainer.updates(state, until, whole):
             yield made, capturing.take(made)
             capturing.anchor(made.after)
-    finally:
-        capturing.pause()
 
 
 class _Capturing:
-    """Listens to the backward of updates once there are directions."""
+    """Listens to the backward of updates once there are directions.
 
-    def __init__(self, run: OpenRun) -> None:
-        self._run = run
+    Args:
+        listening: holds what listens at present, so that nothing does when its block ends.
+    """
+
+    def __init__(self, run: OpenRun, listening: ExitStack) -> None:
+        self._run, self._listening = run, listening
         self._contraction = Contraction(run.trainer.flat, run.components, run.spec.in_training.components or None)
         self._anchors = set(run.planned)
         self._scoring: InTraining | None = None
@@ -69,12 +72,12 @@ class _Capturing:
         trainer = self._run.trainer
         if state.step not in self._anchors or (state.step == 0 and trainer.optimizer.kind != "sgd"):
             return
-        self.pause()
+        self._listening.close()  # the probe's gradient must not be listened to
         trainer.flat.load(state.theta)
         names, probe = self._run.spec.in_training.mechanisms, self._run.tokens.probe
         gradients = torch.stack([mechanism_gradient(name, trainer.flat, probe) for name in names])
-        self._scoring = InTraining(trainer, self._contraction, step_directions(trainer.optimizer, state, gradients))
-        self._scoring.__enter__()
+        directions = step_directions(trainer.optimizer, state, gradients)
+        self._scoring = self._listening.enter_context(InTraining(trainer, self._contraction, directions))
 
     def take(self, made: Update) -> Captured | None:
         """The scores of the update that was just made."""
@@ -82,12 +85,6 @@ class _Capturing:
             return None
         scores = self._scoring.scores().sum(dim=2) * (made.clip / len(made.examples))
         return Captured(made.before.step, made.examples.numpy(), scores.cpu().numpy())
-
-    def pause(self) -> None:
-        """Stops listening."""
-        if self._scoring is not None:
-            self._scoring.__exit__(None, None, None)
-            self._scoring = None
 
 
 def write_captured(run: OpenRun, leads_to: int, captured: list[Captured]) -> None:

@@ -27,9 +27,9 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store import delta
+from mech_pipeline.store import commits, delta
 from mech_pipeline.store.delta import DataFile, TableVersion
-from mech_pipeline.store.files.files import readable_storage_errors
+from mech_pipeline.store.files.interface import readable_storage_errors
 from mech_pipeline.store.reading.connection import open_views
 from mech_pipeline.store.reading.snapshot import Snapshot
 from mech_pipeline.store.store import DICTIONARY_BYTES, PAGE_BYTES, ROW_GROUP, Store
@@ -111,7 +111,7 @@ def _publish(store: Store, name: str, run: str | None, before: list[DataFile], a
             time.sleep(_PAUSE_SECONDS * (1 + attempt % 3))
             continue
         newest = delta.open_table(store.files, name)
-        store.record(name, newest, mark, now.version)
+        commits.record(store.files, name, newest, mark, now.version)
         return
     where = f"run {run}" if run is not None else "the whole table"
     raise MechError(f"table {name}, {where}, is being written; it stays as it is", "run `mech maintain` again later")

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from mech_pipeline.store.checksums import Checksum
 from mech_pipeline.store.delta import DataFile
-from mech_pipeline.store.files.files import Files
+from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.rows import value_faults
 from mech_pipeline.store.tables.all import Table
 

@@ -12,11 +12,11 @@ from contextlib import nullcontext
 from datetime import timedelta
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store import checksums, delta
+from mech_pipeline.store import checksums, commits, delta
 from mech_pipeline.store.care.compaction import compact, files_of
 from mech_pipeline.store.care.references import is_temporary, named_blobs
 from mech_pipeline.store.delta import DataFile
-from mech_pipeline.store.files.files import readable_storage_errors
+from mech_pipeline.store.files.interface import readable_storage_errors
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 
@@ -118,9 +118,9 @@ def _tidy_table(store: Store, name: str, retention: timedelta, dry_run: bool) ->
         if dry_run:
             return lines
         opened = delta.open_table(files, name)
-        store.record_new(name)
+        commits.record_new(store.files, name)
         if f"{opened.version():020d}.checkpoint.parquet" not in files.names(f"{delta.folder(name)}/_delta_log"):
-            store.checkpoint_log(name, opened)
+            commits.checkpoint_log(store.files, name, opened)
         opened.cleanup_metadata()
     there = {entry.name for entry in files.entries(delta.folder(name))}
     if folded := checksums.fold(files, name, opened.version(), there):

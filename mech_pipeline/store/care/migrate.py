@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from mech_pipeline.progress import Progress
 from mech_pipeline.store import checksums, delta
-from mech_pipeline.store.files.files import Files
+from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.layout import LAYOUT, OLD_MARK, layout_of, mark
 from mech_pipeline.store.tables.all import TABLES
 

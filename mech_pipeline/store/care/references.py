@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mech_pipeline.store import delta
 from mech_pipeline.store.care.contents import parquet_rows
-from mech_pipeline.store.files.files import Files
+from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.tables.all import TABLES
 
 _TEMPORARY = re.compile(

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from mech_pipeline.store.blobs import named_sha256
-from mech_pipeline.store.files.files import Entry, Files
+from mech_pipeline.store.files.interface import Entry, Files
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import Table

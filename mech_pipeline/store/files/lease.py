@@ -11,20 +11,28 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 from mech_pipeline.errors import MechError
-
-if TYPE_CHECKING:
-    from mech_pipeline.store.files.s3 import S3Files
 
 RENEW_SECONDS, EXPIRE_SECONDS = 15.0, 60.0
 
 
+@runtime_checkable
+class _Generations(Protocol):
+    """What a lease needs of the place it lies in, with names and content as in `Files`."""
+
+    def names(self, folder: str) -> list[str]: ...
+    def read(self, name: str) -> bytes: ...
+    def write(self, name: str, content: bytes) -> None: ...
+    def remove(self, names: Sequence[str]) -> None: ...
+    def create(self, name: str, content: bytes) -> bool: ...
+
+
 @contextmanager
-def lease(files: "S3Files", folder: str, doing: str) -> Iterator[None]:
+def lease(files: _Generations, folder: str, doing: str) -> Iterator[None]:
     """Holds the lease of a folder while the block runs.
 
     Raises:
@@ -48,7 +56,7 @@ def lease(files: "S3Files", folder: str, doing: str) -> Iterator[None]:
         files.write(mine, _content(released=True))
 
 
-def _acquire(files: "S3Files", folder: str, doing: str) -> int:
+def _acquire(files: _Generations, folder: str, doing: str) -> int:
     generations = files.names(folder)
     latest = int(generations[-1]) if generations else 0
     if latest:

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store.files.files import Entry, Files, readable_storage_errors
+from mech_pipeline.store.files.interface import Entry, Files, readable_storage_errors
 
 _READ_ONLY = 0o444
 

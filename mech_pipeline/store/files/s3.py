@@ -17,7 +17,7 @@ import duckdb
 import s3fs
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store.files.files import Entry, Files, readable_storage_errors
+from mech_pipeline.store.files.interface import Entry, Files, readable_storage_errors
 from mech_pipeline.store.files.lease import lease
 
 _LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)

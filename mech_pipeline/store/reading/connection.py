@@ -16,7 +16,8 @@ import polars as pl
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.store.delta import DataFile, TableVersion, check_columns
-from mech_pipeline.store.files.files import Files, open_files, readable_storage_errors, storage_sentence
+from mech_pipeline.store.files.interface import Files, readable_storage_errors, storage_sentence
+from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.layout import check_readable
 from mech_pipeline.store.reading.snapshot import Snapshot, take_snapshot
 from mech_pipeline.store.tables.all import SNAPSHOT, TABLES, Column, Table

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 from rich.table import Table
 
-from mech_pipeline.store.files.files import readable_storage_errors
+from mech_pipeline.store.files.interface import readable_storage_errors
 from mech_pipeline.store.files.local import write_whole
 
 _SHOWN_ROWS = 200

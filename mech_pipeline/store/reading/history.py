@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.store import delta
-from mech_pipeline.store.files.files import Files
+from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.tables.all import TABLES
 
 

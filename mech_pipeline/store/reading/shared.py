@@ -9,7 +9,8 @@ from typing import Any
 
 import duckdb
 
-from mech_pipeline.store.files.files import open_files, readable_storage_errors
+from mech_pipeline.store.files.interface import readable_storage_errors
+from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.layout import check_readable
 from mech_pipeline.store.reading.connection import connect, create_views, new_duckdb
 from mech_pipeline.store.reading.snapshot import take_snapshot

@@ -14,7 +14,7 @@ from datetime import datetime
 from mech_pipeline.errors import MechError
 from mech_pipeline.store import delta
 from mech_pipeline.store.delta import TableVersion
-from mech_pipeline.store.files.files import Files
+from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.tables.all import TABLES
 
 _LOOKS, _THREADS = 20, 8

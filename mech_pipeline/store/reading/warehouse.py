@@ -11,7 +11,8 @@ import duckdb
 
 from mech_pipeline.home import local_folder
 from mech_pipeline.store import checksums
-from mech_pipeline.store.files.files import Files, open_files, readable_storage_errors
+from mech_pipeline.store.files.interface import Files, readable_storage_errors
+from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.layout import check_readable
 from mech_pipeline.store.reading.connection import quoted, snapshot_sql, view_sql
 from mech_pipeline.store.reading.snapshot import take_snapshot

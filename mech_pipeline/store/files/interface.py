@@ -1,4 +1,4 @@
-"""Where the store's bytes lie: a local folder or `s3://bucket/prefix`, behind one small interface.
+"""What every place for the store's bytes can do, and faults of such places in words. `open.py` opens them.
 
 Names are relative to the root, with forward slashes. Whatever is written appears whole or not at all.
 """
@@ -111,28 +111,6 @@ class Files(ABC):
         Args:
             sizes: bytes of the files that will be read, by url.
         """
-
-
-def open_files(root: Path | str) -> Files:
-    """The files under a root.
-
-    Raises:
-        MechError: the root is neither a folder nor an S3 address.
-    """
-    text = str(root)
-    if text.startswith("s3://"):
-        if not text.removeprefix("s3://").strip("/"):
-            raise MechError(f"store root {text} names no bucket", "write s3://bucket/prefix")
-        from mech_pipeline.store.files.s3 import open_s3
-
-        return open_s3(text)
-    if "://" in text:
-        raise MechError(
-            f"store root {text} is neither a folder nor s3://bucket/prefix", "set MECH_STORE to one of these"
-        )
-    from mech_pipeline.store.files.local import LocalFiles
-
-    return LocalFiles(Path(text))
 
 
 _SENTENCES: tuple[tuple[tuple[str, ...], str, str], ...] = (

@@ -1,0 +1,50 @@
+"""What the parts of a verification share: the files that are there, those that something names, and what was found."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mech_pipeline.progress import Progress
+from mech_pipeline.store.care.contents import Check, check_contents
+from mech_pipeline.store.care.findings import Finding, Verification
+from mech_pipeline.store.checksums import Checksum
+from mech_pipeline.store.delta import DataFile
+from mech_pipeline.store.files.interface import Entry, Files
+
+
+@dataclass
+class Inspection:
+    """One look at a whole store.
+
+    Attributes:
+        quick: existence and sizes only.
+        listing: every file, by name.
+        progress: called with megabytes read.
+        known: names of files that belong to the store as it is now.
+        found: what the look has come to so far.
+    """
+
+    files: Files
+    quick: bool
+    listing: dict[str, Entry]
+    progress: Progress
+    known: set[str] = field(default_factory=set)
+    found: Verification = field(default_factory=Verification)
+
+    def damage(
+        self, kind: str, name: str, wrong: str, role: str, table: str = "", file: DataFile | None = None
+    ) -> None:
+        """Notes a fault; see `Finding`."""
+        self.found.damage.append(Finding(kind, name, wrong, role, table, file))
+
+    def contents(
+        self, names: Sequence[str], sums: Mapping[str, Checksum], also: Check | None = None
+    ) -> Iterator[tuple[str, str | None]]:
+        """`check_contents` with progress; nothing is read if only sizes are asked for."""
+        if self.quick:
+            yield from ((name, None) for name in names)
+            return
+        for name, wrong in check_contents(self.files, names, sums, also):
+            self.found.checked += 1
+            self.found.bytes += self.listing[name].bytes
+            self.progress(min(round(self.found.bytes / 1e6), self.progress.total))
+            yield name, wrong

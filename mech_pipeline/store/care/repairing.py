@@ -1,0 +1,59 @@
+"""What the parts of a repair share: the store, which tables have lost rows, and what was done."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from mech_pipeline.store.care.findings import Lost
+from mech_pipeline.store.files.interface import Files
+from mech_pipeline.store.store import Store
+
+
+@dataclass
+class Repair:
+    """What was done.
+
+    Attributes:
+        lines: what was moved, registered and written, in words.
+        losses: what must be made again.
+        makers: the asset that fills each table, as the pipeline's stages say.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    losses: list[Lost] = field(default_factory=list)
+    makers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lost(self) -> list[str]:
+        """What must be made again in words: asset, run, steps."""
+        return list(dict.fromkeys(f"{self.makers.get(lost.table, lost.table)}: {lost.words}" for lost in self.losses))
+
+
+@dataclass
+class Repairing:
+    """A repair under way.
+
+    Attributes:
+        shrunk: tables that have lost rows whose blobs may be whole.
+    """
+
+    store: Store
+    emit: Callable[[str], None]
+    done: Repair = field(default_factory=Repair)
+    shrunk: set[str] = field(default_factory=set)
+
+    @property
+    def files(self) -> Files:
+        """The files of the store."""
+        return self.store.files
+
+    def quarantine(self, name: str) -> None:
+        """Moves a file to `quarantine/`, if it is still there."""
+        if self.files.info(name) is not None:
+            self.files.write(f"quarantine/{name}", self.files.read(name))
+            self.files.remove([name])
+            self.done.lines.append(f"moved {name} to quarantine/")
+
+    def lose(self, lost: Lost) -> None:
+        """Notes what a table has lost."""
+        self.shrunk.add(lost.table)
+        self.done.losses.append(lost)

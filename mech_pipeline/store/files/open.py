@@ -1,0 +1,27 @@
+"""Where the store's bytes lie: a local folder, or `s3://bucket/prefix`."""
+
+from pathlib import Path
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.store.files.interface import Files
+from mech_pipeline.store.files.local import LocalFiles
+
+
+def open_files(root: Path | str) -> Files:
+    """The files under a root.
+
+    Raises:
+        MechError: the root is neither a folder nor an S3 address.
+    """
+    text = str(root)
+    if text.startswith("s3://"):
+        if not text.removeprefix("s3://").strip("/"):
+            raise MechError(f"store root {text} names no bucket", "write s3://bucket/prefix")
+        from mech_pipeline.store.files.s3 import open_s3  # s3fs is loaded only by who uses it
+
+        return open_s3(text)
+    if "://" in text:
+        raise MechError(
+            f"store root {text} is neither a folder nor s3://bucket/prefix", "set MECH_STORE to one of these"
+        )
+    return LocalFiles(Path(text))
