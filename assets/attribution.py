@@ -9,11 +9,11 @@ from mech_pipeline.assets.events import PartitionEvents, emitter, progress
 from mech_pipeline.assets.partitions import BATCH, partition, run_step, split_keys
 from mech_pipeline.assets.previews import rows_of_steps
 from mech_pipeline.assets.training import checkpoint
+from mech_pipeline.attribution.retraining.trust import influence_verdicts
 from mech_pipeline.pipeline.influence import influence as influence_stage
 from mech_pipeline.pipeline.ledger import balance as ledger_balance
 from mech_pipeline.pipeline.ledger import ledger as ledger_stage
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.reports.trust import influence_verdicts
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.reading import connect, reading
 
@@ -155,9 +155,11 @@ def influence_sweep(context: dg.AssetExecutionContext, store: StoreResource) -> 
 
 
 _MEASURES = {
-    "influence": "with here as (select * from influence where run = ? and step = ?) "
-    "select 'examples', count(distinct example_id)::double from here union all "
-    "select 'scores outside their reliable regime', (count(*) filter (reliable = false))::double from here",
+    "influence": "with here as (select *, if(method = 'adjoint', '', method || ' ') as by_method from influence "
+    "where run = ? and step = ?) "
+    "select by_method || 'examples', count(distinct example_id)::double from here group by by_method union all "
+    "select by_method || 'scores outside their reliable regime', (count(*) filter (reliable = false))::double from here "
+    "group by by_method",
     "reliability": "select mechanism || ' ' || if(method = 'adjoint', '', method || ' ') || metric, value from reliability "
     "where run = ? and step = ? and update_step = -1",
 }

@@ -48,10 +48,10 @@ def sql_examples(
     ]
     examples += [
         (
-            "When the tiled and plain examples with influence were seen",
+            "When the examples with influence were seen, by kind",
             "select e.kind, i.update_step // 100 * 100 as from_update, sum(i.value) as influence from influence i "
             f"join examples e using (example_id) where i.run = '{part.run}' and i.mechanism = '{part.mechanism}' "
-            f"and i.step = {part.target} group by all order by all",
+            f"and i.step = {part.target} and i.method = 'adjoint' group by all order by all",
         )
         for part in influence[:1]
     ]

@@ -8,12 +8,12 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
+from mech_pipeline.attribution.retraining.effects import lds_measures
+from mech_pipeline.attribution.retraining.trust import trust
 from mech_pipeline.home import report_name
 from mech_pipeline.reports.formation.queries import results_per_run
 from mech_pipeline.reports.influence.queries import attributed, responsible_documents, target_step, tiled_share_of_top
 from mech_pipeline.reports.ledger.queries import balance
-from mech_pipeline.reports.retraining.queries import lds_measures
-from mech_pipeline.reports.trust import trust
 from mech_pipeline.reports.wording import interval, number, percent, signal_name, signal_unit
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.store.reading import connect

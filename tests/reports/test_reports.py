@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mech_pipeline.attribution.retraining.trust import Trust, Verdict, influence_verdicts, trust
 from mech_pipeline.reports.answer import influence_sentences
 from mech_pipeline.reports.formation import figures, queries
 from mech_pipeline.reports.heads.figures import head_atlas, head_scores_over_steps
@@ -19,7 +20,6 @@ from mech_pipeline.reports.influence import queries as attribution_queries
 from mech_pipeline.reports.influence.sections import InfluenceSection
 from mech_pipeline.reports.ledger import queries as ledger_queries
 from mech_pipeline.reports.page import Report, build_report
-from mech_pipeline.reports.trust import Trust, Verdict, influence_verdicts, trust
 from mech_pipeline.spec.experiment import Experiment, parse_experiment
 from mech_pipeline.store.reading import connect
 from mech_pipeline.store.store import Store

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mech_pipeline.attribution.retraining.effects import lds_measures, removal_effects
 from mech_pipeline.attribution.retraining.lds import Measure, random_measures, top_measures
 from mech_pipeline.attribution.retraining.removals import BASELINE, asked_removals
 from mech_pipeline.pipeline.checkpoints import provenance_columns
 from mech_pipeline.pipeline.influence.rows import influence_item
 from mech_pipeline.pipeline.retraining import retraining
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.reports.retraining.queries import lds_measures, removal_effects
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.currency import Cell, combined_version, outdated, stored_versions
 from mech_pipeline.store.reading import connect

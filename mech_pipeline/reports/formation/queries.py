@@ -5,12 +5,13 @@ columns) when the store holds nothing for what was asked. Runs are named by id, 
 experiment left in the store stays out.
 """
 
-import math
 from collections.abc import Sequence
 
 import duckdb
 import polars as pl
-from scipy import stats
+
+from mech_pipeline.frames import frame
+from mech_pipeline.statistics.intervals import mean_sd, t_interval
 
 RESULT_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "arm": pl.String,
@@ -29,15 +30,6 @@ RESULT_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "head_mean": pl.Float64,
     "head_sd": pl.Float64,
 }
-
-
-def frame(connection: duckdb.DuckDBPyConnection, sql: str, **values: object) -> pl.DataFrame:
-    """The result of a query whose `$name` parameters are given by name.
-
-    On a cursor of its own: DuckDB 2 refuses a connection on which somebody's `fetchone` left a result open.
-    """
-    with connection.cursor() as cursor:
-        return pl.DataFrame(cursor.sql(sql, params=values).to_arrow_table())
 
 
 def mechanism_curves(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pl.DataFrame:
@@ -153,28 +145,3 @@ def _arm_row(arm: str, part: pl.DataFrame) -> dict[str, object]:
         "head_mean": head_mean,
         "head_sd": head_sd,
     }
-
-
-def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (n − 1 in the denominator); none where they are undefined.
-
-    >>> mean_sd([1.0, 3.0])
-    (2.0, 1.4142135623730951)
-    >>> mean_sd([1.0])
-    (1.0, None)
-    """
-    if not values:
-        return None, None
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return mean, None
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-
-
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float | None, float | None]:
-    """Student's t-interval of the mean; none below two values. It takes the values as roughly normal."""
-    mean, sd = mean_sd(values)
-    if mean is None or sd is None:
-        return None, None
-    half_width = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * sd / math.sqrt(len(values))
-    return mean - half_width, mean + half_width

@@ -11,7 +11,7 @@ from typing import Literal
 import duckdb
 import polars as pl
 
-from mech_pipeline.reports.formation.queries import frame
+from mech_pipeline.frames import frame
 
 Method = Literal["ledger", "influence"]
 

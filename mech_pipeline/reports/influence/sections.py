@@ -9,11 +9,11 @@ import duckdb
 import polars as pl
 
 from mech_pipeline.attribution.estimators.methods import METHODS
+from mech_pipeline.attribution.retraining.trust import Trust, trust
 from mech_pipeline.reports.documents import Excerpt, excerpts
 from mech_pipeline.reports.formation import figures
 from mech_pipeline.reports.influence import queries as attribution_queries
 from mech_pipeline.reports.ledger import queries as ledger_queries
-from mech_pipeline.reports.trust import Trust, trust
 from mech_pipeline.reports.wording import UNKNOWN, number, signal_unit
 from mech_pipeline.spec.experiment import Experiment
 

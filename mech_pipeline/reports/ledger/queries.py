@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import duckdb
 import polars as pl
 
-from mech_pipeline.reports.formation.queries import frame
+from mech_pipeline.frames import frame
 from mech_pipeline.reports.influence.queries import KIND
 
 # L0H1.Q, .K, .V and .O are one head, L0.MLP.in and .out one MLP.

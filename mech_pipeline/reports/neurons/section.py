@@ -8,8 +8,8 @@ import duckdb
 import polars as pl
 from matplotlib.figure import Figure
 
+from mech_pipeline.frames import frame
 from mech_pipeline.reports.drawing import PALETTE, figure_png, finish_axes, headline, legend_inside, panels
-from mech_pipeline.reports.formation.queries import frame
 from mech_pipeline.spec.experiment import Experiment
 
 _SHOWN = 20

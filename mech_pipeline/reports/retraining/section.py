@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import duckdb
 import polars as pl
 
-from mech_pipeline.reports.formation.queries import frame
+from mech_pipeline.attribution.retraining.effects import lds_measures
+from mech_pipeline.frames import frame
 from mech_pipeline.reports.retraining.figures import draw_predictions, figure_name
-from mech_pipeline.reports.retraining.queries import lds_measures
 from mech_pipeline.reports.wording import UNKNOWN, interval, number, plus_minus, signal_unit
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.run import RunSpec
