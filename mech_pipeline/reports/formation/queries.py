@@ -1,6 +1,6 @@
-"""Formation and heads: the frames behind the first half of a report; see also `ledger_queries`, `attribution_queries`.
+"""Formation: the frames behind the results and the curves of a report; see also the queries of the other topics.
 
-Every function takes a connection from `store.catalog.connect` and returns a polars frame, which is empty (with its
+Every function takes a connection from `store.reading.connect` and returns a polars frame, which is empty (with its
 columns) when the store holds nothing for what was asked. Runs are named by id, so that what an older version of the
 experiment left in the store stays out.
 """
@@ -56,34 +56,14 @@ def formation_events(connection: duckdb.DuckDBPyConnection, runs: Sequence[str])
     )
 
 
-def head_scores(connection: duckdb.DuckDBPyConnection, run: str) -> pl.DataFrame:
-    """Every head score of a run: step (updates), layer, head, detector, value (see the table `head_scores`)."""
-    return frame(
-        connection,
-        """select step, layer, head, detector, value from head_scores
-        where run = $run order by detector, layer, head, step""",
-        run=run,
-    )
-
-
-def run_provenance(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pl.DataFrame:
-    """What each run was made from: run, seed, status, fingerprint, device, versions (JSON)."""
-    return frame(
-        connection,
-        """select run, seed, status, fingerprint, device, versions from runs
-        where run = any($runs::varchar[]) order by list_position($runs::varchar[], run)""",
-        runs=list(runs),
-    )
-
-
 def results_per_run(
-    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], signal: str, detector: str = "prefix_matching"
+    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], signal: str, detector: str | None = None
 ) -> pl.DataFrame:
     """One row per evaluated run: formation step, and value of the signal and of the best head at its last evaluation.
 
     Args:
         signal: a mechanism, or `best_head:<detector>`, as the table `formation` names it.
-        detector: whose best head is reported beside it.
+        detector: whose best head is reported beside it; none: no head is.
     """
     return frame(
         connection,
@@ -109,7 +89,7 @@ def results_per_run(
 
 
 def results_table(
-    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], signal: str, detector: str = "prefix_matching"
+    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], signal: str, detector: str | None = None
 ) -> pl.DataFrame:
     """One row per arm, in the order of `runs`; sd is the sample standard deviation over seeds (none below 2 seeds).
 

@@ -75,7 +75,7 @@ def ledger_by_component(
 
 
 def ledger_by_kind(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> pl.DataFrame:
-    """As `ledger_by_component`, by kind of document: plain, tiled, weight decay, momentum."""
+    """As `ledger_by_component`, by kind of document, with weight decay and momentum as groups of their own."""
     return _cumulative(connection, run, mechanism, KIND)
 
 
