@@ -12,7 +12,7 @@ from mech_pipeline.store.currency import combined_version, stored_versions
 from mech_pipeline.store.reading import connect, reading
 from mech_pipeline.store.store import Store
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 HTML = "report.html"
 _READ = (
     *("mechanism_values", "head_scores", "ledger_balance", "influence", "reliability", "formation"),
