@@ -8,11 +8,11 @@ import dagster as dg
 
 from mech_pipeline.assets.factory import step_asset
 from mech_pipeline.assets.partitions import partition
+from mech_pipeline.attribution.retraining.trust import influence_verdicts
 from mech_pipeline.pipeline.ledger import balance as ledger_balance
 from mech_pipeline.pipeline.stage import View
 from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.reports.retraining.figures import draw_predictions
-from mech_pipeline.reports.trust import influence_verdicts
 from mech_pipeline.resources.store import StoreResource
 
 CHECKS = ("examples_sum_to_update", "ledger_sums_to_change")
@@ -81,9 +81,11 @@ ledger_checks = [
 
 
 _MEASURES = {
-    "influence": "with here as (select * from influence where run = $run and step = $step and method = 'adjoint') "
-    "select 'examples', count(distinct example_id)::double from here union all "
-    "select 'scores outside their reliable regime', (count(*) filter (reliable = false))::double from here",
+    "influence": "with here as (select *, if(method = 'adjoint', '', method || ' ') as by_method from influence "
+    "where run = $run and step = $step) "
+    "select by_method || 'examples', count(distinct example_id)::double from here group by by_method union all "
+    "select by_method || 'scores outside their reliable regime', (count(*) filter (reliable = false))::double from here "
+    "group by by_method",
     "reliability": "select mechanism || ' ' || if(method = 'adjoint', '', method || ' ') || metric, value from reliability "
     "where run = $run and step = $step and update_step = -1",
     "retrainings": "select 'retrainings', count(distinct removal)::double from retrainings where run = $run and step = $step "

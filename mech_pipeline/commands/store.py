@@ -153,7 +153,6 @@ def verify(
     Reads everything (about 0.5 GB/s). Exit code 1 if anything is damaged. Orphans (files that nothing names, left by
     killed writers) are counted and are no damage: `mech maintain` removes them.
     """
-    from mech_pipeline.pipeline.stages import makers
     from mech_pipeline.store.care.repair import repair_store
     from mech_pipeline.store.care.verify import verify_store
 
@@ -169,6 +168,8 @@ def verify(
         return
     if not repair:
         raise MechError(f"{len(found.damage)} faults in {took}", "`mech verify --repair`")
+    from mech_pipeline.pipeline.stages import makers  # only now: it loads all of the pipeline
+
     done = repair_store(files, found, _emit, makers())
     for line in done.lines:
         print(line)

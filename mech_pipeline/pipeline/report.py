@@ -10,7 +10,7 @@ from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.store import Store
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 HTML = "report.html"
 _READ = (
     *("mechanism_values", "head_scores", "ledger_balance", "influence", "reliability", "formation"),

@@ -4,28 +4,32 @@ from typing import Any
 
 import polars as pl
 
-from mech_pipeline.reports.influence.sections import InfluenceSection
+from mech_pipeline.attribution.retraining.trust import Trust, trust
+from mech_pipeline.reports.formation.queries import results_table
+from mech_pipeline.reports.influence.queries import kind_shares
+from mech_pipeline.reports.subject import Study, Subject
 from mech_pipeline.reports.wording import number, percent, plus_minus, signal_name, signal_unit
-from mech_pipeline.spec.experiment import Experiment
 
 
-def answer(experiment: Experiment, results: pl.DataFrame, influence: list[InfluenceSection]) -> str:
-    """One paragraph: formation of the first event per arm, then the tiled share of the most influential examples.
+def answer(study: Study) -> str:
+    """One paragraph: formation of the first event per arm, then the kinds of the most influential examples.
 
-    Args:
-        results: `queries.results_table` of the first formation event.
-        influence: what is shown of influence; that on the event's own mechanism is spoken of, else the first.
+    Of influences, that on the event's own mechanism is spoken of, else the first.
     """
+    event = study.experiment.formation[0]
+    results = results_table(study.connection, study.runs, event.signal)
     if results.is_empty():
         return "Nothing has been evaluated yet: no run of this experiment has values in the store."
-    event = experiment.formation[0]
     sentences = [
         f"Formation here means: {signal_name(event.signal)} reaches {event.threshold:g} {signal_unit(event.signal)} "
         f"and stays there for {event.sustain} evaluation{'s' if event.sustain > 1 else ''} in a row."
     ]
     sentences += [arm_sentence(row) for row in results.iter_rows(named=True)]
-    watched = [section for section in influence if section.mechanism == event.mechanism] or influence
-    return " ".join(sentences + [influence_sentences(section) for section in watched[:1]])
+    watched = [each for each in study.influences if each.mechanism == event.mechanism] or study.influences
+    for subject in watched[:1]:
+        verdict = trust(study.connection, subject.run, subject.target, subject.mechanism)
+        sentences.append(influence_sentences(subject, kind_shares(study.connection, subject), verdict))
+    return " ".join(sentences)
 
 
 def arm_sentence(row: dict[str, Any]) -> str:
@@ -48,12 +52,28 @@ def arm_sentence(row: dict[str, Any]) -> str:
     return f"Arm {arm}: it formed at step {step} in {formed} of {formed + censored} evaluated seeds ({spread}{late})."
 
 
-def influence_sentences(section: InfluenceSection) -> str:
-    """What share of the most influential examples is tiled, against all examples, and whether that may be trusted."""
-    if not section.tiled_all:
-        return f"For influence on {section.mechanism} at step {section.target:,} of run {section.run}: {section.trust.sentence}"
+def influence_sentences(subject: Subject, shares: pl.DataFrame, verdict: Trust) -> str:
+    """Of which kinds the most influential examples are, against all examples, and whether that may be trusted.
+
+    Args:
+        shares: `kind_shares` of the subject. Of one kind alone there is nothing to say.
+    """
+    where = f"influence on {subject.mechanism} at step {subject.target:,} of run {subject.run}"
+    if shares.height < 2:
+        return f"For {where}: {verdict.sentence}"
     return (
-        f"Of the 5 % of examples with the largest influence on {section.mechanism} at step {section.target:,} of run "
-        f"{section.run}, {percent(section.tiled_top)} are tiled; of all {section.n_examples:,} examples with an "
-        f"influence, {percent(section.tiled_all)} are. {section.trust.sentence}"
+        f"Of the 5 % of examples with the largest {where}, {listed(shares, 'top')}; of all {shares['n'].sum():,} examples "
+        f"with an influence, {listed(shares, 'everything')}. {verdict.sentence}"
     )
+
+
+def listed(shares: pl.DataFrame, column: str) -> str:
+    """The shares of the kinds in words, the largest of the top first.
+
+    >>> listed(pl.DataFrame({"kind": ["names", "plain"], "top": [0.9, 0.1]}), "top")
+    '90 % are names, 10 % plain'
+    >>> listed(pl.DataFrame({"kind": ["names", "plain", "lists"], "top": [0.5, 0.3, 0.2]}), "top")
+    '50 % are names, 30 % plain, 20 % lists'
+    """
+    first, *others = [f"{percent(row[column])} {{}}{row['kind']}" for row in shares.iter_rows(named=True)]
+    return ", ".join([first.format("are "), *(other.format("") for other in others)])

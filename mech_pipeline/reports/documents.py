@@ -7,7 +7,7 @@ import polars as pl
 
 from mech_pipeline.reports.wording import UNKNOWN, number
 
-SHOWN_CHARACTERS = 400
+SHOWN_DOCUMENTS, SHOWN_CHARACTERS = 10, 400
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Excerpt:
 
 
 def excerpts(documents: pl.DataFrame) -> list[Excerpt]:
-    """The rows of `responsible_documents` that contribute positively, in their order."""
+    """The rows of `influence.queries.responsible_documents` that contribute positively, in their order."""
     rows = documents.filter(pl.col("total") > 0).iter_rows(named=True)
     return [_excerpt(place, row) for place, row in enumerate(rows, start=1)]
 
 
 def _excerpt(place: int, row: dict[str, Any]) -> Excerpt:
     kind = row["kind"] or "unknown kind"
-    plain, repeated = split_repetition(row["text"] or "", row["repeat_at"] if kind == "tiled" else 0)
+    plain, repeated = split_repetition(row["text"] or "", row["repeat_at"] or 0)
     where = UNKNOWN if row["document"] is None else f"{row['source']}: {row['document']}, line {row['line']}"
     return Excerpt(place, where, kind, number(row["total"]), row["times_seen"], plain, repeated)
 

@@ -5,6 +5,7 @@ Figures are built without pyplot, so nothing global is touched and threads can d
 
 import io
 import math
+from collections.abc import Container, Iterable
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,7 +15,6 @@ from matplotlib.figure import Figure
 # so is their black, which is kept for totals.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 LINE_STYLES = ("-", "--", ":", "-.")
-KIND_COLOURS = {"tiled": "#0072B2", "plain": "#E69F00"}
 MUTED = "#777777"
 FONT_POINTS = 8
 _DOTS_PER_INCH = 110
@@ -25,9 +25,16 @@ def line_look(index: int) -> tuple[str, str]:
     return PALETTE[index % len(PALETTE)], LINE_STYLES[index // len(PALETTE) % len(LINE_STYLES)]
 
 
-def kind_look(kind: str) -> str:
-    """The colour of a kind of document, the same in every figure."""
-    return KIND_COLOURS.get(kind, "#009E73")
+def kind_colours(kinds: Iterable[str], others: Container[str] = ()) -> dict[str, str]:
+    """A colour for each kind of document, by its name's place: figures of the same kinds have the same colours.
+
+    Args:
+        others: names that are no kinds and have a look of their own.
+
+    >>> kind_colours({"tiled", "plain", "momentum"}, {"momentum"})
+    {'plain': '#0072B2', 'tiled': '#D55E00'}
+    """
+    return {kind: line_look(place)[0] for place, kind in enumerate(sorted(k for k in kinds if k not in others))}
 
 
 def new_figure(width_inches: float = 9.0, height_inches: float = 4.0) -> Figure:

@@ -8,13 +8,15 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
+from mech_pipeline.attribution.retraining.effects import lds_measures
+from mech_pipeline.attribution.retraining.trust import trust
 from mech_pipeline.home import report_name
+from mech_pipeline.reports.answer import listed
 from mech_pipeline.reports.formation.queries import results_per_run
-from mech_pipeline.reports.influence.queries import attributed, responsible_documents, target_step, tiled_share_of_top
+from mech_pipeline.reports.influence.queries import kind_shares, responsible_documents
 from mech_pipeline.reports.ledger.queries import balance
-from mech_pipeline.reports.retraining.queries import lds_measures
-from mech_pipeline.reports.trust import trust
-from mech_pipeline.reports.wording import interval, number, percent, signal_name, signal_unit
+from mech_pipeline.reports.subject import Subject, attributed, subject
+from mech_pipeline.reports.wording import UNKNOWN, interval, number, signal_name, signal_unit
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.store.reading import connect
 from mech_pipeline.store.reading.warehouse import FILE
@@ -30,9 +32,9 @@ def summary(root: str, experiment: Experiment, local: Path) -> str:
     with connect(root) as connection:
         _formation(console, connection, experiment, runs)
         for run, mechanism in attributed(connection, "ledger", runs):
-            _ledger(console, connection, run, mechanism)
+            _ledger(console, connection, subject(connection, run, mechanism))
         for run, mechanism in attributed(connection, "influence", runs):
-            _influence(console, connection, run, mechanism)
+            _influence(console, connection, subject(connection, run, mechanism))
     name = experiment.experiment
     first = experiment.formation[0].signal
     place = f"{root}/{report_name(name)}" if local == Path(root) else f"mech report {name}"
@@ -69,44 +71,33 @@ def _formation(
         console.print(table)
 
 
-def _ledger(console: Console, connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> None:
-    found = balance(connection, [run]).filter(mechanism=mechanism)
+def _ledger(console: Console, connection: duckdb.DuckDBPyConnection, told: Subject) -> None:
+    found = balance(connection, [told.run]).filter(mechanism=told.mechanism)
     for row in found.iter_rows(named=True):
         console.print(
-            f"\nLedger of {mechanism}, {run}: explained {row['explained']:+.7f} of a change of {row['change']:+.7f} "
-            f"{signal_unit(mechanism)} (relative imbalance {row['imbalance']:.1e}, {row['n_partitions']} windows)"
+            f"\nLedger of {told.mechanism}, {told.run}: explained {row['explained']:+.7f} of a change of "
+            f"{row['change']:+.7f} {told.unit} (relative imbalance {row['imbalance']:.1e}, {row['n_partitions']} windows)"
         )
-    step = target_step(connection, run, mechanism)
-    _documents(
-        console, connection, run, mechanism, f"Most responsible documents up to step {step}: what happened (ledger)"
-    )
-
-
-def _documents(console: Console, connection: duckdb.DuckDBPyConnection, run: str, mechanism: str, title: str) -> None:
-    table = Table(
-        "document:line", "kind", "seen", f"moved it by ({signal_unit(mechanism)})", "starts with", title=title
-    )
-    for row in responsible_documents(connection, run, mechanism, "ledger", _TOP).iter_rows(named=True):
+    title = f"Most responsible documents up to step {told.target}: what happened (ledger)"
+    table = Table("document:line", "kind", "seen", f"moved it by ({told.unit})", "starts with", title=title)
+    for row in responsible_documents(connection, told, "ledger", _TOP).iter_rows(named=True):
         text = json.dumps((row["text"] or "")[:_SNIPPET], ensure_ascii=False)
-        table.add_row(
-            f"{row['document']}:{row['line']}", row["kind"], str(row["times_seen"]), f"{row['total']:+.4f}", text
-        )
+        where = UNKNOWN if row["document"] is None else f"{row['document']}:{row['line']}"
+        table.add_row(where, row["kind"], str(row["times_seen"]), f"{row['total']:+.4f}", text)
     console.print(table, markup=False)
 
 
-def _influence(console: Console, connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> None:
-    top, everything = (tiled_share_of_top(connection, run, mechanism, share) for share in (0.05, 1.0))
-    if top is None or everything is None:
-        return
-    step = target_step(connection, run, mechanism)
-    tiled = (
-        f"{percent(top)} of the top 5 % of examples are tiled ({percent(everything)} of all). " if everything else ""
-    )
+def _influence(console: Console, connection: duckdb.DuckDBPyConnection, told: Subject) -> None:
+    shares = kind_shares(connection, told)
+    kinds = ""
+    if shares.height > 1:
+        kinds = f"of the top 5 % of examples {listed(shares, 'top')} (of all: {listed(shares, 'everything')}). "
     console.print(
-        f"\nInfluence on {mechanism} at step {step}, {run}: {tiled}A prediction for small changes. "
-        f"{trust(connection, run, step or 0, mechanism).sentence}"
+        f"\nInfluence on {told.mechanism} at step {told.target}, {told.run}: {kinds}A prediction for small changes. "
+        f"{trust(connection, told.run, told.target, told.mechanism).sentence}"
     )
-    for row in lds_measures(connection, run, step or 0).filter(mechanism=mechanism, metric="lds").iter_rows(named=True):
+    scores = lds_measures(connection, told.run, told.target).filter(mechanism=told.mechanism, metric="lds")
+    for row in scores.iter_rows(named=True):
         console.print(
             f"Retrained without random {100 * row['fraction']:g} % of the examples, {row['n']} times: LDS of "
             f"{row['method']} {interval(row['value'], row['lower'], row['upper'])}."

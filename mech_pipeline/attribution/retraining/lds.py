@@ -10,7 +10,7 @@ size: what it does to train on fewer examples, whichever they are.
 
 Query loss difference: what leaving out the examples of most influence did, beside random sets of the same size; as z, in
 standard deviations of those. There the derivative is far outside its range: the order may hold, the size does not.
-Sources: Ilyas et al. 2022 (datamodels); Park et al. 2023 (TRAK), definition of the LDS; METHOD §2.
+Sources: Ilyas et al. 2022 (datamodels); Park et al. 2023 (TRAK), definition of the LDS; docs/method.md §2.
 """
 
 import math
@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mech_pipeline.spec.seeds import numpy_generator
+from mech_pipeline.statistics.intervals import bootstrap_interval
 
-RESAMPLES = 2000
-LEVEL = 0.95
 RELIABLE_LDS = 0.5
 """A convention: where the interval's lower end is below, predictions are called not reliable."""
 Numbers = NDArray[np.float64]
@@ -122,13 +121,11 @@ def linear_datamodeling_score(predicted: Numbers, measured: Numbers, seed: int =
     (value,) = _rank_correlations(predicted[None], measured[None])
     if np.isnan(value):
         return None
-    drawn = numpy_generator(seed, "lds").integers(0, n, (RESAMPLES, n))
-    resampled = _rank_correlations(predicted[drawn], measured[drawn])
-    resampled = resampled[~np.isnan(resampled)]
-    if len(resampled) < RESAMPLES / 2:
-        return Score(float(value), None, None, n)
-    lower, upper = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Score(float(value), float(lower), float(upper), n)
+    interval = bootstrap_interval(
+        lambda drawn: _rank_correlations(predicted[drawn], measured[drawn]), n, numpy_generator(seed, "lds")
+    )
+    lower, upper = interval or (None, None)
+    return Score(float(value), lower, upper, n)
 
 
 def _rank_correlations(some: Numbers, others: Numbers) -> Numbers:

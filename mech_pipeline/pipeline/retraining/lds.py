@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mech_pipeline.attribution.retraining.effects import lds_measures, removal_effects
 from mech_pipeline.attribution.retraining.lds import Measure, random_measures, top_measures
 from mech_pipeline.attribution.retraining.removals import BASELINE, asked_removals
 from mech_pipeline.pipeline.cells import Block, Cell, combined_version, pending_cells, stored_versions, write
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.reports.retraining.queries import lds_measures, removal_effects
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.store import Store
 

@@ -13,7 +13,7 @@ def circuit_criteria(trials: pl.DataFrame, title: str) -> Figure:
     """Left: circuit against model, without the same edges; right: what every edge adds where it adds most.
 
     Args:
-        trials: `circuit_queries.criteria` of one checkpoint.
+        trials: `queries.criteria` of one checkpoint.
     """
     figure, (left, right) = panels(2, columns=2, row_inches=3.2)
     _completeness(left, trials.filter(criterion="completeness"))

@@ -19,9 +19,9 @@ def circuits_over_steps(curves: pl.DataFrame, areas: pl.DataFrame, drift: pl.Dat
     """Three panels: the last checkpoint's faithfulness curves, CMD over training, and how alike circuits are.
 
     Args:
-        curves: `circuit_queries.faithfulness_curves`.
-        areas: `circuit_queries.circuit_areas` of one run and mechanism.
-        drift: `circuit_queries.circuit_drift`.
+        curves: `queries.faithfulness_curves`.
+        areas: `queries.circuit_areas` of one run and mechanism.
+        drift: `queries.circuit_drift`.
     """
     figure, axes = panels(3, columns=3, row_inches=2.9)
     _faithfulness(axes[0], curves.filter(step=curves["step"].max()))
@@ -35,7 +35,7 @@ def circuit_graphs(edges: pl.DataFrame, title: str) -> Figure:
     """The circuit at up to six checkpoints: input below, logits above, heads and MLPs of each layer in a row between.
 
     Args:
-        edges: `circuit_queries.circuit_edges`.
+        edges: `queries.circuit_edges`.
     """
     steps = edges["step"].unique().sort().to_list()
     shown = [steps[int(place)] for place in np.unique(np.linspace(0, len(steps) - 1, _SHOWN).round())]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import duckdb
 import polars as pl
 
-from mech_pipeline.reports.formation.queries import frame
+from mech_pipeline.frames import frame
 
 
 def with_circuits(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[tuple[str, str]]:

@@ -1,58 +1,78 @@
 """The report's section on circuits."""
 
+from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import polars as pl
 
 from mech_pipeline.reports.circuits import queries
 from mech_pipeline.reports.circuits.criteria import circuit_criteria
 from mech_pipeline.reports.circuits.figures import ATTRIBUTED, circuit_graphs, circuits_over_steps
 from mech_pipeline.reports.drawing import figure_png
-from mech_pipeline.reports.influence.sections import first_per_mechanism
-from mech_pipeline.reports.wording import plus_minus
-from mech_pipeline.spec.experiment import Experiment
+from mech_pipeline.reports.section import Section
+from mech_pipeline.reports.subject import Study, first_per_mechanism
+from mech_pipeline.reports.wording import plus_minus, signal_unit
 
 _EDGES = 15
 
 
-def circuit_sections(
-    connection: duckdb.DuckDBPyConnection, experiment: Experiment, drawn: dict[str, bytes]
-) -> list[dict[str, Any]]:
-    """What the template shows of circuits: figures of the first run of each mechanism, a row for every run."""
-    runs = [spec.run for spec in experiment.runs()]
-    pairs = [pair for pair in queries.with_circuits(connection, runs) if pair[1] in experiment.mechanisms]
-    areas = queries.circuit_areas(connection, runs)
-    sections = []
+@dataclass(frozen=True)
+class CircuitPart:
+    """Circuits of one mechanism.
+
+    Attributes:
+        run: whose figures and edges are shown; `runs` has a row for every run.
+        step: of the last checkpoint, whose first edges are listed.
+        figures: over steps, graphs, and criteria where they were measured.
+    """
+
+    mechanism: str
+    unit: str
+    run: str
+    step: str
+    figures: list[str]
+    edges: list[dict[str, str]]
+    runs: list[dict[str, str]]
+
+
+def circuits(study: Study) -> Section:
+    """Figures of the first run of each mechanism, and a row for every run."""
+    pairs = queries.with_circuits(study.connection, study.runs)
+    pairs = [pair for pair in pairs if pair[1] in study.experiment.mechanisms]
+    areas = queries.circuit_areas(study.connection, study.runs)
+    parts, drawn = list[CircuitPart](), dict[str, bytes]()
     for run, mechanism in first_per_mechanism(pairs):
-        curves = queries.faithfulness_curves(connection, run, mechanism)
-        edges = queries.circuit_edges(connection, run, mechanism)
-        title = f"{mechanism}: circuits of run {run}, n = 1 seed"
-        names = tuple(f"{what}_{mechanism}.png" for what in ("circuits", "circuit_graphs", "circuit_criteria"))
-        here = areas.filter(run=run, mechanism=mechanism)
-        drift = queries.circuit_drift(connection, run, mechanism)
-        drawn[names[0]] = figure_png(circuits_over_steps(curves, here, drift, title))
-        drawn[names[1]] = figure_png(circuit_graphs(edges, title))
-        trials = queries.criteria(connection, run, mechanism)
-        if trials.height:
-            drawn[names[2]] = figure_png(circuit_criteria(trials, title))
+        here = _draw(study, run, mechanism, areas.filter(run=run, mechanism=mechanism))
+        drawn |= here
+        rows = [_run_row(study, other, mechanism, areas) for other, name in pairs if name == mechanism]
+        edges = queries.circuit_edges(study.connection, run, mechanism)
         last = edges.filter(pl.col("step") == pl.col("step").max())
-        sections.append(
-            {
-                "mechanism": mechanism,
-                "run": run,
-                "step": f"{last['step'][0]:,}",
-                "figures": names[: 3 if trials.height else 2],
-                "edges": [_edge(row) for row in last.head(_EDGES).iter_rows(named=True)],
-                "runs": [_run_row(connection, other, mechanism, areas) for other, name in pairs if name == mechanism],
-            }
-        )
-    return sections
+        shown = [_edge(row) for row in last.head(_EDGES).iter_rows(named=True)]
+        step = f"{last['step'][0]:,}"
+        parts.append(CircuitPart(mechanism, signal_unit(mechanism), run, step, list(here), shown, rows))
+    context = {"parts": parts, "nothing": no_circuits(study)}
+    return Section("circuits", "Circuits", "circuits/section.html", context, drawn)
 
 
-def no_circuits(experiment: Experiment) -> str:
+def _draw(study: Study, run: str, mechanism: str, areas: pl.DataFrame) -> dict[str, bytes]:
+    """The figures of one run and mechanism by file name: over steps, graphs, criteria."""
+    connection, title = study.connection, f"{mechanism}: circuits of run {run}, n = 1 seed"
+    curves = queries.faithfulness_curves(connection, run, mechanism)
+    drift = queries.circuit_drift(connection, run, mechanism)
+    edges = queries.circuit_edges(connection, run, mechanism)
+    made = {
+        "circuits": circuits_over_steps(curves, areas, drift, title),
+        "circuit_graphs": circuit_graphs(edges, title),
+    }
+    trials = queries.criteria(connection, run, mechanism)
+    if trials.height:
+        made["circuit_criteria"] = circuit_criteria(trials, title)
+    return {f"{what}_{mechanism}.png": figure_png(figure) for what, figure in made.items()}
+
+
+def no_circuits(study: Study) -> str:
     """Why there is no circuit to show."""
-    if any(spec.circuits.mechanisms for spec in experiment.runs()):
+    if any(spec.circuits.mechanisms for spec in study.specs):
         return "Circuits were asked for, but they have not been computed yet."
     return "This experiment asks for no circuits (its field `circuits`)."
 
@@ -67,8 +87,9 @@ def _edge(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _run_row(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str, areas: pl.DataFrame) -> dict[str, str]:
+def _run_row(study: Study, run: str, mechanism: str, areas: pl.DataFrame) -> dict[str, str]:
     """The last checkpoint of one run."""
+    connection = study.connection
     here = areas.filter(run=run, mechanism=mechanism)
     last = here.filter(pl.col("step") == pl.col("step").max())
     found = last.filter(ordering=ATTRIBUTED).row(0, named=True)

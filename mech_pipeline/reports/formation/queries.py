@@ -1,16 +1,17 @@
-"""Formation and heads: the frames behind the first half of a report; see also `ledger_queries`, `attribution_queries`.
+"""Formation: the frames behind the results and the curves of a report; see also the queries of the other topics.
 
-Every function takes a connection from `store.catalog.connect` and returns a polars frame, which is empty (with its
+Every function takes a connection from `store.reading.connect` and returns a polars frame, which is empty (with its
 columns) when the store holds nothing for what was asked. Runs are named by id, so that what an older version of the
 experiment left in the store stays out.
 """
 
-import math
 from collections.abc import Sequence
 
 import duckdb
 import polars as pl
-from scipy import stats
+
+from mech_pipeline.frames import frame
+from mech_pipeline.statistics.intervals import mean_sd, t_interval
 
 RESULT_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "arm": pl.String,
@@ -29,15 +30,6 @@ RESULT_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "head_mean": pl.Float64,
     "head_sd": pl.Float64,
 }
-
-
-def frame(connection: duckdb.DuckDBPyConnection, sql: str, **values: object) -> pl.DataFrame:
-    """The result of a query whose `$name` parameters are given by name.
-
-    On a cursor of its own: DuckDB 2 refuses a connection on which somebody's `fetchone` left a result open.
-    """
-    with connection.cursor() as cursor:
-        return pl.DataFrame(cursor.sql(sql, params=values).to_arrow_table())
 
 
 def mechanism_curves(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pl.DataFrame:
@@ -64,34 +56,14 @@ def formation_events(connection: duckdb.DuckDBPyConnection, runs: Sequence[str])
     )
 
 
-def head_scores(connection: duckdb.DuckDBPyConnection, run: str) -> pl.DataFrame:
-    """Every head score of a run: step (updates), layer, head, detector, value (see the table `head_scores`)."""
-    return frame(
-        connection,
-        """select step, layer, head, detector, value from head_scores
-        where run = $run order by detector, layer, head, step""",
-        run=run,
-    )
-
-
-def run_provenance(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pl.DataFrame:
-    """What each run was made from: run, seed, status, fingerprint, device, versions (JSON)."""
-    return frame(
-        connection,
-        """select run, seed, status, fingerprint, device, versions from runs
-        where run = any($runs::varchar[]) order by list_position($runs::varchar[], run)""",
-        runs=list(runs),
-    )
-
-
 def results_per_run(
-    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], signal: str, detector: str = "prefix_matching"
+    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], signal: str, detector: str | None = None
 ) -> pl.DataFrame:
     """One row per evaluated run: formation step, and value of the signal and of the best head at its last evaluation.
 
     Args:
         signal: a mechanism, or `best_head:<detector>`, as the table `formation` names it.
-        detector: whose best head is reported beside it.
+        detector: whose best head is reported beside it; none: no head is.
     """
     return frame(
         connection,
@@ -117,7 +89,7 @@ def results_per_run(
 
 
 def results_table(
-    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], signal: str, detector: str = "prefix_matching"
+    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], signal: str, detector: str | None = None
 ) -> pl.DataFrame:
     """One row per arm, in the order of `runs`; sd is the sample standard deviation over seeds (none below 2 seeds).
 
@@ -153,28 +125,3 @@ def _arm_row(arm: str, part: pl.DataFrame) -> dict[str, object]:
         "head_mean": head_mean,
         "head_sd": head_sd,
     }
-
-
-def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (n − 1 in the denominator); none where they are undefined.
-
-    >>> mean_sd([1.0, 3.0])
-    (2.0, 1.4142135623730951)
-    >>> mean_sd([1.0])
-    (1.0, None)
-    """
-    if not values:
-        return None, None
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return mean, None
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-
-
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float | None, float | None]:
-    """Student's t-interval of the mean; none below two values. It takes the values as roughly normal."""
-    mean, sd = mean_sd(values)
-    if mean is None or sd is None:
-        return None, None
-    half_width = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * sd / math.sqrt(len(values))
-    return mean - half_width, mean + half_width

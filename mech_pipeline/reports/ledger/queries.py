@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import duckdb
 import polars as pl
 
-from mech_pipeline.reports.formation.queries import frame
+from mech_pipeline.frames import frame
 from mech_pipeline.reports.influence.queries import KIND
 
 # L0H1.Q, .K, .V and .O are one head, L0.MLP.in and .out one MLP.
@@ -75,7 +75,7 @@ def ledger_by_component(
 
 
 def ledger_by_kind(connection: duckdb.DuckDBPyConnection, run: str, mechanism: str) -> pl.DataFrame:
-    """As `ledger_by_component`, by kind of document: plain, tiled, weight decay, momentum."""
+    """As `ledger_by_component`, by kind of document, with weight decay and momentum as groups of their own."""
     return _cumulative(connection, run, mechanism, KIND)
 
 

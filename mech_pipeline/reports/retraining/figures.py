@@ -5,9 +5,9 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mech_pipeline.attribution.retraining.effects import lds_measures, removal_effects
 from mech_pipeline.attribution.retraining.removals import asked_removals
 from mech_pipeline.reports.drawing import MUTED, figure_png, finish_axes, headline, legend_beside, line_look, new_figure
-from mech_pipeline.reports.retraining.queries import lds_measures, removal_effects
 from mech_pipeline.reports.wording import interval, signal_unit
 from mech_pipeline.spec.run import RunSpec
 
@@ -38,8 +38,8 @@ def predicted_against_measured(effects: pl.DataFrame, scores: pl.DataFrame, unit
     """One dot per random removal, colour by share left out; on the dashed line prediction and measurement are equal.
 
     Args:
-        effects: `retraining_queries.removal_effects` of random removals.
-        scores: rows `lds` of `retraining_queries.lds_measures`, for the legend.
+        effects: `effects.removal_effects` of random removals.
+        scores: rows `lds` of `effects.lds_measures`, for the legend.
         unit: of the mechanism.
         title: which run, mechanism, step and estimator.
     """

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import duckdb
 import polars as pl
 
-from mech_pipeline.reports.formation.queries import frame
+from mech_pipeline.attribution.retraining.effects import lds_measures
+from mech_pipeline.frames import frame
 from mech_pipeline.reports.retraining.figures import draw_predictions, figure_name
-from mech_pipeline.reports.retraining.queries import lds_measures
-from mech_pipeline.reports.wording import UNKNOWN, interval, number, plus_minus, signal_unit
-from mech_pipeline.spec.experiment import Experiment
-from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.reports.section import Section
+from mech_pipeline.reports.subject import Study, Subject
+from mech_pipeline.reports.wording import UNKNOWN, interval, number, plus_minus
 
 Row = dict[str, str]
 
@@ -28,7 +28,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class PredictionSection:
+class PredictionPart:
     """Predictions of influence on one mechanism of one run, against retraining.
 
     Attributes:
@@ -36,38 +36,34 @@ class PredictionSection:
         top: one row per estimator and share of removals by influence.
     """
 
-    run: str
-    mechanism: str
-    unit: str
-    target: int
+    subject: Subject
     random: list[Row]
     top: list[Row]
     pictures: list[Picture]
 
 
-def prediction_sections(
-    connection: duckdb.DuckDBPyConnection, experiment: Experiment, drawn: dict[str, bytes]
-) -> list[PredictionSection]:
-    """Queries what was retrained of an experiment, and adds the figures to `drawn`."""
-    sections: dict[str, PredictionSection] = {}
-    for spec in experiment.runs():
-        step = _measured_step(connection, spec.run) if spec.influence.retraining is not None else None
+def predictions(study: Study) -> Section:
+    """Predictions of removals beside what was measured, per mechanism of the first run that was retrained."""
+    parts, drawn = dict[str, PredictionPart](), dict[str, bytes]()
+    for spec in study.specs:
+        step = _measured_step(study.connection, spec.run) if spec.influence.retraining is not None else None
         if step is None:
             continue
-        measures = lds_measures(connection, spec.run, step)
-        figures = draw_predictions(connection, spec, step)
+        measures = lds_measures(study.connection, spec.run, step)
+        figures = draw_predictions(study.connection, spec, step)
         for mechanism in spec.influence.mechanisms:
             here = measures.filter(mechanism=mechanism)
-            if mechanism in sections or here.is_empty():
+            if mechanism in parts or here.is_empty():
                 continue
-            sections[mechanism] = _section(spec, step, mechanism, here, figures)
-            drawn |= {picture.figure: figures[picture.figure] for picture in sections[mechanism].pictures}
-    return list(sections.values())
+            parts[mechanism] = _part(Subject(spec.run, mechanism, step), here, figures)
+            drawn |= {picture.figure: figures[picture.figure] for picture in parts[mechanism].pictures}
+    context = {"parts": list(parts.values()), "nothing": no_predictions(study)}
+    return Section("predictions", "How good are the predictions?", "retraining/section.html", context, drawn)
 
 
-def no_predictions(experiment: Experiment) -> str:
+def no_predictions(study: Study) -> str:
     """Why there is nothing to show."""
-    if any(spec.influence.mechanisms and spec.influence.retraining for spec in experiment.runs()):
+    if any(spec.influence.mechanisms and spec.influence.retraining for spec in study.specs):
         return "Retraining without some examples was asked for, but it has not been computed yet."
     return (
         "Not measured: this experiment retrains nothing. With `influence.retraining` it leaves out random examples, trains "
@@ -86,10 +82,7 @@ def _measured_step(connection: duckdb.DuckDBPyConnection, run: str) -> int | Non
     return None if steps.is_empty() else int(steps.item())
 
 
-def _section(
-    spec: RunSpec, step: int, mechanism: str, measures: pl.DataFrame, figures: dict[str, bytes]
-) -> PredictionSection:
-    unit = signal_unit(mechanism)
+def _part(subject: Subject, measures: pl.DataFrame, figures: dict[str, bytes]) -> PredictionPart:
     random, top, pictures = list[Row](), list[Row](), list[Picture]()
     for (method,), of_method in measures.group_by(["method"], maintain_order=True):
         scores = []
@@ -101,15 +94,16 @@ def _section(
                 scores.append(f"{share}: {random[-1]['lds']} (n = {random[-1]['n']})")
             if "query_loss_difference" in found:
                 top.append({"method": str(method), "share": share} | _top_row(found))
-        name = figure_name(mechanism, str(method))
+        name = figure_name(subject.mechanism, str(method))
         if name in figures:
             caption = (
-                f"Change of {mechanism} at step {step:,} of run {spec.run} without random examples ({unit}), one dot per "
+                f"Change of {subject.mechanism} at step {subject.target:,} of run {subject.run} without random examples "
+                f"({subject.unit}), one dot per "
                 f"retraining: predicted by influence ({method}) and measured. Dashed: predicted = measured. LDS with its "
                 f"95 % interval, by share left out: {'; '.join(scores)}."
             )
             pictures.append(Picture(name, caption))
-    return PredictionSection(spec.run, mechanism, unit, step, random, top, pictures)
+    return PredictionPart(subject, random, top, pictures)
 
 
 def _value(found: dict[str, dict], metric: str) -> float | None:

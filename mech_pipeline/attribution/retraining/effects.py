@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import duckdb
 import polars as pl
 
-from mech_pipeline.reports.formation.queries import frame
+from mech_pipeline.frames import frame
 
 
 def removal_effects(
@@ -20,8 +20,9 @@ def removal_effects(
     `change` is empty where the retraining diverged.
 
     Args:
+        connection: sees the tables `influence`, `removals` and `retrainings`.
         method: the estimator of influence.
-        names: see `attribution.removals`; rows of removals that are no longer asked for stay out.
+        names: see `removals.asked_removals`; rows of removals that are no longer asked for stay out.
     """
     return frame(
         connection,
@@ -44,7 +45,7 @@ def removal_effects(
 
 
 def lds_measures(connection: duckdb.DuckDBPyConnection, run: str, step: int) -> pl.DataFrame:
-    """All rows of `lds` at a target step: mechanism, method, fraction, metric, value, lower, upper, n."""
+    """All rows of `lds` at a target step: mechanism, method, fraction, metric, value, lower, upper, n; the exact method first."""
     return frame(
         connection,
         """select mechanism, method, fraction, metric, value, lower, upper, n from lds

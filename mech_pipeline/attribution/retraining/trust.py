@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from mech_pipeline.reports.formation.queries import frame
-from mech_pipeline.store.tables.all import ADJOINT
+from mech_pipeline.frames import frame
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,13 @@ class Trust:
         return "This influence is marked not reliable: take it as a hint, not as evidence."
 
 
-def trust(connection: duckdb.DuckDBPyConnection, run: str, step: int, mechanism: str, method: str = ADJOINT) -> Trust:
-    """The verdict on one estimator's influence; retraining must have confirmed it for removals of every size tried."""
+def trust(connection: duckdb.DuckDBPyConnection, run: str, step: int, mechanism: str, method: str = "adjoint") -> Trust:
+    """The verdict on one estimator's influence; retraining must have confirmed it for removals of every size tried.
+
+    Args:
+        connection: sees the tables `lds` and `reliability`.
+        method: the estimator; the exact one unless another is named.
+    """
     found = frame(
         connection,
         """with said as (
@@ -93,7 +97,11 @@ class Verdict:
 
 
 def influence_verdicts(connection: duckdb.DuckDBPyConnection) -> list[Verdict]:
-    """All targets and estimators of a store, by name."""
+    """All targets and estimators by name.
+
+    Args:
+        connection: sees the tables `influence` and `lds`.
+    """
     counted = connection.execute(
         """with measured as (
             select run, step, mechanism, method, min(value) = 1 as confirmed from lds where metric = 'reliable' group by all)

@@ -1,0 +1,1 @@
+"""Statistics over runs, seeds and resamples: plain numbers in, plain numbers out."""
