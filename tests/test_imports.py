@@ -10,12 +10,12 @@ import pytest
 
 from tests.support.places import ROOT
 
-COMPOSITION_ROOTS = {"definitions.py", "commands/app.py", "train.py"}
+COMPOSITION_ROOTS = {"definitions.py", "commands", "train.py"}
 
 
 def research_modules():
     folder = ROOT / "mech_pipeline"
-    return [path for path in folder.rglob("*.py") if not (path.parent == folder and path.name in COMPOSITION_ROOTS)]
+    return [path for path in folder.rglob("*.py") if path.relative_to(folder).parts[0] not in COMPOSITION_ROOTS]
 
 
 def test_research_code_imports_without_dagster():

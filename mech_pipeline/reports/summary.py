@@ -8,7 +8,7 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
-from mech_pipeline.home import report_name
+from mech_pipeline.project import report_name
 from mech_pipeline.reports.formation.queries import results_per_run
 from mech_pipeline.reports.influence.queries import attributed, responsible_documents, target_step, tiled_share_of_top
 from mech_pipeline.reports.ledger.queries import balance

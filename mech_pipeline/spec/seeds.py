@@ -3,7 +3,6 @@
 import hashlib
 
 import numpy as np
-import torch
 
 
 def derive_seed(seed: int, purpose: str) -> int:
@@ -15,8 +14,3 @@ def derive_seed(seed: int, purpose: str) -> int:
 def numpy_generator(seed: int, purpose: str) -> np.random.Generator:
     """A NumPy stream of its own; PCG64 is stable across platforms and NumPy versions."""
     return np.random.Generator(np.random.PCG64(derive_seed(seed, purpose)))
-
-
-def torch_generator(seed: int, purpose: str) -> torch.Generator:
-    """A CPU stream of its own; the caller's global generator is untouched."""
-    return torch.Generator().manual_seed(derive_seed(seed, purpose))
