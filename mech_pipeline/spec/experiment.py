@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.analysis import WEIGHTS, Circuits, Event, Influence, InTraining, Ledger, Neurons, Resolution
@@ -90,8 +90,8 @@ class Experiment(Stage):
         return _checked_seeds(seeds)
 
     @model_validator(mode="after")
-    def _consistent(self, info: ValidationInfo) -> "Experiment":
-        looked_up: Names = info.context or {}
+    def _consistent(self, info: Any) -> "Experiment":
+        looked_up: Names = info.context or {}  # `info` is a ValidationInfo, a protocol that no runtime check can see
         for field, names, known in (
             ("mechanisms", self.mechanisms, looked_up.get("mechanisms", self.mechanisms)),
             ("detectors", self.detectors, looked_up.get("detectors", self.detectors)),

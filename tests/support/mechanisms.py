@@ -1,6 +1,6 @@
 """Mechanisms of a test's own project."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ from mech_pipeline.mechanisms.registry import MECHANISMS
 
 
 @pytest.fixture
-def mechanisms_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path | None], None]]:
+def mechanisms_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path | None], None]:
     """Called with a folder, it makes that the project's, as in a new process; afterwards all is as before."""
     for name in ("_folder", "_chosen", "_found"):
         monkeypatch.setattr(MECHANISMS, name, getattr(MECHANISMS, name))
@@ -18,4 +18,4 @@ def mechanisms_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path | 
         MECHANISMS._found = None
         MECHANISMS.use(folder)
 
-    yield use
+    return use
