@@ -13,7 +13,6 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.mechanisms.detectors import composition, heads, pairs
 from mech_pipeline.mechanisms.discovery import discover
@@ -22,6 +21,7 @@ from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.source import ProbeSource
 from mech_pipeline.mechanisms.tasks import brackets, ioi, python_brackets
 from mech_pipeline.project import find_mechanisms
+from mech_pipeline.training.bridge_type import TransformerBridge
 
 
 @dataclass(frozen=True)
