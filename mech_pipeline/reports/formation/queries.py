@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import duckdb
 import polars as pl
-from scipy import stats
 
 RESULT_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "arm": pl.String,
@@ -173,6 +172,8 @@ def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float | None, float | None]:
     """Student's t-interval of the mean; none below two values. It takes the values as roughly normal."""
+    from scipy import stats  # a second to import
+
     mean, sd = mean_sd(values)
     if mean is None or sd is None:
         return None, None
