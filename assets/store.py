@@ -6,7 +6,6 @@ from mech_pipeline.assets.events import emitter
 from mech_pipeline.assets.factory import described
 from mech_pipeline.assets.formation import formation
 from mech_pipeline.assets.orchestration.automation import ON_CHANGE
-from mech_pipeline.home import local_folder
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.care.maintain import compact_runs
 from mech_pipeline.store.reading.warehouse import write_warehouse
@@ -22,5 +21,5 @@ def compaction(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Ma
 @dg.asset(group_name="store", kinds={"duckdb"}, deps=[formation], code_version="1", automation_condition=ON_CHANGE)
 def warehouse(store: StoreResource) -> dg.MaterializeResult:
     """`warehouse.duckdb`: views only, over one cut through all tables; opens in the DuckDB command line. A second."""
-    root = store.open().root
-    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(write_warehouse(root, local_folder(root)))})
+    path = write_warehouse(store.open().root, store.local_folder)
+    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(path)})

@@ -28,9 +28,9 @@ from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.allocator import keep_freed_memory
+from mech_pipeline.training.attention import fused_attention
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.flat import FlatModel
-from mech_pipeline.training.kernels import fused_attention
 from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.many.stack import Together
 from mech_pipeline.training.model import build_model, example_losses

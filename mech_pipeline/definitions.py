@@ -24,8 +24,9 @@ from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, check_run, night
 from mech_pipeline.assets.orchestration.launching import launch_experiment, withdraw_experiment
 from mech_pipeline.assets.orchestration.nightly import nightly
 from mech_pipeline.assets.orchestration.sensors import experiment_files, work
-from mech_pipeline.home import project_home, store_root
+from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.stages import STAGES
+from mech_pipeline.project import Project, find_project
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
 
 _HAND_MADE: tuple[dg.AssetsDefinition, ...] = (
@@ -43,8 +44,13 @@ def _of_stages() -> list[dg.AssetsDefinition]:
     return [*_HAND_MADE, *(made(stage) for stage in STAGES if not there & set(stage.assets))]
 
 
-def build_definitions(store: str, experiments: Path) -> dg.Definitions:
-    """All definitions over one store and one folder of experiments."""
+def build_definitions(store: str, experiments: Path, home: Path | None = None) -> dg.Definitions:
+    """All definitions over one store and one folder of experiments.
+
+    Args:
+        home: folder that relative names in experiments begin at; default: the current one.
+    """
+    folder = str(home or Path.cwd())
     definitions = dg.Definitions(
         assets=[plan.experiment_plan, *_of_stages(), store_assets.warehouse],
         asset_checks=[*attribution.ledger_checks, attribution.influence_is_reliable, *checks],
@@ -52,8 +58,8 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
         sensors=[experiment_files, work, automation],
         schedules=[nightly],
         resources={
-            "store": StoreResource(root=store),
-            "experiments": ExperimentsResource(folder=str(experiments)),
+            "store": StoreResource(root=store, home=folder),
+            "experiments": ExperimentsResource(folder=str(experiments), home=folder),
             "io_manager": dg.mem_io_manager,  # assets hand over nothing; Dagster's default would pickle it
         },
         executor=dg.in_process_executor,
@@ -61,5 +67,12 @@ def build_definitions(store: str, experiments: Path) -> dg.Definitions:
     return described(definitions)
 
 
+def _of(project: Project) -> dg.Definitions:
+    """The definitions that Dagster's processes load."""
+    MECHANISMS.use(project.mechanisms)
+    experiments = Path(os.environ.get("MECH_EXPERIMENTS", str(project.home / "experiments")))
+    return build_definitions(project.store, experiments, project.home)
+
+
 spare_flushes()
-defs = build_definitions(store_root(), Path(os.environ.get("MECH_EXPERIMENTS", str(project_home() / "experiments"))))
+defs = _of(find_project())

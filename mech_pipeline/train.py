@@ -16,16 +16,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.home import store_root
 from mech_pipeline.parent import end_with_parent
 from mech_pipeline.pipeline.run_row import stored_spec
 from mech_pipeline.pipeline.training.training import train
+from mech_pipeline.project import find_store
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.allocator import keep_freed_memory
@@ -40,22 +41,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="torchrun … -m mech_pipeline.train", description=__doc__.splitlines()[0])
     parser.add_argument("run", help="run id, for example induction.baseline.s0")
     parser.add_argument("--store", default=None, help="folder or s3://bucket/prefix; default MECH_STORE, else ./store")
+    parser.add_argument("--home", default="", help="folder that names of files in the run's spec begin at; default .")
     chosen = parser.parse_args()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent()  # a killed torchrun leaves no rank behind
     try:
-        _train(chosen.run, chosen.store or store_root())
+        _train(chosen.run, chosen.store or find_store(), Path(chosen.home).absolute())
     except MechError as error:
         print(f"mech: {error}", file=sys.stderr)
         sys.exit(1)
 
 
-def _train(run: str, root: str) -> None:
+def _train(run: str, root: str, home: Path) -> None:
     keep_freed_memory()
     with _messages() as send:
         try:
             store = Store(root, dagster_run=os.environ.get("MECH_DAGSTER_RUN", ""))
-            spec = stored_spec(store, run)
+            spec = stored_spec(store, run).at(home)
             with _joined(spec) as ranks:
                 train(
                     store,

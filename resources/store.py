@@ -8,15 +8,22 @@ import dagster as dg
 from mech_pipeline.data.corpora import Document, corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.run_row import stored_spec
-from mech_pipeline.spec.experiment import Experiment, load_experiment
+from mech_pipeline.project import Project
+from mech_pipeline.resolve import Resolved, read_experiment
+from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
 
 class StoreResource(dg.ConfigurableResource):
-    """Where everything is kept."""
+    """Where everything is kept.
+
+    Attributes:
+        home: folder that relative names in the specs of runs begin at; empty: the current one.
+    """
 
     root: str
+    home: str = ""
 
     def open(self) -> Store:
         """The store at that root; its commits name the Dagster run that this resource serves."""
@@ -29,26 +36,44 @@ class StoreResource(dg.ConfigurableResource):
         Raises:
             MechError: the run was never registered.
         """
-        return stored_spec(self.open(), run)
+        return self.located(stored_spec(self.open(), run))
+
+    def located(self, spec: RunSpec) -> RunSpec:
+        """A spec that was read from the store, with names of files that begin at the project's folder."""
+        return spec.at(Path(self.home).absolute())
+
+    @property
+    def local_folder(self) -> Path:
+        """Where files that people open lie on this machine."""
+        return Project(Path(self.home).absolute(), self.root).local_folder
 
 
 class ExperimentsResource(dg.ConfigurableResource):
-    """The YAML files that researchers edit."""
+    """The YAML files that researchers edit.
+
+    Attributes:
+        home: folder that relative names in them begin at; empty: the current one.
+    """
 
     folder: str
+    home: str = ""
 
-    def load(self, file: str | None, experiment: str) -> Experiment:
+    def read(self, path: Path) -> Resolved:
+        """An experiment file, with what it names looked up."""
+        return read_experiment(path, Path(self.home).absolute())
+
+    def load(self, file: str | None, experiment: str) -> Resolved:
         """An experiment from a file, or by name from the folder.
 
         Raises:
             MechError: there is no such experiment.
         """
         if file:
-            return load_experiment(Path(file))
+            return self.read(Path(file))
         for path in sorted(Path(self.folder).glob("*.y*ml")):
             found = load_experiment(path)
             if found.experiment == experiment:
-                return found
+                return self.read(path)
         raise MechError(
             f"no file in {self.folder} describes experiment {experiment!r}", "add one, or name it in the run's config"
         )

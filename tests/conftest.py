@@ -7,6 +7,7 @@ import torch
 
 from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.training.loop import Trainer
+from tests.support.mechanisms import mechanisms_of  # noqa: F401, fixture of several tests
 from tests.support.models import CONTEXT, VOCABULARY, trainer_of
 from tests.support.stores import local_store, s3_root, server, store  # noqa: F401, fixtures of all tests
 

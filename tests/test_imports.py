@@ -8,15 +8,19 @@ import sys
 
 import pytest
 
+from mech_pipeline.pipeline.run_row import write_run_row
+from mech_pipeline.resolve import read_experiment
+from mech_pipeline.store.store import Store
 from tests.support.imports import circles, import_graph
 from tests.support.places import ROOT
+from tests.support.tiny import write_experiment, write_text
 
-COMPOSITION_ROOTS = {"definitions.py", "commands/app.py", "train.py"}
+COMPOSITION_ROOTS = {"definitions.py", "commands", "train.py"}
 
 
 def research_modules():
     folder = ROOT / "mech_pipeline"
-    return [path for path in folder.rglob("*.py") if path.relative_to(folder).as_posix() not in COMPOSITION_ROOTS]
+    return [path for path in folder.rglob("*.py") if path.relative_to(folder).parts[0] not in COMPOSITION_ROOTS]
 
 
 def test_research_code_imports_without_dagster():
@@ -82,18 +86,59 @@ def test_resources_do_not_import_assets():
         assert "mech_pipeline.assets" not in path.read_text()
 
 
-@pytest.mark.parametrize("command", ["sql 'select 1'", "tables", "report tiny", "history runs", "verify --quick"])
-def test_asking_loads_neither_pytorch_nor_dagster(command, tmp_path):
-    """They take seconds to load."""
+COMMANDS = ["--help", "tables", "sql 'select 1'", "report tiny", "history runs", "verify --quick", "warehouse"]
+
+
+def loaded_by(command, home):
+    """Top-level modules that a command has loaded when it ends, and its exit code."""
     code = (
-        "import sys\nfrom mech_pipeline.commands.app import main\nfrom mech_pipeline.store.store import Store\n"
-        "Store(sys.argv.pop(1))\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
-        "assert not {'torch', 'dagster', 'pandas'} & set(sys.modules)"
+        "import sys\nfrom mech_pipeline.commands.app import main\nended = 0\ntry:\n    main()\n"
+        "except SystemExit as end:\n    ended = end.code\n"
+        "print('LOADED', ended, *{name.partition('.')[0] for name in sys.modules})"
     )
-    environment = {**os.environ, "MECH_HOME": str(tmp_path), "MECH_STORE": str(tmp_path / "store")}
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "store"), *shlex.split(command)],
+    environment = {**os.environ, "MECH_HOME": str(home), "MECH_STORE": str(home / "store")}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *shlex.split(command)],
         check=True,
         capture_output=True,
+        text=True,
         env=environment,
     )
+    ended, *modules = done.stdout.rpartition("LOADED ")[2].split()
+    assert ended == "0", done.stderr
+    return set(modules)
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A project with an experiment that is described and not trained, and a store with a report."""
+    write_text(tmp_path)
+    file, store = write_experiment(tmp_path / "experiments" / "tiny.yaml"), Store(tmp_path / "store")
+    write_run_row(store, read_experiment(file, tmp_path).runs()[0], "0" * 64, "planned")
+    store.files.write("reports/tiny.html", b"<html></html>")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_asking_loads_neither_pytorch_nor_dagster(command, home):
+    """They take seconds to load."""
+    heavy = {"torch", "transformers", "transformer_lens", "dagster", "pandas", "scipy", "matplotlib"}
+    assert not heavy & loaded_by(command, home)
+
+
+def test_status_loads_pytorch_alone_of_what_trains_and_serves(home):
+    """Versions of mechanisms are in modules that need PyTorch; what builds models, draws or serves is not asked."""
+    heavy = {"transformers", "transformer_lens", "dagster", "pandas", "scipy", "matplotlib", "datasets"}
+    assert not heavy & loaded_by(f"status {home / 'experiments' / 'tiny.yaml'}", home)
+
+
+def test_a_spec_is_pure():
+    """`spec/` knows neither the mechanisms that there are, nor data, nor PyTorch."""
+    names = [f"mech_pipeline.spec.{path.stem}" for path in (ROOT / "mech_pipeline" / "spec").glob("[a-z]*.py")]
+    code = "import sys\n" + "".join(f"import {name}\n" for name in names) + "print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    allowed = ("mech_pipeline.spec", "mech_pipeline.errors")
+    ours = [name for name in loaded.split() if name.startswith("mech_pipeline.")]
+    assert "mech_pipeline.spec.experiment" in ours
+    assert [name for name in ours if not name.startswith(allowed)] == []
+    assert not {"torch", "tokenizers", "duckdb"} & set(loaded.split())

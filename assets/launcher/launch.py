@@ -19,14 +19,14 @@ from mech_pipeline.assets.launcher.execute import LAUNCHER_TAG, close_orphans
 from mech_pipeline.assets.launcher.processes import warm_up, worker_context
 from mech_pipeline.assets.launcher.worker import Line, Outcome, Task, work
 from mech_pipeline.assets.partitions import register
-from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import steps_of
 from mech_pipeline.pipeline.plan import Plan
 from mech_pipeline.pipeline.stage import Scope
 from mech_pipeline.pipeline.stages import STAGES, stage_of
 from mech_pipeline.progress import format_seconds
-from mech_pipeline.spec.experiment import Experiment
+from mech_pipeline.project import Project
+from mech_pipeline.resolve import Resolved, corpus_hashes
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
@@ -48,9 +48,9 @@ class Launch:
         workers: processes at a time; each trains or analyses on the threads its spec names.
     """
 
-    experiment: Experiment
+    experiment: Resolved
     file: Path
-    home: Path
+    project: Project
     store: Store
     emit: Callable[[str], None]
     workers: int
@@ -60,13 +60,8 @@ class Launch:
 
     def __post_init__(self) -> None:
         self._specs = {spec.run: spec for spec in self.experiment.runs()}
-        known: dict[str, str] = {}
-        for spec in self._specs.values():
-            key = spec.corpus.model_dump_json()
-            if key not in known:
-                known[key] = corpus_sha256(read_corpus(spec.corpus))
-        corpora = {run: known[spec.corpus.model_dump_json()] for run, spec in self._specs.items()}
-        self._plan = Plan(self.store, self._specs.values(), corpora, self.experiment)
+        runs = self.experiment.runs()
+        self._plan = Plan(self.store, runs, corpus_hashes(runs), self.experiment)
 
     def todo(self) -> dict[str, dict[str, int]]:
         """Ready stages of each run and of the experiment; all empty means there is nothing to do."""
@@ -93,7 +88,7 @@ class Launch:
         ):
             try:
                 # Before any worker: two processes that create Dagster's database at once break it.
-                with dg.DagsterInstance.from_config(str(self.home)) as instance:
+                with dg.DagsterInstance.from_config(str(self.project.home)) as instance:
                     if closed := close_orphans(instance):
                         self.emit(
                             f"found {closed} unfinished Dagster runs of a launch that is gone; continuing from what is kept"
@@ -235,7 +230,7 @@ class Launch:
         if first.trace is None:
             problem, _, next_step = first.error.partition(" → ")
             return MechError(problem + more, next_step)
-        path = self.home / ".dagster" / "last_error.txt"
+        path = self.project.home / ".dagster" / "last_error.txt"
         with suppress(OSError):  # a full disk must not hide what went wrong
             path.write_text(first.trace)
         return MechError(first.error + more, f"the traceback is in {path}")
@@ -246,7 +241,7 @@ class Launch:
         experiments = str(self.file.parent)
         for _ in range(self.workers):
             ours, theirs = context.Pipe()
-            arguments = (theirs, str(self.home), self.store.root, experiments, os.getpid())
+            arguments = (theirs, self.project, experiments, os.getpid())
             process = context.Process(target=work, args=arguments, daemon=True)
             process.start()
             theirs.close()
@@ -264,7 +259,7 @@ class Launch:
         self._pool = []
 
     def _close_own_runs(self) -> None:
-        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+        with dg.DagsterInstance.from_config(str(self.project.home)) as instance:
             for run in instance.get_runs(
                 dg.RunsFilter(tags={LAUNCHER_TAG: str(os.getpid())}, statuses=[dg.DagsterRunStatus.STARTED])
             ):

@@ -113,7 +113,7 @@ def _torchrun(
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(spec.training.processes)]
-    command += ["-m", "mech_pipeline.train", spec.run, "--store", store.root]
+    command += ["-m", "mech_pipeline.train", spec.run, "--store", store.root, "--home", str(spec.home)]
     environment = {
         **os.environ,
         **session.get_bootstrap_env_vars(),

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mech_pipeline.parent import end_with_parent
+from mech_pipeline.project import Project
 from mech_pipeline.training.allocator import keep_freed_memory
 
 
@@ -41,23 +42,25 @@ class Outcome:
     trace: str | None = None
 
 
-def work(connection: Connection, home: str, store: str, experiments: str, launcher_pid: int) -> None:
+def work(connection: Connection, project: Project, experiments: str, launcher_pid: int) -> None:
     """Serves tasks until the pipe closes. Dies with its launcher, and ignores Ctrl-C, which the launcher handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()  # the fork server ends with its launcher, and this process with the fork server
     keep_freed_memory()
     warnings.filterwarnings("ignore")
-    os.chdir(home)
     os.environ["DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS"] = "1"
     import dagster as dg
 
     from mech_pipeline.assets.events import add_sink
     from mech_pipeline.assets.launcher.execute import Executor
     from mech_pipeline.definitions import build_definitions
+    from mech_pipeline.mechanisms.registry import MECHANISMS
 
     add_sink(lambda line: connection.send(Line(line)))
-    with dg.DagsterInstance.from_config(home) as instance:
-        executor = Executor(build_definitions(store, Path(experiments)), instance, launcher_pid)
+    MECHANISMS.use(project.mechanisms)
+    with dg.DagsterInstance.from_config(str(project.home)) as instance:
+        definitions = build_definitions(project.store, Path(experiments), project.home)
+        executor = Executor(definitions, instance, launcher_pid)
         while True:
             try:
                 task: Task = connection.recv()

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import dagster as dg
 
@@ -12,10 +11,11 @@ from mech_pipeline.assets.launcher.processes import warm_up, worker_context
 from mech_pipeline.assets.launcher.worker import Line, Outcome, Task, work
 from mech_pipeline.assets.partitions import register
 from mech_pipeline.errors import MechError
+from mech_pipeline.project import Project
 from mech_pipeline.spec.run import RunSpec
 
 
-def zoom(home: Path, root: str, spec: RunSpec, window: tuple[int, int, int], emit: Callable[[str], None]) -> None:
+def zoom(project: Project, spec: RunSpec, window: tuple[int, int, int], emit: Callable[[str], None]) -> None:
     """Keeps and analyses the states of a window.
 
     Args:
@@ -24,12 +24,12 @@ def zoom(home: Path, root: str, spec: RunSpec, window: tuple[int, int, int], emi
     Raises:
         MechError: the replay failed or was not the run's; what was kept before is whole.
     """
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with dg.DagsterInstance.from_config(str(project.home)) as instance:
         close_orphans(instance)
         register(instance, [spec])
     warm_up()
     ours, theirs = worker_context().Pipe()
-    arguments = (theirs, str(home), root, str(home / "experiments"), os.getpid())
+    arguments = (theirs, project, str(project.home / "experiments"), os.getpid())
     process = worker_context().Process(target=work, args=arguments, daemon=True)
     process.start()
     theirs.close()

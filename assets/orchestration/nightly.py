@@ -28,10 +28,10 @@ def nightly(context: dg.ScheduleEvaluationContext, store: StoreResource) -> Iter
         return
     opened, board, requested = store.open(), Board(context.instance), 0
     known_sha256.cache_clear()
-    for spec in started_specs(opened):
+    for spec in map(store.located, started_specs(opened)):
         if not is_free(opened, spec.experiment):
             continue
-        for work in work_of(opened, spec, known_sha256(spec.corpus.model_dump_json())):
+        for work in work_of(opened, spec, known_sha256(spec.corpus.model_dump_json(), home=spec.home)):
             if not by_step(stage_of(work.stage)) or (work.run, work.stage) in board.in_flight:
                 continue
             requested += 1

@@ -16,7 +16,6 @@ from mech_pipeline.assets.partitions import register
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.work import stored_specs
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
-from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
@@ -38,7 +37,7 @@ def experiment_files(context: dg.SensorEvaluationContext, experiments: Experimen
         if seen.get(name) == sha256:
             continue
         try:
-            experiment = load_experiment(Path(experiments.folder) / name)
+            experiment = experiments.read(Path(experiments.folder) / name)
             register(context.instance, experiment.runs())
         except MechError as error:
             mistakes.append(str(error))
@@ -73,7 +72,7 @@ def work(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sensor
     opened = store.open()
     current = _known.at(opened)
     unsure = [run for run in launched if run not in current]
-    specs = [spec for spec in stored_specs(opened, unsure) if is_free(opened, spec.experiment)]
+    specs = [store.located(spec) for spec in stored_specs(opened, unsure) if is_free(opened, spec.experiment)]
     first = int(context.cursor or 0) % max(1, len(specs))
     found, looked = _look(context.instance, opened, specs[first:] + specs[:first], current)
     notes = found.notes if looked == len(specs) else [f"looked at {looked} of {len(specs)} runs", *found.notes]

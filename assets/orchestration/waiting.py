@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 
 import dagster as dg
 
@@ -102,7 +103,7 @@ def look(board: Board, store: Store, specs: Sequence[RunSpec]) -> Waiting:
     found, training = Waiting(), {run for run, stage in board.in_flight if stage == "training"}
     for spec in specs:
         board.last_launch(spec.experiment)
-        sha256 = known_sha256(spec.corpus.model_dump_json(), board.since.get(spec.experiment))
+        sha256 = known_sha256(spec.corpus.model_dump_json(), board.since.get(spec.experiment), spec.home)
         for work in work_of(store, spec, sha256):
             found.batches += 1
             if work.stage == "training" and (other := _trained_with(spec, training)):
@@ -153,6 +154,6 @@ def is_free(store: Store, experiment: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def known_sha256(corpus: str, _launched: datetime | None = None) -> str:
+def known_sha256(corpus: str, _launched: datetime | None = None, home: Path | None = None) -> str:
     """The hash of a corpus, read once in a process for each launch: an edited one counts once the run is launched again."""
-    return corpus_sha256(read_corpus(Corpus.model_validate(json.loads(corpus))))
+    return corpus_sha256(read_corpus(Corpus.model_validate(json.loads(corpus)).at(home or Path.cwd())))

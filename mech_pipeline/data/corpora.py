@@ -41,7 +41,7 @@ def read_corpus(spec: Corpus) -> Documents:
                 "name files or a dataset that hold text",
             )
 
-    return Documents([_reader(source, name) for name, source in parts.items()], check)
+    return Documents([_reader(source, name, spec.home) for name, source in parts.items()], check)
 
 
 def _describe(spec: Source) -> str:
@@ -50,14 +50,14 @@ def _describe(spec: Source) -> str:
     return "the standard library" if spec.python_stdlib else spec.files or f"dataset {spec.dataset}"
 
 
-def _reader(spec: Source, part: str) -> Reader:
+def _reader(spec: Source, part: str, home: Path) -> Reader:
     if spec.python_stdlib:
         return _python_stdlib(part)
     if spec.files is not None:
-        return _files(spec.files, part)
+        return _files(spec.files, part, home)
     if spec.generated is not None:
         return _Sentences(part or spec.generated.language, spec.generated)
-    return _dataset(spec, part)
+    return _dataset(spec, part, home)
 
 
 @dataclass(frozen=True)
@@ -147,21 +147,22 @@ def _python_files(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in names if name.endswith(".py"))
 
 
-def _files(pattern: str, part: str) -> _TextFiles:
-    names = [name for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]
+def _files(pattern: str, part: str, home: Path) -> _TextFiles:
+    found = sorted(glob.glob(pattern, root_dir=home, recursive=True))
+    names = [name for name in found if (home / name).is_file()]
     if not names:
         what = f"part {part} of the corpus" if part else "the corpus"
-        raise MechError(f"{what} is empty: no file matches {pattern!r} in {Path.cwd()}", "check `corpus.files`")
-    return _TextFiles(part or "files", Path.cwd(), names)
+        raise MechError(f"{what} is empty: no file matches {pattern!r} in {home}", "check `corpus.files`")
+    return _TextFiles(part or "files", home, names)
 
 
-def _dataset(spec: Source, part: str) -> _Rows:
+def _dataset(spec: Source, part: str, home: Path) -> _Rows:
     import datasets
 
     assert spec.dataset is not None, "the corpus model allows exactly one source"
     try:
-        if Path(spec.dataset).is_dir():
-            loaded = datasets.load_from_disk(spec.dataset)
+        if (home / spec.dataset).is_dir():
+            loaded = datasets.load_from_disk(str(home / spec.dataset))
             table = loaded[spec.split] if isinstance(loaded, datasets.DatasetDict) else loaded
         else:
             table = datasets.load_dataset(spec.dataset, split=spec.split)

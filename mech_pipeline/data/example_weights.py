@@ -52,15 +52,18 @@ class ExampleWeights:
         return torch.from_numpy(weights)
 
 
-def weights_sha256(name: str) -> str:
+def weights_sha256(name: str, home: Path | None = None) -> str:
     """SHA-256 of a weights file.
+
+    Args:
+        home: folder that a relative name begins at; default: the current one.
 
     Raises:
         MechError: there is no such file.
     """
-    path = Path(name)
+    path = (home or Path.cwd()) / name
     if not path.is_file():
-        raise MechError(f"weights file {name} does not exist in {Path.cwd()}", "check `data.weights`")
+        raise MechError(f"weights file {name} does not exist in {home or Path.cwd()}", "check `data.weights`")
     found = path.stat()
     return _sha256(str(path.absolute()), found.st_size, found.st_mtime_ns)
 
@@ -71,19 +74,20 @@ def _sha256(path: str, _size: int, _modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_weights(name: str, sha256: str, ids: NDArray[np.uint64]) -> ExampleWeights:
+def read_weights(name: str, sha256: str, ids: NDArray[np.uint64], home: Path | None = None) -> ExampleWeights:
     """Reads a weights file.
 
     Args:
         sha256: what the file must hold.
         ids: of the pool's examples, as numbers.
+        home: folder that a relative name begins at; default: the current one.
 
     Raises:
         MechError: the file has changed, cannot be read, or a row is wrong: named with its value.
     """
-    if weights_sha256(name) != sha256:
+    if weights_sha256(name, home) != sha256:
         raise MechError(f"weights file {name} has changed since the experiment was read", "`mech run` it again")
-    rows = _read_table(name)
+    rows = _read_table(name, (home or Path.cwd()) / name)
     bad = rows.filter(~pl.col("weight").is_finite() | (pl.col("weight") < 0))
     if len(bad):
         first = bad.row(0, named=True)
@@ -125,11 +129,11 @@ def _sorted(name: str, rows: pl.DataFrame, example: NDArray[np.int64]) -> Exampl
     return ExampleWeights(example, rows["weight"].to_numpy().astype(np.float64)[order], first, last)
 
 
-def _read_table(name: str) -> pl.DataFrame:
+def _read_table(name: str, path: Path) -> pl.DataFrame:
     """The rows with all four columns, windows filled in."""
     types = {"example_id": pl.String, "weight": pl.Float64, "first_update": pl.Int64, "last_update": pl.Int64}
     try:
-        rows = pl.read_csv(name, schema_overrides=types) if name.endswith(".csv") else pl.read_parquet(name)
+        rows = pl.read_csv(path, schema_overrides=types) if path.suffix == ".csv" else pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise MechError(f"weights file {name} cannot be read: {' '.join(str(error).split())[:200]}", _NEXT) from error
     if (missing := _NEEDED - set(rows.columns)) or (unknown := set(rows.columns) - _NEEDED - _OPTIONAL):

@@ -3,15 +3,14 @@
 import json
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from mech_pipeline.data.tokenizer import as_used, vocabulary_size
 from mech_pipeline.errors import MechError
+from mech_pipeline.spec.data import ADDED_END_OF_TEXT
 from mech_pipeline.spec.data import Tokenizer as TokenizerSpec
 
-ADDED_END_OF_TEXT = "<|endoftext|>"
 _OWN_END_OF_TEXT = (ADDED_END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[EOS]", "[SEP]")
 
 
@@ -25,8 +24,7 @@ def resolved_tokenizer(spec: TokenizerSpec, *, packed: bool) -> TokenizerSpec:
         MechError: the tokenizer cannot be read, is too large, is random, or has no end-of-text token.
     """
     if not spec.pretrained:
-        added = packed and spec.end_of_text is None
-        return spec.model_copy(update={"end_of_text": ADDED_END_OF_TEXT}) if added else spec
+        return spec.ending_documents(packed=packed)
     tokenizer = load_pretrained(spec)
     size = vocabulary_size(tokenizer)
     if spec.max_vocabulary is not None and size > spec.max_vocabulary:
@@ -52,9 +50,9 @@ def load_pretrained(spec: TokenizerSpec) -> Tokenizer:
         MechError: it cannot be read, encodes at random, or is not what the experiment was read with.
     """
     if spec.file is not None:
-        path = Path(spec.file)
+        path = spec.home / spec.file
         if not path.is_file():
-            raise MechError(f"tokenizer file {spec.file} does not exist in {Path.cwd()}", "check `tokenizer.file`")
+            raise MechError(f"tokenizer file {spec.file} does not exist in {spec.home}", "check `tokenizer.file`")
         tokenizer = _from_file(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns)
     else:
         assert spec.name is not None, "only pretrained tokenizers are loaded"

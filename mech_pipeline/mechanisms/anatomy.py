@@ -10,9 +10,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformer_lens.model_bridge.sources.native import NativeModel
-from transformers import GPT2LMHeadModel, GPTNeoXForCausalLM, LlamaForCausalLM
-from transformers.pytorch_utils import Conv1D
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.requirements import missing_head
@@ -39,14 +36,15 @@ class _Names:
     unembedding: str
 
 
-_FAMILIES: dict[type[nn.Module], _Names] = {
-    NativeModel: _Names("layers", "ln1", "attn", "o", "mlp.fc_out", "head"),
-    GPT2LMHeadModel: _Names("transformer.h", "ln_1", "attn", "c_proj", "mlp.c_proj", "lm_head"),
-    GPTNeoXForCausalLM: _Names(
+_FAMILIES: dict[str, _Names] = {
+    "NativeModel": _Names("layers", "ln1", "attn", "o", "mlp.fc_out", "head"),
+    "GPT2LMHeadModel": _Names("transformer.h", "ln_1", "attn", "c_proj", "mlp.c_proj", "lm_head"),
+    "GPTNeoXForCausalLM": _Names(
         "gpt_neox.layers", "input_layernorm", "attention", "dense", "mlp.dense_4h_to_h", "lm_head"
     ),
-    LlamaForCausalLM: _Names("model.layers", "input_layernorm", "self_attn", "o_proj", "mlp.down_proj", "lm_head"),
+    "LlamaForCausalLM": _Names("model.layers", "input_layernorm", "self_attn", "o_proj", "mlp.down_proj", "lm_head"),
 }
+"""By the name of the class, or of one it is derived from: importing the libraries that define them takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -166,9 +164,9 @@ def output_of(model: nn.Module, part: nn.Module, tokens: Int[Tensor, "example to
 
 
 def _names(model: nn.Module) -> _Names:
-    for kind, names in _FAMILIES.items():
-        if isinstance(model, kind):
-            return names
+    for kind in type(model).__mro__:
+        if kind.__name__ in _FAMILIES:
+            return _FAMILIES[kind.__name__]
     raise MechError(
         f"needs a model of a known family, got {type(model).__name__}", "add the family to mechanisms/anatomy.py"
     )
@@ -186,9 +184,10 @@ def _in_layer(model: nn.Module, layer: int, name: str) -> nn.Module:
 
 def _head_counts(model: nn.Module) -> tuple[int, int]:
     """Heads of a layer, and how many of them have keys and values of their own."""
-    if isinstance(model, NativeModel):
-        return model.cfg.n_heads, model.cfg.n_key_value_heads or model.cfg.n_heads
-    config: Any = model.config
+    known: Any = model
+    if hasattr(known, "cfg"):  # native models; those of `transformers` have a config
+        return known.cfg.n_heads, known.cfg.n_key_value_heads or known.cfg.n_heads
+    config = known.config
     return config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
 
 
@@ -209,4 +208,4 @@ def _projections(module: nn.Module, heads: int) -> tuple[Tensor, Tensor, Tensor]
 def _weight(module: nn.Module) -> Float[Tensor, "out in"]:
     """A linear layer's weight; GPT-2 keeps it transposed."""
     weight: Any = module.weight
-    return weight.T if isinstance(module, Conv1D) else weight
+    return weight.T if type(module).__name__ == "Conv1D" else weight

@@ -5,7 +5,7 @@ Mechanisms are found: see `discovery.py` and docs/mechanisms.md. A detector is a
 is recomputed.
 """
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,15 +13,15 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.model_bridge.bridge import TransformerBridge
 
-from mech_pipeline.home import mechanisms_folder
 from mech_pipeline.mechanisms.detectors import composition, heads, pairs
 from mech_pipeline.mechanisms.discovery import discover
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.source import ProbeSource
 from mech_pipeline.mechanisms.tasks import brackets, ioi, python_brackets
+from mech_pipeline.project import find_mechanisms
+from mech_pipeline.training.bridge_type import TransformerBridge
 
 
 @dataclass(frozen=True)
@@ -41,41 +41,44 @@ class Detector:
         return self.data is not None
 
 
-_loaded: dict[Path | None, dict[str, Mechanism[Any]]] = {}
+class Mechanisms(Mapping[str, Mechanism[Any]]):
+    """The mechanisms of the package and of one folder, by name; files are read once, when a name is first asked for."""
 
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._chosen = False
+        self._found: dict[str, Mechanism[Any]] | None = None
 
-def mechanisms() -> dict[str, Mechanism[Any]]:
-    """The mechanisms of the package and of the present project; files are read once in a process.
+    def use(self, folder: Path | None) -> None:
+        """Takes the project's own mechanisms from a folder, in this process, from now on.
 
-    Raises:
-        MechError: a file of the project cannot be used; it is named, with the line.
-    """
-    folder = mechanisms_folder()
-    if folder not in _loaded:
-        _loaded[folder] = discover(folder)
-    return _loaded[folder]
+        Whoever begins a program says so, with `Project.mechanisms`; who does not gets those of the project around the
+        current folder.
+        """
+        if not self._chosen or folder != self._folder:
+            self._folder, self._chosen, self._found = folder, True, None
 
+    def loaded(self) -> dict[str, Mechanism[Any]]:
+        """All of them.
 
-class _Mechanisms(MutableMapping[str, Mechanism[Any]]):
-    """`mechanisms()` as a mapping, asked for when it is used and not when it is imported."""
+        Raises:
+            MechError: a file of the project cannot be used; it is named, with the line.
+        """
+        if self._found is None:
+            self._found = discover(self._folder if self._chosen else find_mechanisms())
+        return self._found
 
     def __getitem__(self, name: str) -> Mechanism[Any]:
-        return mechanisms()[name]
-
-    def __setitem__(self, name: str, mechanism: Mechanism[Any]) -> None:
-        mechanisms()[name] = mechanism
-
-    def __delitem__(self, name: str) -> None:
-        del mechanisms()[name]
+        return self.loaded()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(mechanisms())
+        return iter(self.loaded())
 
     def __len__(self) -> int:
-        return len(mechanisms())
+        return len(self.loaded())
 
 
-MECHANISMS = _Mechanisms()
+MECHANISMS = Mechanisms()
 
 _BEYOND = "attention beyond chance"
 

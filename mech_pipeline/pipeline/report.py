@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.home import report_name
 from mech_pipeline.pipeline.cells import Block, Cell, combined_version, pending_cells, stored_versions, write
+from mech_pipeline.project import report_name
 from mech_pipeline.reports.page import build_report
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint

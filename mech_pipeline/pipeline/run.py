@@ -7,8 +7,6 @@ from io import BytesIO
 from itertools import pairwise
 from typing import BinaryIO
 
-from transformer_lens.model_bridge.bridge import TransformerBridge
-
 from mech_pipeline.attribution.per_example.components import Components, components_of
 from mech_pipeline.data.order import Order
 from mech_pipeline.errors import MechError
@@ -25,13 +23,12 @@ from mech_pipeline.pipeline.tokens.tokens import Tokens, load_tokens
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tensors import tensor_names
-from mech_pipeline.training.bridging import bridge
+from mech_pipeline.training.bridge_type import TransformerBridge
 from mech_pipeline.training.checkpoints import has_moments, state_sha256, unpack_state, unpack_weights
 from mech_pipeline.training.device import training_device
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.many.ranks import Ranks
-from mech_pipeline.training.many.sharded import ShardedTrainer
 from mech_pipeline.training.many.stack import Together
 from mech_pipeline.training.model import build_model
 from mech_pipeline.training.update.optimizer import State, Vector
@@ -81,7 +78,7 @@ class OpenRun:
         model = build_model(spec.model, tokens.vocabulary, tokens.pool.shape[1], spec.seed)
         sharded = spec.training.sharded and self.ranks.count > 1
         flat = FlatModel(model if sharded else model.to(training_device(spec.training)))
-        return (ShardedTrainer if sharded else Trainer)(
+        return self._kind(sharded)(
             flat,
             spec.optimizer,
             spec.training,
@@ -93,6 +90,14 @@ class OpenRun:
             order=self._order(),
             example_weights=tokens.weights,
         )
+
+    @staticmethod
+    def _kind(sharded: bool) -> type[Trainer]:
+        if not sharded:
+            return Trainer
+        from mech_pipeline.training.many.sharded import ShardedTrainer  # FSDP takes a second to import
+
+        return ShardedTrainer
 
     def _order(self) -> Order | None:
         """The order of a mixture; without one, the trainer's own."""
@@ -118,6 +123,8 @@ class OpenRun:
     @cached_property
     def bridged(self) -> tuple[FlatModel, TransformerBridge]:
         """A second model of the run with a TransformerBridge around it: load a state's θ into the first."""
+        from mech_pipeline.training.bridging import bridge
+
         tokens = self.tokens
         model = build_model(self.spec.model, tokens.vocabulary, tokens.pool.shape[1], self.spec.seed, for_bridge=True)
         flat = FlatModel(model)  # before the bridge, which rewires the module

@@ -13,12 +13,12 @@ from mech_pipeline.attribution.per_example.capture import example_factors
 from mech_pipeline.attribution.per_example.components import Components
 from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.spec.seeds import fixed_torch_generator
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.training.checkpoints import state_sha256
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.flat import FlatModel
+from mech_pipeline.training.seeds import fixed_torch_generator
 from mech_pipeline.training.update.optimizer import State
 
 STATES = 8

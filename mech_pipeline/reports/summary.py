@@ -10,7 +10,7 @@ from rich.table import Table
 
 from mech_pipeline.attribution.retraining.effects import lds_measures
 from mech_pipeline.attribution.retraining.trust import trust
-from mech_pipeline.home import report_name
+from mech_pipeline.project import report_name
 from mech_pipeline.reports.answer import listed
 from mech_pipeline.reports.formation.queries import results_per_run
 from mech_pipeline.reports.influence.queries import kind_shares, responsible_documents

@@ -6,12 +6,14 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mech_pipeline.spec.mixture import KINDS, Phase
-from mech_pipeline.spec.stage import Share, Stage, added
+from mech_pipeline.spec.stage import NamesFiles, Share, Stage, added
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 OPTIONS: dict[str, tuple[str, ...]] = {"parentheses": ("disagreeing", "rule", "below_zero")}
 """Fields of `Generated` that belong to one language."""
+ADDED_END_OF_TEXT = "<|endoftext|>"
+"""The token that a trained tokenizer gets where examples are packed and no other is named."""
 
 
 class Generated(Stage):
@@ -42,7 +44,7 @@ class Generated(Stage):
         return {name: getattr(self, name) for name in OPTIONS.get(self.language, ())}
 
 
-class Source(Stage):
+class Source(NamesFiles):
     """Where text comes from: exactly one of the four."""
 
     python_stdlib: bool = Field(False, description="the running Python's own standard library source")
@@ -89,7 +91,7 @@ class Corpus(Source):
         return parts
 
 
-class Tokenizer(Stage):
+class Tokenizer(NamesFiles):
     """Byte-level BPE trained on the corpus, or one that is there already (`file` or `name`)."""
 
     vocabulary: int = Field(
@@ -101,12 +103,17 @@ class Tokenizer(Stage):
     end_of_text: str | None = added(
         None, "token between packed documents; default: the tokenizer's own, or <|endoftext|> added to a trained one"
     )
-    sha256: str | None = added(None, "content of `file` or `name`, filled in when the experiment is read")
+    sha256: str | None = added(None, "content of `file` or `name`, filled in when the experiment is resolved")
 
     @property
     def pretrained(self) -> bool:
         """Whether it is there already."""
         return self.file is not None or self.name is not None
+
+    def ending_documents(self, *, packed: bool) -> "Tokenizer":
+        """With an end-of-text token, if packed examples need one and the tokenizer is trained here."""
+        needed = packed and self.end_of_text is None and not self.pretrained
+        return self.model_copy(update={"end_of_text": ADDED_END_OF_TEXT}) if needed else self
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Tokenizer":
@@ -123,7 +130,7 @@ class Tokenizer(Stage):
         return self
 
 
-class Data(Stage):
+class Data(NamesFiles):
     """How documents become examples (training sequences), and in which mixture they are seen."""
 
     context: int = Field(64, ge=8, description="tokens per example")
@@ -143,7 +150,7 @@ class Data(Stage):
     weights: str | None = added(
         None, "Parquet or CSV file: example_id, weight and optionally first_update, last_update"
     )
-    weights_sha256: str | None = added(None, "content of `weights`, filled in when the experiment is read")
+    weights_sha256: str | None = added(None, "content of `weights`, filled in when the experiment is resolved")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Data":

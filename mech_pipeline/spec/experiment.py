@@ -1,11 +1,13 @@
-"""An experiment: one YAML file, resolved into runs (arms × seeds).
+"""An experiment: one YAML file, expanded into runs (arms × seeds).
 
 An arm overrides stages of the experiment, key by key: `control: {data: {plain: 1.0, tiled: 0.0}}`.
-Mistakes are found here, before anything is computed, and named: field, value, what is allowed.
+Mistakes in the file are found here and named: field, value, what is allowed. Neither disk nor network is touched: what
+names stand for (mechanisms, detectors, files) is looked up by `mech_pipeline/resolve.py`, before anything is computed.
 """
 
 import difflib
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.analysis import WEIGHTS, Circuits, Event, Influence, InTraining, Ledger, Neurons, Resolution
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
-from mech_pipeline.spec.initial import initial_sha256
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.run import RunSpec, check_run_id, run_id
 from mech_pipeline.spec.stage import Stage
 from mech_pipeline.spec.training import Checkpoints, Optimizer, Training
 
 OVERRIDABLE = ("corpus", "tokenizer", "data", "model", "optimizer", "training", "checkpoints")
+Names = Mapping[str, Collection[str]]
+"""The mechanisms and detectors that there are, for a check that is to name a misspelt one."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -87,12 +90,11 @@ class Experiment(Stage):
         return _checked_seeds(seeds)
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Experiment":
-        from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
-
+    def _consistent(self, info: Any) -> "Experiment":
+        looked_up: Names = info.context or {}  # `info` is a ValidationInfo, a protocol that no runtime check can see
         for field, names, known in (
-            ("mechanisms", self.mechanisms, MECHANISMS),
-            ("detectors", self.detectors, DETECTORS),
+            ("mechanisms", self.mechanisms, looked_up.get("mechanisms", self.mechanisms)),
+            ("detectors", self.detectors, looked_up.get("detectors", self.detectors)),
             ("gradients", self.gradients, self.mechanisms),
             ("ledger.mechanisms", self.ledger.mechanisms, self.mechanisms),
             ("influence.mechanisms", self.influence.mechanisms, self.mechanisms),
@@ -131,7 +133,7 @@ class Experiment(Stage):
         return self
 
     def runs(self) -> tuple[RunSpec, ...]:
-        """Every run of every arm, in the order of the file."""
+        """Every run of every arm, in the order of the file; what files hold is filled in by `resolve`."""
         return tuple(
             self._run(arm, seed)
             for arm, overrides in self.arms.items()
@@ -162,27 +164,19 @@ class Experiment(Stage):
             circuits=self.circuits if self.circuits.covers(arm, seed) else Circuits(),
             **stages,
         )
-        resolved: dict[str, Any] = {"optimizer": spec.optimizer.until(spec.training.steps)}
-        if spec.model.init_from is not None:
-            sha256 = initial_sha256(spec.model.init_from)
-            resolved["model"] = spec.model.model_copy(update={"init_sha256": sha256})
-        return spec.model_copy(update=resolved | _data_files(spec))
+        return spec.model_copy(
+            update={
+                "optimizer": spec.optimizer.until(spec.training.steps),
+                "tokenizer": spec.tokenizer.ending_documents(packed=spec.data.packed > 0),
+            }
+        )
 
 
-def _data_files(spec: RunSpec) -> dict[str, Any]:
-    """Tokenizer and data of a run with the content hashes of the files they name."""
-    from mech_pipeline.data.example_weights import weights_sha256
-    from mech_pipeline.data.pretrained import resolved_tokenizer
-
-    resolved: dict[str, Any] = {"tokenizer": resolved_tokenizer(spec.tokenizer, packed=spec.data.packed > 0)}
-    if spec.data.weights is not None:
-        sha256 = weights_sha256(spec.data.weights)
-        resolved["data"] = spec.data.model_copy(update={"weights_sha256": sha256})
-    return resolved
-
-
-def load_experiment(path: Path) -> Experiment:
+def load_experiment(path: Path, names: Names | None = None) -> Experiment:
     """Reads and checks an experiment file.
+
+    Args:
+        names: the `mechanisms` and `detectors` that there are; none: they are looked up later, by `resolve`.
 
     Raises:
         MechError: the file is missing, is not YAML, or holds an unknown or contradictory field.
@@ -196,46 +190,21 @@ def load_experiment(path: Path) -> Experiment:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MechError(f"{path} is not YAML: {' '.join(str(error).split())}", "fix that line") from error
-    return parse_experiment(content, source=str(path))
+    return parse_experiment(content, source=str(path), names=names)
 
 
-def parse_experiment(content: Any, source: str = "experiment") -> Experiment:
+def parse_experiment(content: Any, source: str = "experiment", names: Names | None = None) -> Experiment:
     """Checks an experiment given as plain data, arms included; see `load_experiment`."""
     if not isinstance(content, dict):
         raise MechError(
             f"{source} must be a mapping of fields, got {type(content).__name__}", "start with `experiment: NAME`"
         )
     try:
-        experiment = Experiment.model_validate(content)
-        runs = experiment.runs()
+        experiment = Experiment.model_validate(content, context=names)
+        experiment.runs()
     except ValidationError as error:
         raise MechError(f"{source}: {_explain(error)}", "fix that field and run again") from error
-    _check_requirements(runs, source)
     return experiment
-
-
-def _check_requirements(runs: tuple[RunSpec, ...], source: str) -> None:
-    """Every run's model must have the heads and neurons that its mechanisms look at."""
-    from mech_pipeline.mechanisms.registry import MECHANISMS
-
-    for run in runs:
-        for name in run.mechanisms:
-            if missing := MECHANISMS[name].missing(run.model):
-                raise MechError(
-                    f"{source}: mechanism {name} of run {run.run} {missing}", "change `model` or the mechanism"
-                )
-        for name in run.circuits.mechanisms:
-            if MECHANISMS[name].corrupted is None:
-                able = sorted(known for known, mechanism in MECHANISMS.items() if mechanism.corrupted is not None)
-                raise MechError(
-                    f"{source}: circuits: mechanism {name} has no corrupted data to patch with; these have: {', '.join(able)}",
-                    "choose one of them, or give it `corrupted` (docs/mechanisms.md)",
-                )
-            if run.model.key_value_heads != run.model.heads:
-                raise MechError(
-                    f"{source}: circuits of run {run.run} need a key and a value for each head; its heads share them",
-                    "leave out model.kv_heads, or take its arm out of circuits.arms",
-                )
 
 
 def _explain(error: ValidationError) -> str:

@@ -7,13 +7,16 @@ from pathlib import Path
 from mech_pipeline.errors import MechError
 
 
-def checkpoint_folder(source: str) -> Path:
+def checkpoint_folder(source: str, home: Path | None = None) -> Path:
     """The folder with config.json and *.safetensors; a hub name is downloaded to the hub's own cache.
+
+    Args:
+        home: folder that a relative name begins at; default: the current one.
 
     Raises:
         MechError: it is neither a folder with both nor a name the hub knows.
     """
-    folder = Path(source)
+    folder = (home or Path.cwd()) / source
     if not folder.is_dir():
         folder = _downloaded(source)
     missing = [what for what in ("config.json", "*.safetensors") if not list(folder.glob(what))]
@@ -25,9 +28,9 @@ def checkpoint_folder(source: str) -> Path:
     return folder
 
 
-def initial_sha256(source: str) -> str:
+def initial_sha256(source: str, home: Path | None = None) -> str:
     """SHA-256 of the configuration and weights of a checkpoint."""
-    folder = checkpoint_folder(source)
+    folder = checkpoint_folder(source, home)
     files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
     return _sha256(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mech_pipeline.spec.stage import Stage, added
+from mech_pipeline.spec.stage import NamesFiles, added
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The toy models that TransformerLens distributes under these names.
@@ -40,7 +40,7 @@ _FAMILIES: dict[str, dict[str, Any]] = {
 _FIXED = ("normalization", "positions", "init")
 
 
-class Model(Stage):
+class Model(NamesFiles):
     """The architecture and its size. The context comes from `data.context`, the vocabulary from the tokenizer."""
 
     family: Literal["native", "gpt2", "gpt_neox", "llama"] = added(
@@ -61,7 +61,7 @@ class Model(Stage):
     init_from: str | None = added(
         None, "start from a checkpoint of `transformers`: a folder with config.json and safetensors, or a hub name"
     )
-    init_sha256: str | None = added(None, "content of `init_from`; filled in when the experiment is read")
+    init_sha256: str | None = added(None, "content of `init_from`; filled in when the experiment is resolved")
 
     @model_validator(mode="before")
     @classmethod

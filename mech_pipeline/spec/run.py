@@ -6,6 +6,7 @@ leaves tokens, training and analysis untouched.
 """
 
 import re
+from pathlib import Path
 
 from pydantic import model_validator
 
@@ -148,6 +149,29 @@ class RunSpec(Stage):
                 f"{', '.join(sorted(parts)) or 'none'}"
             )
 
+    def _check_resolved(self) -> None:
+        """Fingerprints hold what files contain: a run whose files were not looked at has none."""
+        for field, named, content in (
+            ("tokenizer", self.tokenizer.file or self.tokenizer.name, self.tokenizer.sha256),
+            ("data.weights", self.data.weights, self.data.weights_sha256),
+            ("model.init_from", self.model.init_from, self.model.init_sha256),
+        ):
+            if named is not None and content is None:
+                raise MechError(
+                    f"run {self.run}: the content of {field} ({named}) is not known yet",
+                    "take its runs from `mech_pipeline.resolve.resolve(experiment)`, which reads the files",
+                )
+
+    @property
+    def home(self) -> Path:
+        """The folder that relative names of files begin at."""
+        return self.corpus.home
+
+    def at(self, home: Path) -> "RunSpec":
+        """The same run, with names of files that begin at a folder; nothing that is fingerprinted changes."""
+        stages = {"corpus": self.corpus, "tokenizer": self.tokenizer, "data": self.data, "model": self.model}
+        return self.model_copy(update={name: stage.at(home) for name, stage in stages.items()})
+
     @property
     def accounts(self) -> tuple[str, ...]:
         """What the run's ledger has an account of: mechanisms, and perhaps the weights themselves."""
@@ -164,6 +188,7 @@ class RunSpec(Stage):
 
     def tokens_slice(self) -> str:
         """What tokens and examples depend on, the corpus' content aside."""
+        self._check_resolved()
         return fingerprint(self.corpus, self.tokenizer, self.data.pool_slice())
 
     def training_slice(self) -> str:
@@ -172,11 +197,13 @@ class RunSpec(Stage):
         Neither the number of steps nor the checkpoint plan is part of it: a longer run has the same first states
         (unless its learning rate is scheduled towards its end, and then the optimizer names the horizon).
         """
+        self._check_resolved()
         mixture = [self.data.mixture] if self.data.mixture else []
         return fingerprint(self.model, self.optimizer, self.training.identity(), self.seed, *mixture)
 
     def fingerprint(self, corpus_sha256: str) -> str:
         """The run's identity."""
+        self._check_resolved()
         return fingerprint(self, corpus_sha256)
 
     def checkpoint_steps(self) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ under its purpose, because the draws themselves are part of the definition of wh
 import hashlib
 
 import numpy as np
-import torch
 
 
 def derive_seed(seed: int, purpose: str) -> int:
@@ -22,11 +21,6 @@ def numpy_generator(seed: int, purpose: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(derive_seed(seed, purpose)))
 
 
-def torch_generator(seed: int, purpose: str) -> torch.Generator:
-    """A CPU stream of its own; the caller's global generator is untouched."""
-    return torch.Generator().manual_seed(derive_seed(seed, purpose))
-
-
 FIXED = ("circuit orders", "circuit halves", "shuffled copies", "batch dependence")
 """Purposes whose seed is the number itself and not derived, each with streams 0, 1, 2, … of its own:
 orders of all edges that a circuit is compared with, and random halves of a circuit (NumPy's default generator);
@@ -36,15 +30,10 @@ orders of repeated tokens in corrupted sequences, and directions that batch depe
 
 def fixed_numpy_generator(purpose: str, number: int = 0) -> np.random.Generator:
     """Stream `number` of a purpose in `FIXED`; the same for every run."""
-    _check_fixed(purpose)
+    check_fixed(purpose)
     return np.random.Generator(np.random.PCG64(number))
 
 
-def fixed_torch_generator(purpose: str, number: int = 0) -> torch.Generator:
-    """Stream `number` of a purpose in `FIXED`, on the CPU; the same for every run."""
-    _check_fixed(purpose)
-    return torch.Generator().manual_seed(number)
-
-
-def _check_fixed(purpose: str) -> None:
+def check_fixed(purpose: str) -> None:
+    """Refuses a purpose that is not listed."""
     assert purpose in FIXED, f"{purpose!r} is no purpose with a fixed seed; derive one from the run's, or list it"

@@ -1,9 +1,11 @@
 """The kind of every part of an experiment: frozen, closed, each field with a unit or a sentence."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+Files = TypeVar("Files", bound="NamesFiles")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -11,6 +13,27 @@ class Stage(BaseModel):
     """Frozen and closed: a misspelt key is an error, not a silent default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NamesFiles(Stage):
+    """A stage that may name files. It is fingerprinted as it is written; where relative names begin is no part of it."""
+
+    _home: Path | None = PrivateAttr(None)
+
+    @property
+    def home(self) -> Path:
+        """The folder that relative names begin at: that of the project, or without one the current folder."""
+        return self._home or Path.cwd()
+
+    def __eq__(self, other: object) -> bool:
+        """Stages are equal when they say the same, wherever their names begin."""
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def at(self: Files, home: Path) -> Files:
+        """The same stage, with names that begin at a folder."""
+        copy = self.model_copy()
+        copy._home = home
+        return copy
 
 
 def added(default: Any, description: str, **limits: Any) -> Any:

@@ -96,12 +96,12 @@ def build_transformers_model(spec: Model, vocabulary: int, context: int, *, for_
 
 def _loaded(kind: Any, config: PretrainedConfig, spec: Model, source: str) -> nn.Module:
     """The weights of a checkpoint in a model of the spec's shape."""
-    if initial_sha256(source) != spec.init_sha256:
+    if initial_sha256(source, spec.home) != spec.init_sha256:
         raise MechError(
             f"checkpoint {source} is not what it was when the run was described (SHA-256 {str(spec.init_sha256)[:12]}…)",
             "`mech run` the experiment again: a run that starts from other weights is another run",
         )
-    folder = checkpoint_folder(source)
+    folder = checkpoint_folder(source, spec.home)
     rows = json.loads((folder / "config.json").read_text()).get("vocab_size")
     if rows != config.vocab_size:
         raise MechError(

@@ -14,7 +14,7 @@ from transformer_lens.model_bridge.bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 from transformer_lens.model_bridge.sources.native import NativeModel
 
-from mech_pipeline.training.model import NATIVE
+from mech_pipeline.training.native import NATIVE
 
 Slicer = Callable[[Tensor], Tensor]
 

@@ -7,10 +7,6 @@ them with `fused_attention`.
 Softmax and RMS norm keep float64 when they get float64, so that double-precision checks are double precision throughout.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -20,19 +16,8 @@ from transformer_lens.model_bridge.sources.native.model import NativeRMSNorm
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-_fused: ContextVar[bool] = ContextVar("_fused", default=False)
-MATH_ATTENTION = "mech_math"
-"""Name under which `transformers` finds the attention below."""
-
-
-@contextmanager
-def fused_attention(wanted: bool) -> Iterator[None]:
-    """While the block runs, attention is computed by PyTorch's fused kernel, without a pattern."""
-    token = _fused.set(wanted)
-    try:
-        yield
-    finally:
-        _fused.reset(token)
+from mech_pipeline.training.attention import MATH_ATTENTION as MATH_ATTENTION  # registered below
+from mech_pipeline.training.attention import fused
 
 
 def causal_attention(
@@ -48,7 +33,7 @@ def causal_attention(
     batch, heads, length, width = query.shape
     if key.shape[1] != heads:
         key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
-    if _fused.get():
+    if fused.get():
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling), None
     query, key, value = (x.reshape(batch * heads, length, width) for x in (query, key, value))
     mask = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu(1)

@@ -20,8 +20,8 @@ from mech_pipeline.data.order import Order, examples_at_step
 from mech_pipeline.data.pool import Pool
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.training import Optimizer, Training
+from mech_pipeline.training.attention import fused_attention
 from mech_pipeline.training.flat import FlatModel
-from mech_pipeline.training.kernels import fused_attention
 from mech_pipeline.training.many.ranks import Ranks, tree_sum_of
 from mech_pipeline.training.many.stack import Batch, Together
 from mech_pipeline.training.memory import named_out_of_memory

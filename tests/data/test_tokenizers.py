@@ -10,6 +10,7 @@ from mech_pipeline.data.documents import Document
 from mech_pipeline.data.tokenised import encode_documents, pieces, tokenise
 from mech_pipeline.data.tokenizer import byte_offsets, is_byte_level, token_lengths, train_tokenizer, vocabulary_size
 from mech_pipeline.errors import MechError
+from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.experiment import parse_experiment
 from tests.spec.test_spec import MINIMAL
 
@@ -30,7 +31,7 @@ def saved(tokenizer, path):
 
 
 def run_of(tokenizer, **data):
-    return parse_experiment(MINIMAL | {"tokenizer": tokenizer, "data": data}).runs()[0]
+    return resolve(parse_experiment(MINIMAL | {"tokenizer": tokenizer, "data": data})).runs()[0]
 
 
 def test_an_added_end_of_text_leaves_all_other_ids_as_they_are():

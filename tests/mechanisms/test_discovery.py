@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.mechanisms.registry import MECHANISMS, mechanisms
+from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline import grid
+from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.experiment import parse_experiment
 from tests.support.tiny import TINY, spec_of
 
@@ -28,16 +29,14 @@ LIBRARY = ON_SEQUENCES | WITH_PROMPTS
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(tmp_path, mechanisms_of):
     """An empty project folder; called with a name and a text, it writes a file of mechanisms."""
-    monkeypatch.setenv("MECH_HOME", str(tmp_path))
     folder = tmp_path / "mechanisms"
 
     def write(name, text=GOOD):
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(text)
-        mechanisms_module = sys.modules["mech_pipeline.mechanisms.registry"]
-        monkeypatch.setattr(mechanisms_module, "_loaded", {})  # as in a new process
+        mechanisms_of(folder)
         return folder / name
 
     return write
@@ -52,7 +51,7 @@ def test_the_library_keeps_the_versions_that_stored_results_were_made_with():
 
 
 def test_a_mechanism_that_has_the_name_of_a_detector_keeps_its_own_probe_data(monkeypatch):
-    monkeypatch.setitem(MECHANISMS, "copying", MECHANISMS["ioi_accuracy"])
+    monkeypatch.setitem(MECHANISMS.loaded(), "copying", MECHANISMS["ioi_accuracy"])
     artifacts = {"probe": "abc", "tokenizer": "t", "corpus": "c"}
     assert grid.detector_probe_version("copying", artifacts) == "abc"
     assert grid.probe_version("copying", artifacts) == grid.detector_probe_version("ioi_induction", artifacts) != "abc"
@@ -66,7 +65,7 @@ def test_a_file_is_a_mechanism_of_its_name_and_a_dictionary_gives_names(project)
     assert MECHANISMS["two-2"].name == "two-2"
     assert len(MECHANISMS) == len(LIBRARY) + 3
     assert "reader" in MECHANISMS
-    assert mechanisms() is mechanisms(), "read once"
+    assert MECHANISMS.loaded() is MECHANISMS.loaded(), "read once"
 
 
 def test_an_edit_changes_the_version_of_exactly_that_file(project):
@@ -107,7 +106,7 @@ def test_an_edit_changes_the_version_of_exactly_that_file(project):
 def test_a_faulty_file_is_named_with_its_line(project, text, message):
     path = project("bad.py", text)
     with pytest.raises(MechError, match=message) as caught:
-        parse_experiment(TINY)
+        resolve(parse_experiment(TINY))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -116,7 +115,7 @@ def test_two_files_with_one_name_are_both_named(project):
     project("a.py", GOOD + "MECHANISMS = {'b': MECHANISM}")
     project("b.py")
     with pytest.raises(MechError, match=r"b\.py, line 5: mechanism 'b' is defined in .*a\.py, line 6 as well"):
-        parse_experiment(TINY)
+        resolve(parse_experiment(TINY))
 
 
 def test_a_model_without_what_a_mechanism_needs_is_refused_when_the_file_is_read(project):
@@ -138,19 +137,21 @@ def test_a_model_without_what_a_mechanism_needs_is_refused_when_the_file_is_read
     assert spec_of(mechanisms=[*TINY["mechanisms"], "neuron"], model={"d_mlp": 8})
 
 
-def test_another_folder_can_be_named(project, tmp_path, monkeypatch):
+def test_another_folder_can_be_named(project, tmp_path, mechanisms_of):
     project("a.py")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "b.py").write_text(GOOD)
-    monkeypatch.setenv("MECH_MECHANISMS", "elsewhere")
+    mechanisms_of(tmp_path / "elsewhere")
     assert set(MECHANISMS) == LIBRARY | {"b"}
-    monkeypatch.setenv("MECH_MECHANISMS", "nowhere")
-    with pytest.raises(MechError, match="MECH_MECHANISMS names .*nowhere, which is no folder"):
-        len(MECHANISMS)
+    MECHANISMS.use(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "b.py").unlink()
+    assert set(MECHANISMS) == LIBRARY | {"b"}, "files are read once"
+    mechanisms_of(None)
+    assert set(MECHANISMS) == LIBRARY
 
 
 def test_a_new_process_in_the_project_folder_finds_them_and_starts_in_spite_of_a_faulty_file(project, tmp_path):
-    """A worker of `mech run` goes to the project's folder, then imports the definitions."""
+    """Without being told of a project, it takes the one around the current folder."""
     project("a.py")
     (tmp_path / "dagster.yaml").touch()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MECH_")}
@@ -160,7 +161,7 @@ def test_a_new_process_in_the_project_folder_finds_them_and_starts_in_spite_of_a
         "from mech_pipeline.mechanisms.registry import MECHANISMS\n"
         "assert 'a' in MECHANISMS and code_version('mechanism_values') != 'unknown'\n"
         "import mech_pipeline.mechanisms.registry as registry, pathlib\n"
-        "registry._loaded.clear(); pathlib.Path('mechanisms/a.py').write_text('x = ')\n"
+        "registry.MECHANISMS._found = None; pathlib.Path('mechanisms/a.py').write_text('x = ')\n"
         "assert code_version('mechanism_values') == 'unknown'\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], check=True, env=environment)

@@ -22,7 +22,7 @@ PAGE = "docs/mechanisms.md"
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(tmp_path, monkeypatch, mechanisms_of):
     """A project folder with the page's files, and a store."""
     write_text(tmp_path)
     (tmp_path / "mechanisms").mkdir()
@@ -30,7 +30,7 @@ def project(tmp_path, monkeypatch):
         (block,) = blocks(PAGE, "python", name)
         (tmp_path / "mechanisms" / f"{name}.py").write_text(block.text)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MECH_HOME", str(tmp_path))
+    mechanisms_of(tmp_path / "mechanisms")
     return Store(tmp_path / "store")
 
 

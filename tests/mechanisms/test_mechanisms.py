@@ -43,7 +43,7 @@ def mechanism(readout, data=random, **others):
 @pytest.fixture
 def register(monkeypatch):
     """Registers a readout under the name `mine`."""
-    return lambda readout, **others: monkeypatch.setitem(MECHANISMS, "mine", mechanism(readout, **others))
+    return lambda readout, **others: monkeypatch.setitem(MECHANISMS.loaded(), "mine", mechanism(readout, **others))
 
 
 def test_a_readout_whose_smaller_values_mean_more_formed_is_negated(tiny_probe, register):

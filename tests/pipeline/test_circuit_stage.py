@@ -74,7 +74,7 @@ def test_only_what_changed_is_computed_again(run, monkeypatch):
     assert circuits.compute_circuits(both, [12]) == 1
     more = OpenRun(run.store, tiny.spec_of(**CHANGE | {"circuits": ASKED | {"random_orders": 3}}))
     assert len(circuits.pending(more, more.planned)) == 3
-    monkeypatch.setitem(MECHANISMS, COPY, replace(MECHANISMS[COPY], version="other"))
+    monkeypatch.setitem(MECHANISMS.loaded(), COPY, replace(MECHANISMS[COPY], version="other"))
     assert len(circuits.pending(run, run.planned)) == 3
 
 

@@ -211,7 +211,7 @@ def test_raising_a_mechanisms_version_recomputes_what_is_made_of_it(store, monke
     run = OpenRun(store, spec)
     ledger.compute_ledger(run, spec.checkpoint_steps())
     name = "induction_copy_advantage"
-    monkeypatch.setitem(MECHANISMS, name, replace(MECHANISMS[name], version="2"))
+    monkeypatch.setitem(MECHANISMS.loaded(), name, replace(MECHANISMS[name], version="2"))
     pending = analysis.pending(run, analysis.OUTPUTS, spec.checkpoint_steps())
     assert {cell.item for cell in pending["mechanism_values"]} == {name}
     assert {cell.item for cell in pending["gradients"]} == {name}
@@ -292,7 +292,7 @@ def test_a_ledger_that_does_not_balance_is_not_stored(store, monkeypatch):
             honest.readout(model, data) * (1 if next(model.parameters()).dtype.itemsize == 8 else 1.01)
         ),
     )
-    monkeypatch.setitem(MECHANISMS, name, lying)
+    monkeypatch.setitem(MECHANISMS.loaded(), name, lying)
     seen = []
     with pytest.raises(ledger_balance.LedgerImbalance, match="fails ledger_sums_to_change"):
         ledger.compute_ledger(OpenRun(store, spec), spec.checkpoint_steps(), on_balance=seen.extend)

@@ -142,7 +142,9 @@ def test_fewer_subsets_are_compared_alone(run):
 def test_only_what_changed_is_retrained(run, monkeypatch):
     compute(run)
     monkeypatch.setitem(
-        MECHANISMS, "previous_token_attention", dataclasses.replace(MECHANISMS["previous_token_attention"], version="2")
+        MECHANISMS.loaded(),
+        "previous_token_attention",
+        dataclasses.replace(MECHANISMS["previous_token_attention"], version="2"),
     )
     assert len(left(run)) == 0, "a mechanism that influence does not name"
     moved = asked(seed=1)

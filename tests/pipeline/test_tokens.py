@@ -19,6 +19,7 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import write_run_row
 from mech_pipeline.pipeline.tokens import artifacts, tokens
 from mech_pipeline.pipeline.training import training
+from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.care.maintain import maintain_store
 from mech_pipeline.store.care.repair import repair_store
@@ -34,7 +35,7 @@ PACKED = {**TINY["data"], "examples": 40, "plain": 0.25, "tiled": 0.5, "packed":
 
 def spec_of(index=0, **change):
     alone = {"arms": {"baseline": {}}} if "data" in change else {}  # the control arm has shares of its own
-    return parse_experiment(copy.deepcopy(TINY) | alone | change).runs()[index]
+    return resolve(parse_experiment(copy.deepcopy(TINY) | alone | change)).runs()[index]
 
 
 def prepare(store, spec, emit=lambda line: None):

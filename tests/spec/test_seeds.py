@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mech_pipeline.spec.seeds import FIXED, derive_seed, fixed_numpy_generator, fixed_torch_generator
+from mech_pipeline.spec.seeds import FIXED, derive_seed, fixed_numpy_generator
+from mech_pipeline.training.seeds import fixed_torch_generator
 from tests.support.places import ROOT
 
 MAKERS = {"default_rng", "Generator", "PCG64", "RandomState", "seed", "manual_seed"}

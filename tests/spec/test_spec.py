@@ -3,7 +3,8 @@
 import pytest
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.experiment import load_experiment, parse_experiment
+from mech_pipeline.resolve import corpus_hashes, known_names, read_experiment, resolve
+from mech_pipeline.spec.experiment import Experiment, load_experiment, parse_experiment
 from mech_pipeline.spec.fingerprint import canonical_json, fingerprint
 from mech_pipeline.spec.run import check_run_id
 from tests.support.places import ROOT
@@ -52,13 +53,13 @@ MINIMAL = {
 )
 def test_a_mistake_names_field_value_and_what_is_allowed(change, message):
     with pytest.raises(MechError, match=message) as caught:
-        parse_experiment(MINIMAL | change)
+        parse_experiment(MINIMAL | change, names=known_names())
     assert "\n" not in str(caught.value)
 
 
 def test_the_shipped_experiments_are_valid_and_have_enough_checkpoints():
     for path in (ROOT / "experiments").glob("*.yaml"):
-        for spec in load_experiment(path).runs():
+        for spec in read_experiment(path, ROOT).runs():
             assert len(spec.checkpoint_steps()) >= 60
 
 
@@ -124,3 +125,58 @@ def test_fingerprints_refuse_what_has_no_canonical_form():
     for bad in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="finite"):
             fingerprint(bad)
+
+
+def test_an_experiment_is_checked_without_looking_at_files_and_resolved_once():
+    """No file is there, and no mechanism of that name: both are for `resolve` to find out."""
+    files = {"data": {"weights": "none.csv"}, "tokenizer": {"file": "none.json"}}
+    assert parse_experiment(MINIMAL | files).runs()[0].data.weights == "none.csv"
+    unknown = {"mechanisms": ["mine"], "formation": [{"mechanism": "mine", "threshold": 1}]}
+    assert parse_experiment(MINIMAL | unknown).runs()[0].mechanisms == ("mine",)
+    with pytest.raises(MechError, match=r"file\.yaml: experiment: mechanisms: unknown name 'mine'; allowed: "):
+        resolve(parse_experiment(MINIMAL | unknown), source="file.yaml")
+
+
+def test_a_run_whose_files_were_not_read_has_no_fingerprint(tmp_path):
+    (tmp_path / "weights.csv").write_text("example_id,weight\n")
+    experiment = parse_experiment(MINIMAL | {"data": {"weights": "weights.csv"}})
+    (spec,) = experiment.runs()
+    for identity in (spec.tokens_slice, spec.training_slice, lambda: spec.fingerprint("0" * 64)):
+        with pytest.raises(
+            MechError, match=r"content of data.weights \(weights.csv\) is not known yet → take its runs"
+        ):
+            identity()
+    (resolved,) = resolve(experiment, tmp_path).runs()
+    assert len(resolved.data.weights_sha256) == 64
+    assert resolved.fingerprint("0" * 64) != only().fingerprint("0" * 64)
+
+
+def test_names_of_files_begin_at_the_project_and_its_place_changes_no_fingerprint(tmp_path):
+    experiment = parse_experiment(
+        MINIMAL | {"corpus": {"files": "text/*.txt"}, "data": {"weights": "weights.csv"}, "seeds": [0, 1]}
+    )
+    found = []
+    for name in ("here", "there"):
+        home = tmp_path / name
+        (home / "text").mkdir(parents=True)
+        (home / "text" / "a.txt").write_text("some text")
+        (home / "weights.csv").write_text("example_id,weight\n")
+        found.append(resolve(experiment, home))
+        assert {spec.home for spec in found[-1].runs()} == {home}
+    assert [e.runs()[0].fingerprint("0" * 64) for e in found] == [found[0].runs()[0].fingerprint("0" * 64)] * 2
+    assert found[0].runs() == found[1].runs()
+    assert corpus_hashes(found[0].runs()) == corpus_hashes(found[1].runs())
+    assert fingerprint(found[0]) == fingerprint(experiment), (
+        "a report is made from what is asked, not from where it lies"
+    )
+    assert isinstance(found[0], Experiment)
+    (tmp_path / "there" / "text" / "a.txt").write_text("other text")
+    assert len({*corpus_hashes(found[0].runs()).values(), *corpus_hashes(found[1].runs()).values()}) == 2
+
+
+def test_a_resolved_experiment_reads_nothing_again(tmp_path):
+    (tmp_path / "weights.csv").write_text("example_id,weight\n")
+    resolved = resolve(parse_experiment(MINIMAL | {"data": {"weights": "weights.csv"}}), tmp_path)
+    (tmp_path / "weights.csv").unlink()
+    assert resolved.runs() is resolved.runs()
+    assert resolved.runs()[0].data.weights_sha256

@@ -11,6 +11,7 @@ from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.run_row import write_run_row
 from mech_pipeline.pipeline.tokens import tokens
+from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
@@ -59,7 +60,7 @@ def write_experiment(path: Path, **change: Any) -> Path:
 
 def spec_of(index: int = 0, **change: Any) -> RunSpec:
     """One run of the tiny experiment, with some top-level fields replaced."""
-    return parse_experiment(copy.deepcopy(TINY) | change).runs()[index]
+    return resolve(parse_experiment(copy.deepcopy(TINY) | change)).runs()[index]
 
 
 def prepare(store: Store, spec: RunSpec) -> None:

@@ -7,6 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from mech_pipeline.attribution.per_example.components import components_of
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import DETECTORS
+from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.model import PRESETS, Model
 from mech_pipeline.training.bridging import bridge
@@ -134,7 +135,7 @@ def saved(tmp_path):
 def run_from(folder, **fields):
     model = {"family": "gpt2", "layers": 2, "heads": 2, "d_model": 16, "init_from": str(folder)} | fields
     change = {"model": model, "ledger": {}, "influence": {}, "arms": {"baseline": {}}}
-    return parse_experiment(TINY | change).runs()[0]
+    return resolve(parse_experiment(TINY | change)).runs()[0]
 
 
 def test_a_run_starts_from_the_weights_of_a_checkpoint(saved):

@@ -152,3 +152,11 @@ def test_every_part_of_the_benchmark_of_scale_measures_something(tmp_path):
     results = measured(tmp_path, "dagster_scale", "--runs", "2", "--steps", "5", "--turns", "1")
     assert [result["part"] for result in results].count("automation") == 4
     assert all(result["measured"] > 0 for result in results if result["part"] != "page" or CHROMIUM)
+
+
+def test_every_command_that_computes_nothing_is_started_by_its_benchmark(tmp_path):
+    results = measured(tmp_path, "startup", "--turns", "1")
+    assert [result["part"] for result in results] == [
+        *("help", "tables", "sql", "history", "verify", "warehouse", "status"),
+    ]
+    assert all(result["ratio"] > 0 for result in results)

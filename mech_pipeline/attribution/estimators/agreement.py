@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from mech_pipeline.spec.seeds import numpy_generator
@@ -62,6 +61,8 @@ def agreement(
 
 
 def _spearman(pair: Float[np.ndarray, "2 example"]) -> float:
+    from scipy import stats  # a second to import
+
     return float(stats.spearmanr(pair[0], pair[1]).statistic)
 
 

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import functional_call, jvp, vjp
 
-from mech_pipeline.spec.seeds import torch_generator
 from mech_pipeline.training.flat import FlatModel, flatten
+from mech_pipeline.training.seeds import torch_generator
 from mech_pipeline.training.update.optimizer import Vector
 
 Linearised = tuple[Tensor, Callable[[Tensor], tuple[dict[str, Tensor]]]]

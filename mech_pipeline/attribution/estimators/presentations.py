@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mech_pipeline.attribution.estimators.scores import UpdateScores
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.seeds import torch_generator
 from mech_pipeline.training.loop import Trainer
+from mech_pipeline.training.seeds import torch_generator
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from torch import Tensor
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.progress import Report, ignore_progress
-from mech_pipeline.spec.seeds import torch_generator
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.model import example_losses
+from mech_pipeline.training.seeds import torch_generator
 
 BLOCKS = 4
 ROTATED_AT_ONCE = 2**16

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from mech_pipeline.progress import Report, ignore_progress
-from mech_pipeline.spec.seeds import torch_generator
 from mech_pipeline.training.loop import Trainer
+from mech_pipeline.training.seeds import torch_generator
 from mech_pipeline.training.update.optimizer import State, Vector
 
 GROWTH_LIMIT = 1e4

@@ -13,16 +13,20 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformer_lens.model_bridge.sources.native.model import NativeRMSNorm
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.pytorch_utils import Conv1D
 
 from mech_pipeline.training.model import example_losses
 
-_KNOWN = (nn.Linear, Conv1D, nn.Embedding, nn.LayerNorm, NativeRMSNorm, LlamaRMSNorm)
-
 Factors = dict[str, tuple[Tensor, Tensor]]
 """Per module: input [example, token, in] (token ids for embeddings) and output gradient [example, token, out]."""
+
+
+def _known_kinds() -> tuple[type[nn.Module], ...]:
+    """Kinds of modules whose per-example gradient is known."""
+    from transformer_lens.model_bridge.sources.native.model import NativeRMSNorm
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+    from transformers.pytorch_utils import Conv1D
+
+    return (nn.Linear, Conv1D, nn.Embedding, nn.LayerNorm, NativeRMSNorm, LlamaRMSNorm)
 
 
 def parametrised_modules(model: nn.Module, only: Collection[str] | None = None) -> dict[str, nn.Module]:
@@ -31,11 +35,11 @@ def parametrised_modules(model: nn.Module, only: Collection[str] | None = None) 
     Raises:
         TypeError: one is not of a kind whose per-example gradient is known.
     """
-    found: dict[str, nn.Module] = {}
+    known, found = _known_kinds(), dict[str, nn.Module]()
     for name, module in model.named_modules():
         if next(module.parameters(recurse=False), None) is None:
             continue
-        if not isinstance(module, _KNOWN):
+        if not isinstance(module, known):
             raise TypeError(f"per-example gradients of {name} ({type(module).__name__}) are not implemented")
         if only is None or name in only:
             found[name] = module

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformer_lens.model_bridge.sources.native.model import NativeRMSNorm
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from mech_pipeline.attribution.per_example.outer_products import (
     bytes_at_once,
@@ -96,6 +94,9 @@ def _normalised(module: nn.Module, value: Tensor) -> Tensor:
     """The input of a norm layer after normalisation, before its learnt scale."""
     if isinstance(module, nn.LayerNorm):
         return F.layer_norm(value, module.normalized_shape, eps=module.eps)
+    from transformer_lens.model_bridge.sources.native.model import NativeRMSNorm
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
     assert isinstance(module, NativeRMSNorm | LlamaRMSNorm), "Capture admits no other kind"
     eps = cast(float, module.variance_epsilon if isinstance(module, LlamaRMSNorm) else module.eps)
     return value * torch.rsqrt(value.square().mean(-1, keepdim=True) + eps)

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from mech_pipeline.spec.seeds import numpy_generator
 from mech_pipeline.statistics.intervals import bootstrap_interval
@@ -130,6 +129,8 @@ def linear_datamodeling_score(predicted: Numbers, measured: Numbers, seed: int =
 
 def _rank_correlations(some: Numbers, others: Numbers) -> Numbers:
     """Spearman's ρ of each pair of rows; NaN where a row is constant. Ties share their mean rank."""
+    from scipy import stats  # a second to import
+
     ranks = [stats.rankdata(rows, axis=1) for rows in (some, others)]
     one, other = (rows - rows.mean(axis=1, keepdims=True) for rows in ranks)
     size = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.mechanisms.circuits.graph import Graph
 from mech_pipeline.mechanisms.circuits.patching import Hook, Reads, Tokens, Written, reader_hooks
+from mech_pipeline.training.bridge_type import TransformerBridge
 
 POINTS = 5
 Metric = Callable[[nn.Module], Float[Tensor, ""]]

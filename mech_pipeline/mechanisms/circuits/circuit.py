@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.circuits.attribution import edge_scores
@@ -24,6 +23,7 @@ from mech_pipeline.mechanisms.circuits.patching import Tokens, Written, patched,
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.spec.seeds import fixed_numpy_generator
+from mech_pipeline.training.bridge_type import TransformerBridge
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Of edges, MIB's; 0 is added."""

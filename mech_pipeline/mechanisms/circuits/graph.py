@@ -13,9 +13,9 @@ from functools import cached_property
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.training.bridge_type import TransformerBridge
 
 INPUT, LOGITS = "input", "logits"
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.circuits.graph import Graph
+from mech_pipeline.training.bridge_type import TransformerBridge
 
 Tokens = Int[Tensor, "example token"]
 Written = Float[Tensor, "example token writer d_model"]

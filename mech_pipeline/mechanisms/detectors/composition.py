@@ -21,10 +21,10 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.mechanisms.probe import Probe
-from mech_pipeline.spec.seeds import torch_generator
+from mech_pipeline.training.bridge_type import TransformerBridge
+from mech_pipeline.training.seeds import torch_generator
 
 Kind = Literal["Q", "K", "V"]
 Pairs = Float[Tensor, "sender_layer sender layer head"]

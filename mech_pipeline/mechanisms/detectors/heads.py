@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.tasks.induction import previous_token_score
+from mech_pipeline.training.bridge_type import TransformerBridge
 
 Pattern = Float[Tensor, "example head query key"]
 Tokens = Int[Tensor, "example token"]

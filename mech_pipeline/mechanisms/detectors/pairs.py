@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.mechanisms.detectors.heads import Pattern, Tokens, mean_attention
 from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.sequences import Sequences
 from mech_pipeline.mechanisms.source import ProbeSource
+from mech_pipeline.training.bridge_type import TransformerBridge
 
 COUNT = 16
 

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens.model_bridge.bridge import TransformerBridge
 
 from mech_pipeline.data.languages import dyck
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.prompts import contrasts, prompts
 from mech_pipeline.mechanisms.source import ProbeSource
+from mech_pipeline.training.bridge_type import TransformerBridge
 
 WORDS = 24
 Places = Int[Tensor, " closing"]

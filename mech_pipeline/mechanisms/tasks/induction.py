@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mech_pipeline.mechanisms.sequences import Sequences
-from mech_pipeline.spec.seeds import fixed_torch_generator
-from mech_pipeline.training.model import ATTENTION, next_token_losses
+from mech_pipeline.training.model import attention_kinds, next_token_losses
+from mech_pipeline.training.seeds import fixed_torch_generator
 
 
 def copy_advantage(model: nn.Module, sequences: Sequences) -> Float[Tensor, ""]:
@@ -58,7 +58,8 @@ def attention_patterns(model: nn.Module, sequences: Sequences) -> list[Float[Ten
         TypeError: the model has no attention of a known kind, whose second result is its pattern.
     """
     patterns: list[Tensor] = []
-    known = [module for module in model.modules() if isinstance(module, ATTENTION)]
+    kinds = attention_kinds()
+    known = [module for module in model.modules() if isinstance(module, kinds)]
     if not known:
         raise TypeError(f"{type(model).__name__} has no attention of a known kind")
     hooks = [module.register_forward_hook(lambda _m, _i, out: patterns.append(out[1])) for module in known]

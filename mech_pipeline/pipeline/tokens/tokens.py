@@ -176,7 +176,7 @@ def _make_weights(store: Store, spec: RunSpec) -> Artifact:
     name, sha256 = spec.data.weights, spec.data.weights_sha256
     assert name is not None, "asked for only if the spec names a file"
     assert sha256 is not None, "filled in when the experiment is read"
-    weights = read_weights(name, sha256, _all(_stored_pool(store, spec.run)))
+    weights = read_weights(name, sha256, _all(_stored_pool(store, spec.run)), spec.home)
     content = save_arrays({k: getattr(weights, k) for k in ("example", "weight", "first", "last")})
     return Artifact(store.put_blob("tokens", "weights.safetensors", content), len(weights.example))
 

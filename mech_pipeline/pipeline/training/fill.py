@@ -66,7 +66,7 @@ def fill_checkpoints(
     else:
         made = {spec.run: train_one(store, spec, starting(spec), emit)}
     for trained in dict.fromkeys([*made, spec.run]):
-        finished = spec if trained == spec.run else stored_spec(store, trained)
+        finished = spec if trained == spec.run else stored_spec(store, trained).at(spec.home)
         write_batches(store, finished)
         mark_status(store, finished, "complete")
     return made

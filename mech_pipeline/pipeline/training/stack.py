@@ -25,7 +25,7 @@ def stack_of(store: Store, spec: RunSpec) -> list[RunSpec]:
         rows = connection.execute(
             "select spec from runs where experiment = ? and arm = ? order by seed", [spec.experiment, spec.arm]
         ).fetchall()
-    found = [RunSpec.model_validate_json(text) for (text,) in rows]
+    found = [RunSpec.model_validate_json(text).at(spec.home) for (text,) in rows]
     return [
         other
         for other in found

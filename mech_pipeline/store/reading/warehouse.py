@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 
-from mech_pipeline.home import local_folder
+from mech_pipeline.project import find_project
 from mech_pipeline.store import checksums
 from mech_pipeline.store.files.interface import Files, readable_storage_errors
 from mech_pipeline.store.files.open import open_files
@@ -28,7 +28,9 @@ def write_warehouse(root: Path | str, folder: Path | str | None = None) -> Path:
     """
     files = open_files(root)
     check_readable(files)
-    target = Path(local_folder(files.root) if folder is None else folder).absolute() / FILE
+    if folder is None:
+        folder = find_project().home / ".mech" if "://" in files.root else files.root
+    target = Path(folder).absolute() / FILE
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".warehouse-{os.getpid()}-{uuid.uuid4().hex[:6]}.duckdb")
     connection = duckdb.connect()

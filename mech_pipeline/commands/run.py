@@ -1,0 +1,57 @@
+"""`mech run`: compute what of an experiment is not current."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mech_pipeline.commands.progress import progress_lines
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="experiment file, for example experiments/induction.yaml")],
+    workers: Annotated[
+        int, typer.Option(help="processes at a time; default: one per CPU core, at most one per run")
+    ] = 0,
+) -> None:
+    """Compute whatever of an experiment is not current, then print what was found and where.
+
+    Nothing is computed twice: run it again after a change, a crash or Ctrl-C, and only the rest is done.
+    """
+    began = time.monotonic()
+    from mech_pipeline.assets.launcher.processes import warm_up
+    from mech_pipeline.project import find_project
+
+    project = find_project()
+    if not Path(project.store, "reports").is_dir():
+        warm_up()  # a first run surely has work for workers; a later one may not
+    from mech_pipeline.mechanisms.registry import MECHANISMS
+    from mech_pipeline.resolve import read_experiment
+
+    MECHANISMS.use(project.mechanisms)
+    file = file.absolute()
+    experiment = read_experiment(file, project.home)
+    from mech_pipeline.assets.launcher.launch import Launch
+    from mech_pipeline.store.store import Store
+
+    processes = workers or min(os.cpu_count() or 1, len(experiment.runs()))
+    with progress_lines() as emit:
+        launch = Launch(experiment, file, project, Store(project.store), emit, processes)
+        if launch.is_current():
+            emit(f"{experiment.experiment}: nothing to recompute, everything is current")
+        else:
+            emit(
+                f"{experiment.experiment}: {len(experiment.runs())} runs, {processes} processes, store {project.store}"
+            )
+            try:
+                launch.run()
+            except KeyboardInterrupt:
+                print("mech: stopped; what was finished is kept, run the same command to continue", file=sys.stderr)
+                raise typer.Exit(130) from None
+    from mech_pipeline.reports.summary import summary
+
+    print(summary(project.store, experiment, project.local_folder))
+    print(f"\ndone in {time.monotonic() - began:.0f} s")

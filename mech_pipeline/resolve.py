@@ -1,0 +1,123 @@
+"""From an experiment to runs that can be computed: names looked up, files read, once, where a program begins.
+
+`Experiment` says what is asked for and touches nothing. `resolve` finds the mechanisms and detectors that it names,
+checks that every model has what they look at, and fills in what files hold: the tokenizer, weights of examples, the
+checkpoint that training starts from. Whoever has a `Resolved` passes it on; its `runs()` cost nothing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import PrivateAttr
+
+from mech_pipeline.data.corpora import corpus_sha256, read_corpus
+from mech_pipeline.data.example_weights import weights_sha256
+from mech_pipeline.data.pretrained import resolved_tokenizer
+from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
+from mech_pipeline.spec.experiment import Experiment, Names, load_experiment
+from mech_pipeline.spec.initial import initial_sha256
+from mech_pipeline.spec.run import RunSpec
+
+
+class Resolved(Experiment):
+    """An experiment whose runs say what the files that they name hold."""
+
+    _specs: tuple[RunSpec, ...] = PrivateAttr(())
+
+    def runs(self) -> tuple[RunSpec, ...]:
+        """Every run of every arm, as it was resolved."""
+        return self._specs
+
+
+def read_experiment(path: Path, home: Path | None = None) -> Resolved:
+    """An experiment file, resolved.
+
+    Raises:
+        MechError: the file is missing or wrong, or names something that is not there.
+    """
+    return resolve(load_experiment(path, known_names()), home, source=str(path))
+
+
+def known_names() -> Names:
+    """The mechanisms and detectors that an experiment can ask for."""
+    return {"mechanisms": MECHANISMS, "detectors": DETECTORS}
+
+
+def resolve(experiment: Experiment, home: Path | None = None, *, source: str = "experiment") -> Resolved:
+    """Looks up what an experiment names; reads each file once.
+
+    Args:
+        home: folder that relative names of files begin at; default: the current one.
+        source: where the experiment is written, for errors.
+
+    Raises:
+        MechError: an unknown mechanism or detector, a model without what a mechanism looks at, a file that cannot be read.
+    """
+    _check_names(experiment, source)
+    specs = tuple(_with_contents(spec.at(home or Path.cwd())) for spec in experiment.runs())
+    _check_requirements(specs, source)
+    fields = {name: getattr(experiment, name) for name in Experiment.model_fields}
+    resolved = Resolved.model_construct(_fields_set=set(experiment.model_fields_set), **fields)
+    resolved._specs = specs
+    return resolved
+
+
+def corpus_hashes(specs: tuple[RunSpec, ...]) -> dict[str, str]:
+    """SHA-256 of the corpus of each run; runs with one corpus read it once."""
+    known: dict[str, str] = {}
+    for spec in specs:
+        key = spec.corpus.model_dump_json()
+        if key not in known:
+            known[key] = corpus_sha256(read_corpus(spec.corpus))
+    return {spec.run: known[spec.corpus.model_dump_json()] for spec in specs}
+
+
+def _check_names(experiment: Experiment, source: str) -> None:
+    for field, known in known_names().items():
+        for name in getattr(experiment, field):
+            if name not in known:
+                allowed = ", ".join(sorted(known))
+                raise MechError(
+                    f"{source}: experiment: {field}: unknown name {name!r}; allowed: {allowed}",
+                    "fix that field and run again",
+                )
+
+
+def _with_contents(spec: RunSpec) -> RunSpec:
+    """With the content hashes of the files that it names."""
+    found: dict[str, Any] = {"tokenizer": resolved_tokenizer(spec.tokenizer, packed=spec.data.packed > 0)}
+    if spec.data.weights is not None:
+        sha256 = weights_sha256(spec.data.weights, spec.home)
+        found["data"] = spec.data.model_copy(update={"weights_sha256": sha256})
+    if spec.model.init_from is not None:
+        sha256 = initial_sha256(spec.model.init_from, spec.home)
+        found["model"] = spec.model.model_copy(update={"init_sha256": sha256})
+    return spec.model_copy(update=found)
+
+
+def _check_requirements(specs: tuple[RunSpec, ...], source: str) -> None:
+    """Every run's model must have the heads and neurons that its mechanisms look at."""
+    for spec in specs:
+        for name in spec.mechanisms:
+            if missing := MECHANISMS[name].missing(spec.model):
+                raise MechError(
+                    f"{source}: mechanism {name} of run {spec.run} {missing}", "change `model` or the mechanism"
+                )
+        for name in spec.circuits.mechanisms:
+            _check_circuit(name, spec, source)
+
+
+def _check_circuit(name: str, spec: RunSpec, source: str) -> None:
+    """Patching needs corrupted data, and a key and a value for each head."""
+    if MECHANISMS[name].corrupted is None:
+        able = sorted(known for known, mechanism in MECHANISMS.items() if mechanism.corrupted is not None)
+        raise MechError(
+            f"{source}: circuits: mechanism {name} has no corrupted data to patch with; these have: {', '.join(able)}",
+            "choose one of them, or give it `corrupted` (docs/mechanisms.md)",
+        )
+    if spec.model.key_value_heads != spec.model.heads:
+        raise MechError(
+            f"{source}: circuits of run {spec.run} need a key and a value for each head; its heads share them",
+            "leave out model.kv_heads, or take its arm out of circuits.arms",
+        )
