@@ -23,35 +23,30 @@ from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, genera
 
 from mech_pipeline.assets.partitions import partition
 from mech_pipeline.pipeline.cells import partition_version, stored_versions
-from mech_pipeline.progress import Progress
+from mech_pipeline.progress import Emit, Said
 from mech_pipeline.store import delta
 from mech_pipeline.store.store import Store
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 """Of an asset, or of an op that reports assets beside it."""
-_sinks: list[Callable[[str], None]] = []
+_sinks: list[Emit] = []
 _PAGE = 1000
 
 
-def add_sink(sink: Callable[[str], None]) -> None:
+def add_sink(sink: Emit) -> None:
     """Also sends every progress line of this process to `sink` (the terminal of `mech run`)."""
     _sinks.append(sink)
 
 
-def emitter(context: Context) -> Callable[[str], None]:
+def emitter(context: Context) -> Emit:
     """Progress lines for an asset body: to Dagster's log and to the sinks."""
 
-    def emit(line: str) -> None:
-        context.log.info(line)
+    def emit(said: Said) -> None:
+        context.log.info(str(said))
         for sink in _sinks:
-            sink(line)
+            sink(said)
 
     return emit
-
-
-def progress(context: Context, label: str, total: int, unit: str) -> Progress:
-    """A progress reporter for an asset body."""
-    return Progress(emitter(context), label, total, unit)
 
 
 def stored_in(store: Store, table: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Group `training`: runs, and the checkpoints that appear while they train."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import dagster as dg
@@ -17,6 +17,7 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import fill
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved
 from mech_pipeline.pipeline.training.training import train
+from mech_pipeline.progress import Emit
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
@@ -62,7 +63,7 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
     """Trains what is missing of a run, reporting every checkpoint as it is published."""
     spec, opened = store.run_spec(run), store.open()
 
-    def in_processes(opened: Store, spec: RunSpec, on_checkpoint: OnCheckpoint, emit: Callable[[str], None]) -> int:
+    def in_processes(opened: Store, spec: RunSpec, on_checkpoint: OnCheckpoint, emit: Emit) -> int:
         return train_in_processes(context, opened, spec, on_checkpoint, emit)
 
     train_one = in_processes if spec.training.processes > 1 else train

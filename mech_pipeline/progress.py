@@ -1,7 +1,8 @@
 """Long work speaks: done, total, rate and time left.
 
 Research code takes a `Report` callback and calls it with the number of units done; what is shown, and where
-(a terminal line, a Dagster log line), is decided by whoever passes the callback.
+(a terminal line, a Dagster log line), is decided by whoever passes the callback. What is emitted is a sentence, or how
+far one piece of work is, with its fields.
 """
 
 import time
@@ -13,6 +14,46 @@ Note = Callable[[float], str]
 """What else is worth saying, given the rate in units per second; asked only when a line is due."""
 
 
+@dataclass(frozen=True)
+class Progressed:
+    """How far one piece of work is.
+
+    Attributes:
+        label: what is being done; one piece of work has one label.
+        rate: units per second since it began here; 0 while nothing is known.
+        seconds: since it began.
+        left: seconds until it is done, if that can be said.
+        note: what else is worth saying.
+    """
+
+    label: str
+    done: int
+    total: int
+    unit: str
+    rate: float
+    seconds: float
+    left: float | None
+    note: str = ""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all is done."""
+        return self.done >= self.total
+
+    def __str__(self) -> str:
+        """One line, for example `train s0: 400/1600 updates, 41.0/s, loss 3.127 nats, 29 s left`."""
+        left = "time left unknown" if self.left is None else f"{format_seconds(self.left)} left"
+        if self.is_finished:
+            left = f"took {format_seconds(self.seconds)}"
+        said = f"{self.note}, " if self.note else ""
+        return f"{self.label}: {self.done}/{self.total} {self.unit}, {self.rate:.1f}/s, {said}{left}"
+
+
+Said = str | Progressed
+Emit = Callable[[Said], None]
+"""Receives sentences and progress, as they come."""
+
+
 def ignore_progress(done: int) -> None:
     """The callback for callers that show nothing."""
 
@@ -22,14 +63,14 @@ class Progress:
     """Turns "n units done" into at most one line every `interval_seconds`, and always a last one.
 
     Args:
-        emit: receives each finished line.
+        emit: receives how far it is.
         label: what is being done, for example "train induction.baseline.s0".
         total: units in all.
         unit: plural noun for the units, for example "updates".
         start: units that were found done already; they do not count for the rate.
     """
 
-    emit: Callable[[str], None]
+    emit: Emit
     label: str
     total: int
     unit: str = "steps"
@@ -43,16 +84,14 @@ class Progress:
         if done < self.total and now - self._last < self.interval_seconds:
             return
         self._last = now
-        self.emit(self.line(done, now - self._began, note))
+        self.emit(self.at(done, now - self._began, note))
 
-    def line(self, done: int, elapsed_seconds: float, note: Note | None = None) -> str:
-        """One line, for example `train s0: 400/1600 updates, 41.0/s, loss 3.127 nats, 29 s left`."""
+    def at(self, done: int, elapsed_seconds: float, note: Note | None = None) -> Progressed:
+        """How far it is after some time."""
         rate = (done - self.start) / elapsed_seconds if elapsed_seconds > 0 else 0.0
-        left = f"{format_seconds((self.total - done) / rate)} left" if rate > 0 else "time left unknown"
-        if done >= self.total:
-            left = f"took {format_seconds(elapsed_seconds)}"
-        said = f"{note(rate)}, " if note else ""
-        return f"{self.label}: {done}/{self.total} {self.unit}, {rate:.1f}/s, {said}{left}"
+        left = (self.total - done) / rate if rate > 0 else None
+        said = note(rate) if note else ""
+        return Progressed(self.label, done, self.total, self.unit, rate, elapsed_seconds, left, said)
 
 
 def format_count(number: float) -> str:

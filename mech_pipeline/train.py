@@ -26,6 +26,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.parent import end_with_parent
 from mech_pipeline.pipeline.run_row import stored_spec
 from mech_pipeline.pipeline.training.training import train
+from mech_pipeline.progress import Progressed, Said
 from mech_pipeline.project import find_store
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
@@ -63,12 +64,17 @@ def _train(run: str, root: str, home: Path) -> None:
                     store,
                     spec,
                     lambda saved: send({"saved": asdict(saved)}),
-                    lambda line: send({"line": line}),
+                    lambda said: send(_message(said)),
                     ranks,
                 )
         except MechError as error:
             send({"problem": error.problem, "next_step": error.next_step})
             raise
+
+
+def _message(said: Said) -> dict[str, Any]:
+    """Progress with its fields, or a sentence."""
+    return {"progress": asdict(said)} if isinstance(said, Progressed) else {"line": said}
 
 
 @contextmanager
@@ -116,6 +122,8 @@ def _messages() -> Iterator[Send]:
 def _print(message: dict[str, Any]) -> None:
     if "line" in message:
         print(message["line"], flush=True)
+    elif "progress" in message:
+        print(Progressed(**message["progress"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ that was acknowledged; the next launch continues.
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -17,14 +16,14 @@ import dagster as dg
 
 from mech_pipeline.assets.launcher.execute import LAUNCHER_TAG, close_orphans
 from mech_pipeline.assets.launcher.processes import warm_up, worker_context
-from mech_pipeline.assets.launcher.worker import Line, Outcome, Task, work
+from mech_pipeline.assets.launcher.worker import Outcome, Spoken, Task, work
 from mech_pipeline.assets.partitions import register
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import steps_of
 from mech_pipeline.pipeline.plan import Plan
 from mech_pipeline.pipeline.stage import Scope
 from mech_pipeline.pipeline.stages import STAGES, stage_of
-from mech_pipeline.progress import format_seconds
+from mech_pipeline.progress import Emit, format_seconds
 from mech_pipeline.project import Project
 from mech_pipeline.resolve import Resolved, corpus_hashes
 from mech_pipeline.spec.run import RunSpec
@@ -52,7 +51,7 @@ class Launch:
     file: Path
     project: Project
     store: Store
-    emit: Callable[[str], None]
+    emit: Emit
     workers: int
     _specs: dict[str, RunSpec] = field(init=False)
     _plan: Plan = field(init=False)
@@ -119,9 +118,9 @@ class Launch:
             if not busy:
                 break
             for outcome in self._receive(busy):
-                if outcome.error is not None:
+                if outcome.failure is not None:
                     failures.append(outcome)
-                    self.emit(f"failed: {outcome.error}")
+                    self.emit(f"failed: {outcome.failure}")
                     blocked.add(outcome.task.run or self.experiment.experiment)
                     continue
                 for name in self._touched(outcome.task):
@@ -208,12 +207,12 @@ class Launch:
                 task = worker.task
                 self._pool.remove(worker)
                 error = f"{task.stage} of {task.run or task.experiment}: its process died (out of memory?)"
-                outcomes.append(Outcome(task, f"{error} → run the same command again: it continues from what is kept"))
+                outcomes.append(Outcome(task, error, "run the same command again: it continues from what is kept"))
                 continue
-            if isinstance(message, Line):
-                self.emit(message.text)
+            if isinstance(message, Spoken):
+                self.emit(message.said)
             else:
-                if message.error is None:
+                if message.problem is None:
                     took = format_seconds(time.monotonic() - worker.began)
                     self.emit(
                         f"finished {worker.task.stage} of {worker.task.run or worker.task.experiment}: took {took}"
@@ -226,14 +225,13 @@ class Launch:
         """One line; the traceback of an unexpected error goes to a file, not to the terminal."""
         first = failures[0]
         more = f" (and {len(failures) - 1} more failures above)" if len(failures) > 1 else ""
-        assert first.error is not None, "failures have errors"
+        assert first.problem is not None, "failures have problems"
         if first.trace is None:
-            problem, _, next_step = first.error.partition(" → ")
-            return MechError(problem + more, next_step)
+            return MechError(first.problem + more, first.next_step)
         path = self.project.home / ".dagster" / "last_error.txt"
         with suppress(OSError):  # a full disk must not hide what went wrong
             path.write_text(first.trace)
-        return MechError(first.error + more, f"the traceback is in {path}")
+        return MechError(first.problem + more, f"the traceback is in {path}")
 
     def _start_workers(self) -> None:
         warm_up()

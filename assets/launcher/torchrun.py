@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import IO
@@ -16,6 +15,7 @@ import dagster as dg
 from mech_pipeline.errors import MechError
 from mech_pipeline.parent import end_with_parent
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved
+from mech_pipeline.progress import Emit, Progressed
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
@@ -38,7 +38,7 @@ def train_in_processes(
     store: Store,
     spec: RunSpec,
     on_checkpoint: OnCheckpoint,
-    emit: Callable[[str], None],
+    emit: Emit,
 ) -> int:
     """Trains what is missing of a run in `training.processes` processes; returns the number of checkpoints written.
 
@@ -70,7 +70,7 @@ def _start(
     store: Store,
     spec: RunSpec,
     on_checkpoint: OnCheckpoint,
-    emit: Callable[[str], None],
+    emit: Emit,
 ) -> _Attempt:
     attempt = _Attempt()
     with (
@@ -94,6 +94,8 @@ def _start(
                         attempt.saved += 1
                     elif "line" in message:
                         emit(message["line"])
+                    elif "progress" in message:
+                        emit(Progressed(**message["progress"]))
                     else:
                         attempt.problem = MechError(message["problem"], message["next_step"])
                 if ended and len(messages) == seen:

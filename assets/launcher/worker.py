@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from mech_pipeline.errors import MechError
 from mech_pipeline.parent import end_with_parent
+from mech_pipeline.progress import Said
 from mech_pipeline.project import Project
 from mech_pipeline.training.allocator import keep_freed_memory
 
@@ -27,19 +29,31 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Line:
-    """Progress of a worker."""
+class Spoken:
+    """What a worker says while it works."""
 
-    text: str
+    said: Said
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """End of a task: a one-line error, or none. `trace` is set when the error was not one the user can act on."""
+    """End of a task.
+
+    Attributes:
+        problem: what went wrong, in one line; none: it is done.
+        next_step: what the user can do about it.
+        trace: of an error that the user can do nothing about.
+    """
 
     task: Task
-    error: str | None = None
+    problem: str | None = None
+    next_step: str = ""
     trace: str | None = None
+
+    @property
+    def failure(self) -> MechError | None:
+        """The error, for people."""
+        return None if self.problem is None else MechError(self.problem, self.next_step)
 
 
 def work(connection: Connection, project: Project, experiments: str, launcher_pid: int) -> None:
@@ -56,7 +70,7 @@ def work(connection: Connection, project: Project, experiments: str, launcher_pi
     from mech_pipeline.definitions import build_definitions
     from mech_pipeline.mechanisms.registry import MECHANISMS
 
-    add_sink(lambda line: connection.send(Line(line)))
+    add_sink(lambda said: connection.send(Spoken(said)))
     MECHANISMS.use(project.mechanisms)
     with dg.DagsterInstance.from_config(str(project.home)) as instance:
         definitions = build_definitions(project.store, Path(experiments), project.home)
@@ -70,19 +84,16 @@ def work(connection: Connection, project: Project, experiments: str, launcher_pi
 
 
 def _outcome(executor, task: Task) -> Outcome:  # type: ignore[no-untyped-def]  # Executor is imported late
-    from mech_pipeline.errors import MechError
-
     try:
         _perform(executor, task)
     except MechError as error:
-        return Outcome(task, str(error))
+        return Outcome(task, error.problem, error.next_step)
     except Exception as error:
         if "disk is full" in str(error) or "No space left on device" in str(error):  # Dagster's own database
-            return Outcome(
-                task, "the disk is full; what was stored before is whole → free space and run the same command again"
-            )
+            problem = "the disk is full; what was stored before is whole"
+            return Outcome(task, problem, "free space and run the same command again")
         what = f"{task.stage} of {task.run or task.experiment}: {type(error).__name__}: {error}"
-        return Outcome(task, " ".join(what.split()), traceback.format_exc())
+        return Outcome(task, " ".join(what.split()), trace=traceback.format_exc())
     return Outcome(task)
 
 

@@ -1,21 +1,21 @@
 """`mech zoom`: a worker process executes what makes the states of a window and looks at them; the UI shows its runs."""
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 
 import dagster as dg
 
 from mech_pipeline.assets.launcher.execute import close_orphans
 from mech_pipeline.assets.launcher.processes import warm_up, worker_context
-from mech_pipeline.assets.launcher.worker import Line, Outcome, Task, work
+from mech_pipeline.assets.launcher.worker import Outcome, Spoken, Task, work
 from mech_pipeline.assets.partitions import register
 from mech_pipeline.errors import MechError
+from mech_pipeline.progress import Emit
 from mech_pipeline.project import Project
 from mech_pipeline.spec.run import RunSpec
 
 
-def zoom(project: Project, spec: RunSpec, window: tuple[int, int, int], emit: Callable[[str], None]) -> None:
+def zoom(project: Project, spec: RunSpec, window: tuple[int, int, int], emit: Emit) -> None:
     """Keeps and analyses the states of a window.
 
     Args:
@@ -40,8 +40,8 @@ def zoom(project: Project, spec: RunSpec, window: tuple[int, int, int], emit: Ca
         with suppress(EOFError):
             while not isinstance(outcome, Outcome):
                 outcome = ours.recv()
-                if isinstance(outcome, Line):
-                    emit(outcome.text)
+                if isinstance(outcome, Spoken):
+                    emit(outcome.said)
     except KeyboardInterrupt:
         process.kill()
         raise
@@ -50,6 +50,5 @@ def zoom(project: Project, spec: RunSpec, window: tuple[int, int, int], emit: Ca
         process.join()
     if not isinstance(outcome, Outcome):
         raise MechError(f"zoom into {spec.run}: its process died (out of memory?)", "run the same command again")
-    if outcome.error is not None:
-        problem, _, next_step = outcome.error.partition(" → ")
-        raise MechError(problem, next_step)
+    if outcome.failure is not None:
+        raise outcome.failure

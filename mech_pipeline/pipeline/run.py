@@ -18,7 +18,7 @@ from mech_pipeline.pipeline.checkpoints import (
     training_fingerprint,
 )
 from mech_pipeline.pipeline.grid import planned_steps
-from mech_pipeline.pipeline.stage import Need
+from mech_pipeline.pipeline.needs import Need
 from mech_pipeline.pipeline.tokens.tokens import Tokens, load_tokens
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store

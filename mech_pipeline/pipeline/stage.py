@@ -4,15 +4,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from mech_pipeline.pipeline.cells import Cell, pending_cells
+from mech_pipeline.pipeline.needs import Need
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.progress import Emit
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
-
-if TYPE_CHECKING:
-    from mech_pipeline.pipeline.run import OpenRun
 
 
 class Scope(StrEnum):
@@ -26,22 +25,6 @@ class Scope(StrEnum):
     CHECKPOINT = "checkpoint"
     TARGET = "target"
     EXPERIMENT = "experiment"
-
-
-class Need(StrEnum):
-    """What a checkpoint must bring for a stage to read it. What was trained here brings all of it.
-
-    weights: the parameters. moments: the optimizer's state. order: which examples each update saw. pool: those examples.
-    """
-
-    WEIGHTS = "weights"
-    MOMENTS = "moments"
-    ORDER = "order"
-    POOL = "pool"
-
-
-REPLAY = frozenset(Need)
-"""What a stage needs that trains pieces of the run again."""
 
 
 def _nobody(done: list[int]) -> None:
@@ -59,7 +42,7 @@ class Told:
         outputs: the outputs that are asked for; none: all.
     """
 
-    emit: Callable[[str], None] = lambda line: None
+    emit: Emit = lambda line: None
     on_steps: Callable[[list[int]], None] = _nobody
     on_rows: Callable[[list[dict[str, object]]], None] = lambda rows: None
     outputs: tuple[str, ...] = ()
@@ -95,15 +78,24 @@ class View:
         return self.corpora[self.spec.run]
 
     @cached_property
-    def opened(self) -> "OpenRun":
+    def opened(self) -> OpenRun:
         """The run opened for work; its tokens must be there."""
-        from mech_pipeline.pipeline.run import OpenRun
-
         return OpenRun(self.store, self.spec)
 
 
 Cells = dict[Cell, str]
 """Cells with the fingerprints of what they would be made from now."""
+
+
+FIRST_ROWS = 5
+"""Rows of a partition that the UI shows of a ranking."""
+TOP = f"qualify row_number() over (partition by step, mechanism order by abs({{by}}) desc) <= {FIRST_ROWS}"
+"""SQL for the first rows of each mechanism at each step, by the size of a column."""
+
+
+def always(version: str) -> Callable[[], str]:
+    """A version that does not depend on what is found when it is asked for."""
+    return lambda: version
 
 
 @dataclass(frozen=True)

@@ -106,10 +106,10 @@ def test_a_killed_sweep_goes_on_where_it_was(local_store, tmp_path, monkeypatch)
         attribution_influence, "reverse_update", lambda *given: calls.append(given[1].before.step) or reverse(*given)
     )
     del calls[:]
-    said: list[str] = []
+    said = []
     influence.compute_influence(OpenRun(local_store, run.spec), [24], said.append)
     assert max(calls) == 11, "what was kept is not computed again"
-    assert any("continuing before update 12" in line for line in said)
+    assert any("continuing before update 12" in str(line) for line in said)
     for table in ("influence", "influence_tokens"):
         assert rows(local_store, table) == rows(whole, table)
     assert query(local_store.root, "select count(*) from sweeps").item() == 0

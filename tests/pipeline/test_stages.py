@@ -11,9 +11,10 @@ from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline import alone, stages
 from mech_pipeline.pipeline.cells import Block, Cell, outdated, stored_versions, write
+from mech_pipeline.pipeline.needs import Need
 from mech_pipeline.pipeline.plan import Plan, ready_stages
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.pipeline.stage import SILENT, Need, Output, Read, Scope, Stage, View
+from mech_pipeline.pipeline.stage import SILENT, Output, Read, Scope, Stage, View
 from mech_pipeline.pipeline.work import work_of
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.fingerprint import fingerprint

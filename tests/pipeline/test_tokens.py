@@ -94,7 +94,7 @@ def test_a_pool_in_shards_is_the_pool_in_one_file(folder, store, tmp_path, monke
     assert counts["pool"] == (3, 64)
     assert counts["corpus"][0] >= 4
     assert all(size < 2500 for *_, size in shards)
-    assert any(line.startswith("tokenise tiny.baseline.s0: 1/1 MB") for line in lines)
+    assert any(str(line).startswith("tokenise tiny.baseline.s0: 1/1 MB") for line in lines)
     one, many = OpenRun(whole, spec), OpenRun(store, spec)
     assert torch.equal(one.tokens.pool[:], many.tokens.pool[:])
     assert (one.tokens.example_ids == many.tokens.example_ids).all()

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from mech_pipeline.pipeline.cells import Block, Cell, write
-from mech_pipeline.pipeline.stage import Cells, Need, Output, Scope, Stage, Told, View
+from mech_pipeline.pipeline.needs import Need
+from mech_pipeline.pipeline.stage import Cells, Output, Scope, Stage, Told, View
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.tables.table import RUN, STEP, Column, Table
 

@@ -16,7 +16,6 @@ per layer and one of its own size. Source: Grosse et al. 2023, George et al. 201
 
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from torch import Tensor
 from mech_pipeline.attribution.estimators.ekfac_environment import interpreter_of, run_worker
 from mech_pipeline.attribution.estimators.presentations import Presentations
 from mech_pipeline.attribution.estimators.scores import UpdateScores
+from mech_pipeline.progress import Emit
 from mech_pipeline.spec.model import Model
 from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.update.optimizer import State
@@ -67,7 +67,7 @@ def ekfac_scores(
     model: Model,
     settings: Settings | None = None,
     python: str | None = None,
-    emit: Callable[[str], None] = lambda line: None,
+    emit: Emit = lambda line: None,
 ) -> EkfacScores:
     """Scores of all updates before a state that training has (nearly) converged to.
 

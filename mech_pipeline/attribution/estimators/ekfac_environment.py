@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import mech_pipeline
 from mech_pipeline.errors import MechError
+from mech_pipeline.progress import Emit
 
 PYTHON = "MECH_EKFAC_PYTHON"
 INSTALL = (
@@ -49,7 +49,7 @@ def interpreter_of(python: str | None) -> str:
     return found
 
 
-def run_worker(interpreter: str, folder: Path, emit: Callable[[str], None]) -> None:
+def run_worker(interpreter: str, folder: Path, emit: Emit) -> None:
     """Runs the worker on a job in a folder.
 
     It imports this package through a link of its own, so that nothing else of this environment is seen there.

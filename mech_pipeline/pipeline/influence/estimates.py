@@ -33,7 +33,7 @@ from mech_pipeline.pipeline.influence.rows import (
 from mech_pipeline.pipeline.influence.score_rows import ExampleScores
 from mech_pipeline.pipeline.influence.sketches import make_sketches, read_sketches, sketcher_of
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.progress import Progress
+from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.tables.all import ADJOINT
 from mech_pipeline.training.update.optimizer import State
@@ -41,7 +41,6 @@ from mech_pipeline.training.update.optimizer import State
 CODE_VERSION = "1"
 AGREEMENT_LIMIT = 0.5
 """A convention: below, an estimator's order of examples has little to do with the exact one."""
-Emit = Callable[[str], None]
 
 
 def estimate_fingerprint(run: OpenRun, step: int, method: str, common: Sequence[str]) -> str:

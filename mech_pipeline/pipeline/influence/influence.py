@@ -3,7 +3,7 @@
 The exact adjoint sweeps once for all targets of a run. Cheap estimators write to the same tables under their own `method`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,13 +29,12 @@ from mech_pipeline.pipeline.influence.rows import (
 from mech_pipeline.pipeline.influence.score_rows import ExampleScores
 from mech_pipeline.pipeline.influence.sweep import SweptTarget, sweep_targets
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.progress import Progress
+from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.tables.all import ADJOINT
 from mech_pipeline.training.device import computing
 
 CODE_VERSION = "3"
-Emit = Callable[[str], None]
 
 
 def target_steps(run: OpenRun) -> list[int]:

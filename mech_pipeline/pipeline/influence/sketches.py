@@ -4,7 +4,7 @@ A cell is one checkpoint: one file with the sketches of all examples up to the n
 another mechanism, or another target, makes none of them again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from safetensors.torch import load, save
@@ -13,13 +13,12 @@ from mech_pipeline.attribution.estimators.sketched_scores import sketch_window
 from mech_pipeline.attribution.estimators.sketches import Sketcher, Sketches
 from mech_pipeline.pipeline.checkpoints import provenance_columns
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.progress import Progress
+from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.blobs import Blob, is_there
 
 CODE_VERSION = "1"
 _NEXT = "`mech verify --repair`, then run again"
-Emit = Callable[[str], None]
 
 
 def sketcher_of(run: OpenRun) -> Sketcher:

@@ -1,7 +1,7 @@
 """The exact sweep of a run: all targets in one pass, resumed where a crash left it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,7 +23,7 @@ from mech_pipeline.pipeline.cells import Cell
 from mech_pipeline.pipeline.influence import sweep_state
 from mech_pipeline.pipeline.influence.sweep_state import TargetScores
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.progress import Progress
+from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.training.checkpoints import state_sha256
 from mech_pipeline.training.update.optimizer import State
@@ -44,7 +44,7 @@ class SweptTarget:
     norm: float
 
 
-def sweep_targets(run: OpenRun, cells: Sequence[Cell], emit: Callable[[str], None]) -> list[SweptTarget]:
+def sweep_targets(run: OpenRun, cells: Sequence[Cell], emit: Emit) -> list[SweptTarget]:
     """Sweeps once over all cells; returns them in the same order.
 
     What was finished of the same sweep before a crash is not computed again.

@@ -4,7 +4,6 @@ A cell is one removal. Finished stacks are stored at once, so a killed stage goe
 more removals adds to those that are there. Every retrained model is evaluated on all mechanisms of the influence.
 """
 
-from collections.abc import Callable
 from contextlib import closing
 
 import numpy as np
@@ -21,13 +20,12 @@ from mech_pipeline.pipeline.influence import influence
 from mech_pipeline.pipeline.influence.rows import stored_totals
 from mech_pipeline.pipeline.retraining.rows import Retrained, stored_baseline, write_retrained
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.progress import Progress
+from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.update.optimizer import State, Vector
 
 CODE_VERSION = "1"
-Emit = Callable[[str], None]
 
 
 def retraining_step(run: OpenRun) -> int | None:

@@ -1,6 +1,6 @@
 """Corpus → tokenizer → token shards and held-out documents. Texts and tokens pass through; neither is kept in memory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -19,7 +19,7 @@ from mech_pipeline.data.tokenizer import token_dtype, token_lengths, train_token
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.tokens import artifacts
 from mech_pipeline.pipeline.tokens.artifacts import Artifact, ShardWriter
-from mech_pipeline.progress import Progress
+from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.spec.data import Data
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.spec.seeds import numpy_generator
@@ -50,7 +50,7 @@ def tokenise_corpus(
     tokenizer: Tokenizer,
     documents: Sequence[Document],
     made_from: str,
-    emit: Callable[[str], None],
+    emit: Emit,
 ) -> HeldTokens:
     """Encodes all documents into one file, or into shards where they do not fit.
 
@@ -128,7 +128,7 @@ def _encoded(
     tokenizer: Tokenizer,
     documents: Sequence[Document],
     lengths: list[int],
-    emit: Callable[[str], None],
+    emit: Emit,
 ) -> Iterator[NDArray]:
     """Token ids of each document; their lengths are noted."""
     size = corpus_bytes(documents)

@@ -1,6 +1,5 @@
 """The tables `examples` and `example_documents`: where every example comes from, written a stretch at a time."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,15 +11,13 @@ from mech_pipeline.data.drawing import Chunk, DrawnPool
 from mech_pipeline.data.examples import id_names
 from mech_pipeline.data.tokenised import TokenisedCorpus
 from mech_pipeline.data.tokenizer import byte_offsets, is_byte_level
-from mech_pipeline.progress import Progress
+from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.store.store import Store
 
 _ROWS = 32_768  # examples whose text is in memory at a time
 
 
-def write_examples(
-    store: Store, corpus: TokenisedCorpus, tokenizer: Tokenizer, pool: DrawnPool, emit: Callable[[str], None]
-) -> None:
+def write_examples(store: Store, corpus: TokenisedCorpus, tokenizer: Tokenizer, pool: DrawnPool, emit: Emit) -> None:
     """Adds the examples that the tables do not have yet."""
     lengths = corpus.token_bytes if is_byte_level(tokenizer) else None
     progress = Progress(emit, "describe examples", len(pool), "examples")

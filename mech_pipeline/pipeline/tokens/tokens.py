@@ -1,6 +1,6 @@
 """Tokens: corpus → tokenizer → token shards → pool of examples and probe, all content-addressed and shared by runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -34,6 +34,7 @@ from mech_pipeline.pipeline.tokens.artifacts import (
 from mech_pipeline.pipeline.tokens.corpus import HeldTokens, make_tokenizer, open_corpus, tokenise_corpus
 from mech_pipeline.pipeline.tokens.example_rows import write_examples
 from mech_pipeline.pipeline.tokens.pool import StoredPool, open_pool, store_pool
+from mech_pipeline.progress import Emit
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.spec.seeds import numpy_generator
@@ -93,9 +94,7 @@ def artifact_cell(run: str, name: str) -> Cell:
     return Cell("tokens", run, item=name)
 
 
-def prepare_tokens(
-    store: Store, spec: RunSpec, documents: Sequence[Document], emit: Callable[[str], None] = lambda line: None
-) -> int:
+def prepare_tokens(store: Store, spec: RunSpec, documents: Sequence[Document], emit: Emit = lambda line: None) -> int:
     """Makes what is missing of a run's tokens; returns how many artifacts were not current.
 
     Artifacts that another run of the store has already are shared, not made again.
@@ -195,7 +194,7 @@ class _Maker:
     documents: Sequence[Document]
     made_from: dict[str, str]
     kept: dict[str, Artifact]
-    emit: Callable[[str], None]
+    emit: Emit
 
     def make(self) -> dict[str, Artifact]:
         """The artifacts that were made."""

@@ -12,7 +12,8 @@ from mech_pipeline.pipeline.tokens.tokens import load_tokens
 from mech_pipeline.pipeline.training.batches import batches_are_current, batches_fingerprint, write_batches
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint
 from mech_pipeline.pipeline.training.stack import stack_of, train_stack
-from mech_pipeline.pipeline.training.training import Emit, missing_checkpoints, train
+from mech_pipeline.pipeline.training.training import missing_checkpoints, train
+from mech_pipeline.progress import Emit
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 

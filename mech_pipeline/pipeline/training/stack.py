@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mech_pipeline.pipeline.checkpoints import training_fingerprint
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved
-from mech_pipeline.pipeline.training.training import Emit, missing_checkpoints, train
+from mech_pipeline.pipeline.training.training import missing_checkpoints, train
+from mech_pipeline.progress import Emit, Said
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.many.stack import Together
@@ -61,7 +62,7 @@ def train_stack(
             with one_at_a_time:
                 callback(saved)
 
-        def say(line: str) -> None:
+        def say(line: Said) -> None:
             with one_at_a_time:
                 emit(line)
 

@@ -5,7 +5,6 @@ checkpoint before the first missing one, train until the last missing one, and s
 there are checkpoints in between. Replayed states that are already kept are compared with their hashes on the way.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from mech_pipeline.errors import MechError
@@ -21,7 +20,7 @@ from mech_pipeline.pipeline.training.publisher import (
     metrics_of,
     state_bytes,
 )
-from mech_pipeline.progress import Note, Progress, format_count
+from mech_pipeline.progress import Emit, Note, Progress, format_count
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.device import computing
@@ -29,8 +28,6 @@ from mech_pipeline.training.loop import Diverged
 from mech_pipeline.training.many.ranks import ALONE, Ranks
 from mech_pipeline.training.many.stack import Together
 from mech_pipeline.training.update.optimizer import State
-
-Emit = Callable[[str], None]
 
 
 def missing_checkpoints(store: Store, spec: RunSpec) -> list[int]:

@@ -7,11 +7,12 @@ and a reader on a version that was replaced, lose nothing.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import nullcontext
 from datetime import timedelta
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.progress import Emit
 from mech_pipeline.store import checksums, commits, delta
 from mech_pipeline.store.care.compaction import compact, files_of
 from mech_pipeline.store.care.references import is_temporary, named_blobs
@@ -32,7 +33,7 @@ def maintain_store(
     retention: timedelta = timedelta(days=7),
     *,
     dry_run: bool = False,
-    emit: Callable[[str], None] = lambda line: None,
+    emit: Emit = lambda line: None,
 ) -> list[str]:
     """Does all of the above; returns a line for each thing done.
 
@@ -61,7 +62,7 @@ def finished_runs(store: Store) -> list[str]:
 
 
 def compact_runs(
-    store: Store, runs: Iterable[str], *, dry_run: bool = False, emit: Callable[[str], None] = lambda line: None
+    store: Store, runs: Iterable[str], *, dry_run: bool = False, emit: Emit = lambda line: None
 ) -> list[str]:
     """Compacts what finished runs have in more than one file, and the tables without runs; see `compaction`."""
     lines = []

@@ -4,16 +4,14 @@
 is written last. Rows and blobs stay as they are.
 """
 
-from collections.abc import Callable
-
-from mech_pipeline.progress import Progress
+from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.store import checksums, delta
 from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.layout import LAYOUT, OLD_MARK, layout_of, mark
 from mech_pipeline.store.tables.all import TABLES
 
 
-def migrate_store(files: Files, emit: Callable[[str], None] = lambda line: None) -> list[str]:
+def migrate_store(files: Files, emit: Emit = lambda line: None) -> list[str]:
     """Brings a store to the current layout; returns what was done.
 
     Raises:

@@ -4,8 +4,9 @@ were lost are registered again, and what must be computed again is named. Nothin
 What is taken out is then missing for the pipeline: `mech run` finds it not current and makes it again, nothing else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from mech_pipeline.progress import Emit
 from mech_pipeline.store.care.findings import Finding, Verification
 from mech_pipeline.store.care.repair_blobs import register_whole_blobs, repair_blobs
 from mech_pipeline.store.care.repair_generated import repair_generated
@@ -20,7 +21,7 @@ from mech_pipeline.store.tables.all import TABLES
 def repair_store(
     files: Files,
     found: Verification,
-    emit: Callable[[str], None] = lambda line: None,
+    emit: Emit = lambda line: None,
     makers: Mapping[str, str] | None = None,
 ) -> Repair:
     """Repairs what `verify_store` found.

@@ -1,8 +1,9 @@
 """What the parts of a repair share: the store, which tables have lost rows, and what was done."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mech_pipeline.progress import Emit
 from mech_pipeline.store.care.findings import Lost
 from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.store import Store
@@ -37,7 +38,7 @@ class Repairing:
     """
 
     store: Store
-    emit: Callable[[str], None]
+    emit: Emit
     done: Repair = field(default_factory=Repair)
     shrunk: set[str] = field(default_factory=set)
 

@@ -3,9 +3,7 @@
 What is read: every data file, log file and blob, once. What a finding means: `findings`.
 """
 
-from collections.abc import Callable
-
-from mech_pipeline.progress import Progress
+from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.store.care.findings import Verification
 from mech_pipeline.store.care.inspection import Inspection
 from mech_pipeline.store.care.references import named_blobs
@@ -17,7 +15,7 @@ from mech_pipeline.store.layout import check_mark
 from mech_pipeline.store.tables.all import TABLES
 
 
-def verify_store(files: Files, *, quick: bool = False, emit: Callable[[str], None] = lambda line: None) -> Verification:
+def verify_store(files: Files, *, quick: bool = False, emit: Emit = lambda line: None) -> Verification:
     """Checks the whole store.
 
     Args:

@@ -1,0 +1,160 @@
+"""The stages that look at checkpoints: analysis, circuits, neurons; and formation."""
+
+from collections.abc import Sequence
+
+from mech_pipeline.pipeline.analysis import analysis, circuits, formation, neurons
+from mech_pipeline.pipeline.grid import kept_steps
+from mech_pipeline.pipeline.needs import REPLAY, Need
+from mech_pipeline.pipeline.stage import FIRST_ROWS, TOP, Cells, Output, Scope, Stage, Told, View, always
+from mech_pipeline.progress import Progress
+
+
+def _analysed(view: View) -> Cells:
+    """Cells of all three tables, at the checkpoints that are there."""
+    there = [step for step in kept_steps(view.store, view.spec) if step in view.opened.checkpoints]
+    return {
+        cell: made_from
+        for table in analysis.OUTPUTS
+        for cell, made_from in analysis.wanted(view.opened, table, there).items()
+    }
+
+
+def _analyse(view: View, steps: Sequence[int], told: Told) -> int:
+    return analysis.analyse(view.opened, told.outputs or analysis.OUTPUTS, steps, told.on_steps)
+
+
+def _compute_circuits(view: View, steps: Sequence[int], told: Told) -> int:
+    run = view.opened
+    late = {cell.step for cell in circuits.pending(run, steps)}
+    report = Progress(told.emit, f"circuits {run.spec.run}", len(late), "checkpoints")
+    return circuits.compute_circuits(run, steps, told.on_steps, report)
+
+
+def _compute_neurons(view: View, steps: Sequence[int], told: Told) -> int:
+    run = view.opened
+    windows = neurons.windows(run)
+    updates = sum(cell.step - windows[cell.step] for cell in neurons.pending(run, steps) if cell.step is not None)
+    return neurons.compute_neurons(
+        run, steps, told.on_steps, Progress(told.emit, f"neurons {run.spec.run}", updates, "updates")
+    )
+
+
+ANALYSIS = Stage(
+    "analysis",
+    "Mechanisms, heads and gradients of checkpoints.",
+    Scope.CHECKPOINT,
+    (
+        Output(
+            "mechanism_values",
+            "Every mechanism at a checkpoint: a few rows, 20 ms.",
+            ("mechanism_values",),
+            lambda: analysis.code_version("mechanism_values"),
+            inputs=("checkpoint",),
+            previewed=False,
+            rows="select step, mechanism, value from mechanism_values where run = $run and step in $$ order by all",
+        ),
+        Output(
+            "head_scores",
+            "Every detector on every attention head at a checkpoint: 32 rows in the demo, 20 ms.",
+            ("head_scores",),
+            lambda: analysis.code_version("head_scores"),
+            inputs=("checkpoint",),
+            previewed=False,
+            rows="select step, layer, head, detector, value from head_scores where run = $run and step in $$ "
+            "order by step, value desc",
+        ),
+        Output(
+            "gradients",
+            "Gradient tensors of mechanisms and of the next batch, with their norms per component: 0.8 MB, 50 ms.",
+            ("gradients",),
+            lambda: analysis.code_version("gradients"),
+            inputs=("checkpoint",),
+            previewed=False,
+            kinds=("safetensors",),
+            rows="select step, gradient, component, value as norm from gradients where run = $run and step in $$ "
+            "order by step, norm desc",
+        ),
+    ),
+    wanted=_analysed,
+    compute=_analyse,
+    reads=("training",),
+    needs=frozenset({Need.WEIGHTS}),
+    live=True,
+    priority=60,
+    pool="gpu_analysis",
+)
+
+CIRCUITS = Stage(
+    "circuits",
+    "Edges that carry a mechanism.",
+    Scope.CHECKPOINT,
+    (
+        Output(
+            "circuits",
+            "Edges that carry a mechanism (EAP with integrated gradients), their faithfulness, and random edges beside it. "
+            "Seconds.",
+            ("circuits", "circuit_curves", "circuit_criteria"),
+            always(circuits.CODE_VERSION),
+            inputs=("checkpoint",),
+            rows="select step, mechanism, source, target, score from circuits where run = $run and step in $$ and "
+            f"in_circuit {TOP.format(by='score')} order by step, mechanism, abs(score) desc",
+        ),
+    ),
+    asked=lambda spec: bool(spec.circuits.mechanisms),
+    wanted=lambda view: circuits.wanted(view.opened, view.opened.planned),
+    pending=lambda view, wanted: circuits.pending(view.opened, view.opened.planned),
+    compute=_compute_circuits,
+    reads=("training",),
+    needs=frozenset({Need.WEIGHTS}),
+    priority=20,
+    pool="gpu_analysis",
+)
+
+NEURONS = Stage(
+    "neurons",
+    "Which tokens moved every neuron.",
+    Scope.CHECKPOINT,
+    (
+        Output(
+            "neurons",
+            "Tokens and positions that moved every neuron's weights over the window that ends here. Exact; not a prediction.",
+            ("neurons", "neuron_tokens", "neuron_contexts"),
+            always(neurons.CODE_VERSION),
+            inputs=("checkpoint",),
+            group="attribution",
+            rows="select step, layer, neuron, part, displacement, effective_tokens from neurons where run = $run and "
+            f"step in $$ qualify row_number() over (partition by step order by displacement desc) <= {FIRST_ROWS} "
+            "order by step, displacement desc",
+        ),
+    ),
+    asked=lambda spec: bool(spec.neurons.windows),
+    wanted=lambda view: neurons.wanted(view.opened, view.opened.planned),
+    pending=lambda view, wanted: neurons.pending(view.opened, view.opened.planned),
+    compute=_compute_neurons,
+    reads=("training",),
+    needs=REPLAY,
+    priority=30,
+    pool="gpu_analysis",
+)
+
+FORMATION = Stage(
+    "formation",
+    "Finds when mechanisms formed.",
+    Scope.RUN,
+    (
+        Output(
+            "formation",
+            "When each watched value crossed its threshold and stayed; censored if it never did. Some rows, a second.",
+            ("formation",),
+            always(formation.CODE_VERSION),
+            inputs=("mechanism_values", "head_scores"),
+            group="formation",
+            rows="select mechanism, step, lower, upper, threshold, censored from formation where run = $run "
+            "order by mechanism",
+        ),
+    ),
+    wanted=lambda view: formation.wanted(view.store, view.spec),
+    compute=lambda view, steps, told: formation.compute_formation(view.store, view.spec),
+    reads=("analysis",),
+    priority=70,
+)

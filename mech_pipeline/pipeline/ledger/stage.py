@@ -1,0 +1,48 @@
+"""The stage `ledger`: what happened."""
+
+from collections.abc import Sequence
+
+from mech_pipeline.pipeline.cells import pending_cells
+from mech_pipeline.pipeline.ledger import ledger
+from mech_pipeline.pipeline.needs import REPLAY
+from mech_pipeline.pipeline.stage import TOP, Output, Scope, Stage, Told, View, always
+from mech_pipeline.progress import Progress
+
+_EXAMPLE = "kind, text, document, line"
+_GROUPED = f"group by step, mechanism, {_EXAMPLE}"
+
+
+def _compute_ledger(view: View, steps: Sequence[int], told: Told) -> int:
+    run = view.opened
+    late = {cell.step for cell in ledger.pending(run, steps)}
+    report = Progress(told.emit, f"ledger {run.spec.run}", len(late), "windows")
+    return ledger.compute_ledger(run, steps, told.on_steps, report, told.on_rows)
+
+
+LEDGER = Stage(
+    "ledger",
+    "What happened between checkpoints, by example.",
+    Scope.CHECKPOINT,
+    (
+        Output(
+            "ledger",
+            "What happened since the previous checkpoint, per example and component. Exact; not a prediction. "
+            "0.1 s an update.",
+            ("ledger", "ledger_balance", "ledger_tokens"),
+            always(ledger.CODE_VERSION),
+            inputs=("checkpoint",),
+            group="attribution",
+            rows=f"select step, mechanism, sum(value::double + value_later::double) as moved, {_EXAMPLE} "
+            f"from ledger join examples using (example_id) where run = $run and step in $$ {_GROUPED} "
+            f"{TOP.format(by='moved')} order by step, mechanism, abs(moved) desc",
+        ),
+    ),
+    asked=lambda spec: bool(spec.accounts),
+    wanted=lambda view: ledger.wanted(view.opened, view.opened.planned),
+    pending=lambda view, wanted: pending_cells(view.store, wanted, also=["ledger_balance"]),
+    compute=_compute_ledger,
+    reads=("training",),
+    needs=REPLAY,
+    priority=40,
+    pool="gpu_analysis",
+)
