@@ -68,10 +68,6 @@ class Launch:
         names = [*self._specs, self.experiment.experiment]
         return {name: {stage: len(cells) for stage, cells in self._plan.ready(name).items()} for name in names}
 
-    def refused(self) -> dict[str, dict[str, str]]:
-        """Stages that a run's checkpoints do not allow, with the reason."""
-        return {run: self._plan.refused(run) for run in self._specs}
-
     def is_current(self) -> bool:
         """Whether nothing has to be computed."""
         return not any(self.todo().values())

@@ -9,19 +9,25 @@ from rich.table import Table as RichTable
 
 
 def status(file: Annotated[Path, typer.Argument(help="experiment file")]) -> None:
-    """Show what of an experiment is not current, without computing anything."""
+    """Show what of an experiment is not current, without computing anything.
+
+    Stages are named that can work now; what follows from them is not known before they did.
+    """
     from mech_pipeline.mechanisms.registry import MECHANISMS
-    from mech_pipeline.pipeline.plan import ready_stages
+    from mech_pipeline.pipeline.plan import Plan
     from mech_pipeline.project import find_project
     from mech_pipeline.resolve import corpus_hashes, read_experiment
     from mech_pipeline.store.store import Store
 
     project = find_project()
     MECHANISMS.use(project.mechanisms)
-    runs = read_experiment(file.absolute(), project.home).runs()
-    store, corpora = Store(project.store), corpus_hashes(runs)
+    experiment = read_experiment(file.absolute(), project.home)
+    runs = experiment.runs()
+    plan = Plan(Store(project.store), runs, corpus_hashes(runs), experiment)
+    plan.look()
     table = RichTable("run", "ready and not current (cells)")
-    for spec in runs:
-        stages = ready_stages(store, spec, corpora[spec.run])
-        table.add_row(spec.run, ", ".join(f"{stage} ({count})" for stage, count in stages.items()) or "current")
+    for name in [*(spec.run for spec in runs), experiment.experiment]:
+        ready = ", ".join(f"{stage} ({len(cells)})" for stage, cells in plan.ready(name).items())
+        refused = [f"{stage} {reason}" for stage, reason in plan.refused(name).items()]
+        table.add_row(name, "\n".join([ready or plan.standing(name), *refused]))
     Console().print(table)

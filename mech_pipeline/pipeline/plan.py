@@ -121,6 +121,11 @@ class Plan:
             if of == name and state.refused is not None
         }
 
+    def standing(self, name: str) -> str:
+        """In a word, how a run (or the experiment) stands of which nothing is ready."""
+        waits = [state for (_, of), state in self._states.items() if of == name and state.waits_for]
+        return "waits" if waits else "current"
+
     def _find(self, stage: Stage, name: str) -> State:
         read = [(node, self._at(node)) for each in stage.inputs for node in self._nodes(each, stage, name)]
         before = [(n, self._at(n)) for each in stage.after for n in self._nodes(Read(each), stage, name)]

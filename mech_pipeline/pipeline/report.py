@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Block, Cell, combined_version, pending_cells, stored_versions, write
 from mech_pipeline.project import report_name
-from mech_pipeline.reports.page import build_report
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.store import Store
@@ -55,6 +54,8 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
     Raises:
         MechError: none of the experiment's runs is in the store.
     """
+    from mech_pipeline.reports.page import build_report  # late: matplotlib takes a second to load
+
     ((cell, made_from),) = wanted(store, experiment).items()
     with store.reading() as connection:
         known = connection.execute("select 1 from runs where experiment = ?", [experiment.experiment]).fetchall()

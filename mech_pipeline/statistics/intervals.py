@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -48,6 +47,8 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float | N
     >>> t_interval([1.0])
     (None, None)
     """
+    from scipy import stats  # late: it takes a second to load
+
     mean, sd = mean_sd(values)
     if mean is None or sd is None:
         return None, None

@@ -13,6 +13,7 @@ from tests.support.places import ROOT
 MAKERS = {"default_rng", "Generator", "PCG64", "RandomState", "seed", "manual_seed"}
 ALLOWED = {
     "spec/seeds.py",
+    "training/seeds.py",
     "training/model.py",  # PyTorch's initialisation reads the global generator, which gets a derived seed
     "attribution/estimators/ekfac_worker.py",  # a process of its own, in which only kronfluence draws
 }
