@@ -28,28 +28,22 @@ from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.checkpoints import state_sha256
 from mech_pipeline.training.update.optimizer import State
-from tests.support.tiny import TINY, checkpoint_hashes, prepare, spec_of, write_text
+from tests.support.once import filled_once, trained
+from tests.support.tiny import TINY, checkpoint_hashes, prepare, spec_of, train
 
 
 def fill(store, spec):
     """Everything up to formation."""
-    prepare(store, spec)
-    training.train(store, spec)
+    train(store, spec)
     write_batches(store, spec)
     analysis.analyse(OpenRun(store, spec), analysis.OUTPUTS, spec.checkpoint_steps())
     formation.compute_formation(store, spec)
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def store(folder):
-    return Store(folder / "store")
+def store(folder, local_store):
+    """An empty store beside the text."""
+    return local_store
 
 
 _TRAIN = """
@@ -94,8 +88,7 @@ def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder, request):
 
 def test_longer_runs_and_denser_plans_continue_from_what_is_kept(store):
     spec = spec_of()
-    prepare(store, spec)
-    training.train(store, spec)
+    trained(store, spec)
     before = checkpoint_hashes(store, spec.run)
     longer = spec_of(training={"steps": 30, "batch": 8}, checkpoints={"every": 5})
     saved = []
@@ -108,9 +101,7 @@ def test_longer_runs_and_denser_plans_continue_from_what_is_kept(store):
 
 def test_every_replayed_window_ends_in_the_next_checkpoint(store):
     spec = spec_of()
-    prepare(store, spec)
-    training.train(store, spec)
-    run = OpenRun(store, spec)
+    run = trained(store, spec)
     assert [end for _, end in run.windows(24)] == [3, 6, 12, 18, 24]
     for begin, end in run.windows(24):
         updates = run.replay(begin, end)
@@ -157,8 +148,7 @@ def test_examples_table_points_at_the_source(store, folder):
 
 def test_touching_nothing_leaves_nothing_to_do(store):
     spec = spec_of()
-    fill(store, spec)
-    run = OpenRun(store, spec)
+    run = filled_once(store, spec, fill)
     ledger.compute_ledger(run, spec.checkpoint_steps())
     sha = corpus_sha256(read_corpus(spec.corpus))
     assert plan.ready_stages(store, spec, sha) == {}
@@ -169,7 +159,7 @@ def test_touching_nothing_leaves_nothing_to_do(store):
 
 
 def test_changing_a_threshold_touches_formation_only(store):
-    fill(store, spec_of())
+    filled_once(store, spec_of(), fill)
     before = table_versions(store)
     changed = spec_of(
         formation=[{"mechanism": "induction_copy_advantage", "threshold": 8.0, "sustain": 2}, TINY["formation"][1]]
@@ -188,8 +178,7 @@ def table_versions(store):
 
 def test_raising_a_detectors_version_recomputes_that_detector_only(store, monkeypatch):
     spec = spec_of()
-    fill(store, spec)
-    run = OpenRun(store, spec)
+    run = filled_once(store, spec, fill)
     monkeypatch.setitem(DETECTORS, "prefix_matching", replace(DETECTORS["prefix_matching"], version="2"))
     pending = analysis.pending(run, analysis.OUTPUTS, spec.checkpoint_steps())
     assert {item for _, item in pending["head_scores"]} == {"prefix_matching"}
@@ -206,8 +195,7 @@ def test_raising_a_detectors_version_recomputes_that_detector_only(store, monkey
 
 def test_raising_a_mechanisms_version_recomputes_what_is_made_of_it(store, monkeypatch):
     spec = spec_of()
-    fill(store, spec)
-    run = OpenRun(store, spec)
+    run = filled_once(store, spec, fill)
     ledger.compute_ledger(run, spec.checkpoint_steps())
     name = "induction_copy_advantage"
     monkeypatch.setitem(MECHANISMS, name, replace(MECHANISMS[name], version="2"))
@@ -221,8 +209,7 @@ def test_raising_a_mechanisms_version_recomputes_what_is_made_of_it(store, monke
 def test_stored_ledger_sums_to_the_change_of_stored_values(store):
     """In SQL, as a reader would check it: every window, and the run."""
     spec = spec_of()
-    fill(store, spec)
-    run = OpenRun(store, spec)
+    run = filled_once(store, spec, fill)
     assert ledger.compute_ledger(run, spec.checkpoint_steps()) == 5
     rows = query(
         store.root,
@@ -240,7 +227,7 @@ def test_stored_ledger_sums_to_the_change_of_stored_values(store):
     assert later == pytest.approx(by_term["momentum"], rel=1e-4, abs=1e-8)
     # part of the run at a time gives the same account
     other = Store(Path(store.root).parent / "other")
-    fill(other, spec)
+    filled_once(other, spec, fill)
     for step in (18, 3, 24, 12, 6):
         ledger.compute_ledger(OpenRun(other, spec), [step])
     columns = "step, update_step, term, example_id, component"
@@ -273,8 +260,7 @@ def test_stored_ledger_sums_to_the_change_of_stored_values(store):
 )
 def test_other_models_optimizers_and_data_balance_too(store, change):
     spec = spec_of(**change)
-    fill(store, spec)
-    run = OpenRun(store, spec)
+    run = filled_once(store, spec, fill)
     assert ledger.compute_ledger(run, spec.checkpoint_steps()) == 5
     assert influence.compute_influence(run, [6]) == 1
     assert query(store.root, "select count(*) > 0 from influence").rows() == [(True,)]
@@ -282,7 +268,7 @@ def test_other_models_optimizers_and_data_balance_too(store, change):
 
 def test_a_ledger_that_does_not_balance_is_not_stored(store, monkeypatch):
     spec = spec_of()
-    fill(store, spec)
+    filled_once(store, spec, fill)
     name = "induction_copy_advantage"
     honest = MECHANISMS[name]
     lying = replace(
@@ -301,8 +287,7 @@ def test_a_ledger_that_does_not_balance_is_not_stored(store, monkeypatch):
 
 def test_influence_is_stored_with_its_reliability_and_found_again(store):
     spec = spec_of()
-    fill(store, spec)
-    run = OpenRun(store, spec)
+    run = filled_once(store, spec, fill)
     assert influence.compute_influence(run, [12]) == 1
     assert influence.compute_influence(run, [12]) == 0
     rows = query(
@@ -322,8 +307,7 @@ def test_influence_is_stored_with_its_reliability_and_found_again(store):
 
 def test_a_corrupt_checkpoint_is_named_and_can_be_made_again(store):
     spec = spec_of()
-    prepare(store, spec)
-    training.train(store, spec)
+    trained(store, spec)
     before = checkpoint_hashes(store, spec.run)
     path = Path(store.root) / query(store.root, "select uri from checkpoints where step = 12").rows()[0][0]
     content = bytearray(path.read_bytes())
@@ -345,9 +329,7 @@ def test_a_corrupt_checkpoint_is_named_and_can_be_made_again(store):
 
 def test_a_checkpoint_of_another_model_is_named(store):
     spec = spec_of()
-    prepare(store, spec)
-    training.train(store, spec)
-    run = OpenRun(store, spec)
+    run = trained(store, spec)
     other = OpenRun(store, spec_of(model={"layers": 2, "heads": 2, "d_model": 32}))
     other._blobs = run._blobs
     with pytest.raises(MechError, match=r"does not fit the model: model\.tok_embed\.weight is of shape \(280, 16\)"):
@@ -380,7 +362,7 @@ def test_a_corpus_too_small_for_probes_is_named(folder, store):
 
 def test_a_changed_corpus_changes_everything_after_it(store, folder):
     spec = spec_of()
-    fill(store, spec)
+    filled_once(store, spec, fill)
     path = folder / "text" / "file_00.txt"
     path.write_text(path.read_text() + "# one more line\n")
     sha = corpus_sha256(read_corpus(spec.corpus))

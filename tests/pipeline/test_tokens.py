@@ -284,7 +284,7 @@ def test_a_part_without_documents_to_train_on_is_named(folder, local_store):
 
 
 def test_a_pretrained_tokenizer_with_a_large_vocabulary_trains(folder, local_store):
-    from tests.data.test_tokenizers import words
+    from tests.support.tokenizers import words
 
     words(70_000).save("words.json")
     for index in range(12):

@@ -17,8 +17,8 @@ import pytest
 from mech_pipeline.store.reading.warehouse import write_warehouse
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
-from tests.store.test_store import write
 from tests.support.docs_commands import ROOT, blocks
+from tests.support.rows import write
 
 OLDEST = "1.5.5"
 STORE_TESTS = ["tests/store/test_store.py", "tests/store/test_maintain.py", "tests/store/test_read_only.py"]

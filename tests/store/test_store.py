@@ -23,23 +23,7 @@ from mech_pipeline.store.reading.warehouse import write_warehouse
 from mech_pipeline.store.rows import check_rows, content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
-
-
-def values(run="r", steps=(1, 2), mechanism="m", value=1.0, made_from="f"):
-    count = len(steps)
-    return {
-        "run": [run] * count,
-        "step": list(steps),
-        "mechanism": [mechanism] * count,
-        "value": [value] * count,
-        "input_fingerprint": [made_from] * count,
-        "data_version": ["d"] * count,
-    }
-
-
-def write(store, steps=(1, 2), mechanism="m", **change):
-    rows = values(steps=steps, mechanism=mechanism, **change)
-    store.write("mechanism_values", rows, replace={"run": ["r"], "step": list(steps), "mechanism": [mechanism]})
+from tests.support.rows import values, write
 
 
 def read(store, sql="select step, mechanism, value from mechanism_values order by all"):

@@ -27,9 +27,8 @@ from mech_pipeline.store.care.repair import repair_store
 from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
-from tests.pipeline.test_pipeline import prepare, spec_of
 from tests.support.damage import flip
-from tests.support.tiny import write_text
+from tests.support.tiny import prepare, spec_of, write_text
 
 
 def fill(store: Store, runs: int = 3, steps: int = 20) -> None:

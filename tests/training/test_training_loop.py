@@ -15,7 +15,7 @@ from mech_pipeline.training import loop
 from mech_pipeline.training.many.ranks import tree_sum
 from mech_pipeline.training.update.muon import hidden_matrices
 from mech_pipeline.training.update.optimizer import State
-from tests.attribution.test_influence import sweep, train
+from tests.support.influence import sweep, train
 from tests.support.models import ARCHITECTURES, OPTIMIZERS, components, mechanism_of, trainer_of
 
 MECHANISM = "induction_copy_advantage"
