@@ -1,6 +1,7 @@
 """First-order scores against the exact influence, and what all estimators have in common."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -176,4 +177,8 @@ def test_agreement_interval_covers_the_correlation_of_the_population():
 
 def test_every_method_says_what_it_means_costs_and_is_good_for():
     assert set(METHODS) == {"adjoint", "gradient_dot", "gradient_dot_adam", "gauss_newton", "ekfac", "sketch"}
-    assert all(method.meaning and method.cost and method.when for method in METHODS.values())
+    for field in ("meaning", "when"):
+        assert len({getattr(method, field) for method in METHODS.values()}) == len(METHODS), f"two have one {field}"
+    for name, method in METHODS.items():
+        assert re.search(r"\d", method.cost), f"the cost of {name} is a number of backwards"
+        assert min(len(method.meaning.split()), len(method.when.split())) > 5, f"{name} is told in a sentence"

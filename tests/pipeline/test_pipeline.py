@@ -1,8 +1,6 @@
 """Stages over a real store: resume and replay bit for bit, only what changed, and faults that are named."""
 
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +26,7 @@ from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.checkpoints import state_sha256
 from mech_pipeline.training.update.optimizer import State
+from tests.support.forked import training_in_a_process
 from tests.support.once import filled_once, trained
 from tests.support.tiny import TINY, checkpoint_hashes, prepare, spec_of, train
 
@@ -46,34 +45,20 @@ def store(folder, local_store):
     return local_store
 
 
-_TRAIN = """
-import sys
-from mech_pipeline.pipeline.training import training
-from mech_pipeline.spec.experiment import parse_experiment
-from mech_pipeline.store.store import Store
-from tests.support.tiny import TINY
-spec = parse_experiment(TINY | {"training": {"steps": 900, "batch": 8}, "checkpoints": {"every": 20}}).runs()[0]
-training.train(Store("store"), spec, lambda saved: print(saved.step, flush=True))
-"""
-
-
-def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder, request):
+@pytest.mark.process
+def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder):
     spec = spec_of(training={"steps": 900, "batch": 8}, checkpoints={"every": 20})
     prepare(store, spec)
-    environment = {"PYTHONPATH": str(request.config.rootpath), "PATH": ""}
     kills, acknowledged = 0, set()
     for attempt in range(4):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _TRAIN], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
-        )
-        assert process.stdout is not None
-        acknowledged.add(int(process.stdout.readline()))
-        time.sleep(0.07 * attempt)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        acknowledged |= {int(line) for line in process.stdout if line.endswith("\n")}
-        process.stdout.close()
-        kills += process.returncode == -signal.SIGKILL
+        with training_in_a_process(store, spec) as (process, told):
+            acknowledged.add(told())
+            time.sleep(0.07 * attempt)
+            process.kill()
+            process.join()
+            while (step := told()) is not None:
+                acknowledged.add(step)
+        kills += process.exitcode == -signal.SIGKILL
         assert acknowledged <= set(checkpoint_hashes(store, spec.run))
     assert kills == 4
     assert training.train(store, spec) > 0, "something was left to do"

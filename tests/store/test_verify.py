@@ -92,6 +92,7 @@ def test_a_whole_store_is_whole(filled):
     assert whole.checked > 60
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_any_file_is_found(filled):
     """Every kind of file: data, log, checksum records, blobs, the mark. Locks hold nothing."""
     names = [e.name for e in filled.files.entries() if not e.name.startswith("locks/")]
@@ -108,6 +109,7 @@ def test_a_flipped_bit_in_any_file_is_found(filled):
     assert found(filled).damage == []
 
 
+@pytest.mark.slow
 def test_damage_anywhere_in_the_newest_log_is_found_and_never_an_error(store):
     """Deltalake opens some logs that JSON does not, and the other way round."""
     fill(store, runs=1, steps=2)

@@ -28,6 +28,11 @@ def kept_for_all_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ[_KEPT] = str(folder)
 
 
+def kept_folder() -> Path:
+    """Where this session keeps what its tests share."""
+    return Path(os.environ[_KEPT])
+
+
 def filled_once(store: Store, spec: RunSpec, fill: Fill) -> OpenRun:
     """The run in a store that `fill` has filled: by itself for whoever asks first, as a copy for all others.
 
@@ -40,7 +45,7 @@ def filled_once(store: Store, spec: RunSpec, fill: Fill) -> OpenRun:
         return OpenRun(store, spec)
     text = corpus_sha256(read_corpus(spec.corpus))
     asked = f"{fill.__module__}.{fill.__qualname__} {text} {spec.model_dump_json()}"
-    kept = Path(os.environ[_KEPT], hashlib.sha256(asked.encode()).hexdigest()[:24])
+    kept = kept_folder() / hashlib.sha256(asked.encode()).hexdigest()[:24]
     with FileLock(f"{kept}.lock"):
         if not kept.exists():
             making = kept.with_suffix(".making")

@@ -71,9 +71,8 @@ def write_project(home: Path, **change: Any) -> Path:
     """A project folder as `mech` and Dagster want it: settings, text and the tiny experiment, which names its text in full."""
     shutil.copy(ROOT / "dagster.yaml", home)
     write_text(home)
-    return write_experiment(
-        home / "experiments" / "tiny.yaml", corpus={"files": str(home / "text" / "*.txt")}, **change
-    )
+    text = {"corpus": {"files": str(home / "text" / "*.txt")}}
+    return write_experiment(home / "experiments" / "tiny.yaml", **text | change)
 
 
 def spec_of(index: int = 0, **change: Any) -> RunSpec:

@@ -144,6 +144,8 @@ def compile_and_compare(_rank, architecture):
     assert torch.allclose(once, plain, atol=2e-6), "rounding, grown over three updates"
 
 
+@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("architecture", ["attention-only", "gpt_neox"])
 def test_a_compiled_model_trains_alike_and_repeats_itself(architecture):

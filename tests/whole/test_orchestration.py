@@ -22,7 +22,7 @@ from mech_pipeline.store.store import Store
 from mech_pipeline.training.checkpoints import pack_state, state_sha256
 from mech_pipeline.training.update.optimizer import State
 from tests.support.daemon import daemon
-from tests.support.tiny import write_experiment, write_text
+from tests.support.tiny import write_experiment, write_project
 
 # A run that is started inside the daemon's event loop, as these are, leaves Dagster's inner loop behind unawaited.
 pytestmark = [
@@ -35,8 +35,7 @@ ONE_RUN = {"seeds": [0], "arms": {"baseline": {}}}
 
 @pytest.fixture
 def home(tmp_path):
-    write_text(tmp_path)
-    write_experiment(tmp_path / "experiments" / "tiny.yaml", corpus={"files": str(tmp_path / "text/*.txt")}, **ONE_RUN)
+    write_project(tmp_path, **ONE_RUN)
     return tmp_path
 
 
