@@ -25,13 +25,13 @@ _PLACE = {name: place for place, name in enumerate(SLOWEST)}
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks what is in whole/ as `process`, puts slow files first, and keeps each file on one worker of pytest-xdist."""
     for item in items:
         name = _file(item)
         if name.startswith("whole/"):
             item.add_marker(pytest.mark.process)
-        if name not in INDEPENDENT:
+        if name not in INDEPENDENT and config.pluginmanager.hasplugin("xdist"):
             item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: _PLACE.get(_file(item), len(_PLACE)))
 
