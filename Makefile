@@ -6,10 +6,11 @@ STAMP  := $(VENV)/.installed
 BROWSE := .venv-browse
 OLDEST_DUCKDB := 1.5.5
 
-.PHONY: help demo test ui lint browse clean
+.PHONY: help demo check test ui style lint browse clean
 help:
 	@echo "make demo   train, analyse and report experiments/induction.yaml (5 to 6 minutes on 2 cores)"
-	@echo "make test   linter, types and all tests"
+	@echo "make check  linter, types, doctests and the tests that start no other process (3 minutes on 2 cores)"
+	@echo "make test   linter, types and all tests (15 minutes on 2 cores)"
 	@echo "make ui     Dagster's web UI on http://127.0.0.1:3000, on the same data"
 	@echo "make browse DuckDB's command line, harlequin and marimo, to look into the store (docs/sql.md)"
 	@echo "make clean  remove the virtual environments and caches; the store and Dagster's history stay"
@@ -27,12 +28,23 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(BIN)/mech run experiments/induction.yaml
 
-test: lint
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# Slow files begin first (tests/support/order.py), each in one process: its tests share what they made.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations=20
 
-lint: $(STAMP)
+# mypy runs beside the tests; what it says comes after them.
+check: style
+	@$(BIN)/mypy >.mypy.out 2>&1 & types=$$!; \
+	$(PYTEST) -m "not process and not slow and not gpu"; tests=$$?; \
+	wait $$types; types=$$?; cat .mypy.out; rm -f .mypy.out; exit $$((tests | types))
+
+test: lint
+	$(PYTEST)
+
+style: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+lint: style
 	$(BIN)/mypy
 
 # A shell in the background hands SIGINT to Dagster as "ignored"; resetting it lets Ctrl-C and kill work.

@@ -1,17 +1,45 @@
-"""Fixtures of all tests."""
+"""Fixtures of all tests, their marks by folder, and their order: slowest first."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-import torch
 
-from mech_pipeline.mechanisms.probe import Probe, Sequences
-from mech_pipeline.training.loop import Trainer
-from tests.support.mechanisms import mechanisms_of  # noqa: F401, fixture of several tests
-from tests.support.models import CONTEXT, VOCABULARY, trainer_of
-from tests.support.stores import local_store, s3_root, server, store  # noqa: F401, fixtures of all tests
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")  # before PyTorch loads, and for every process that a test starts
+pytest.register_assert_rewrite("tests.support")  # its helpers assert
+
+import torch  # noqa: E402
+
+from mech_pipeline.mechanisms.probe import Probe, Sequences  # noqa: E402
+from mech_pipeline.training.loop import Trainer  # noqa: E402
+from tests.support.mechanisms import mechanisms_of  # noqa: E402, F401, fixture of several tests
+from tests.support.models import CONTEXT, VOCABULARY, trainer_of  # noqa: E402
+from tests.support.once import kept_for_all_tests  # noqa: E402, F401, a fixture of all tests
+from tests.support.order import INDEPENDENT, SLOWEST  # noqa: E402
+from tests.support.stores import folder, local_store, s3_root, server, store  # noqa: E402, F401, fixtures of all tests
 
 torch.set_num_threads(1)
+_TESTS = Path(__file__).parent
+_PLACE = {name: place for place, name in enumerate(SLOWEST)}
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what is in whole/ as `process`, puts slow files first, and keeps each file on one worker of pytest-xdist."""
+    for item in items:
+        name = _file(item)
+        if name.startswith("whole/"):
+            item.add_marker(pytest.mark.process)
+        if name not in INDEPENDENT and config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: _PLACE.get(_file(item), len(_PLACE)))
+
+
+def _file(item: pytest.Item) -> str:
+    """A test's file, seen from this folder; doctests lie outside and have their own name."""
+    return str(item.path.relative_to(_TESTS)) if item.path.is_relative_to(_TESTS) else item.path.name
 
 
 @pytest.fixture

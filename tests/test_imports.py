@@ -23,6 +23,7 @@ def research_modules():
     return [path for path in folder.rglob("*.py") if path.relative_to(folder).parts[0] not in COMPOSITION_ROOTS]
 
 
+@pytest.mark.process
 def test_research_code_imports_without_dagster():
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in research_modules()]
     code = "import sys; sys.modules['dagster'] = None\n" + "\n".join(
@@ -119,6 +120,7 @@ def home(tmp_path):
     return tmp_path
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", COMMANDS)
 def test_asking_loads_neither_pytorch_nor_dagster(command, home):
     """They take seconds to load."""
@@ -126,12 +128,14 @@ def test_asking_loads_neither_pytorch_nor_dagster(command, home):
     assert not heavy & loaded_by(command, home)
 
 
+@pytest.mark.process
 def test_status_loads_pytorch_alone_of_what_trains_and_serves(home):
     """Versions of mechanisms are in modules that need PyTorch; what builds models, draws or serves is not asked."""
     heavy = {"transformers", "transformer_lens", "dagster", "pandas", "scipy", "matplotlib", "datasets"}
     assert not heavy & loaded_by(f"status {home / 'experiments' / 'tiny.yaml'}", home)
 
 
+@pytest.mark.process
 def test_a_spec_is_pure():
     """`spec/` knows neither the mechanisms that there are, nor data, nor PyTorch."""
     names = [f"mech_pipeline.spec.{path.stem}" for path in (ROOT / "mech_pipeline" / "spec").glob("[a-z]*.py")]

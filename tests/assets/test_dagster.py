@@ -28,7 +28,7 @@ from mech_pipeline.pipeline.stages import STAGES
 from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.tables.all import TABLES
-from tests.support.tiny import write_experiment, write_text
+from tests.support.tiny import write_experiment, write_project
 
 RUN = "tiny.baseline.s0"
 
@@ -37,8 +37,7 @@ RUN = "tiny.baseline.s0"
 def graph(tmp_path_factory):
     """The tiny experiment, one run of it materialized asset by asset."""
     home = tmp_path_factory.mktemp("home")
-    write_text(home)
-    file = write_experiment(home / "experiments" / "tiny.yaml", corpus={"files": str(home / "text" / "*.txt")})
+    file = write_project(home)
     definitions = build_definitions(str(home / "store"), home / "experiments")
     (home / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:

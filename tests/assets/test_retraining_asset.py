@@ -10,7 +10,7 @@ from mech_pipeline.assets.partitions import partition, register
 from mech_pipeline.definitions import build_definitions
 from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.store.reading.connection import query
-from tests.support.tiny import write_experiment, write_text
+from tests.support.tiny import write_project
 
 RUN, STEP = "tiny.baseline.s0", 12
 NAME = "induction_copy_advantage"
@@ -20,7 +20,6 @@ NAME = "induction_copy_advantage"
 def graph(tmp_path_factory):
     """One run of the tiny experiment up to the report, with two estimators of influence."""
     home = tmp_path_factory.mktemp("home")
-    write_text(home)
     wanted = {
         "mechanisms": [NAME],
         "metasmoothness_steps": 0,
@@ -29,9 +28,7 @@ def graph(tmp_path_factory):
         "retraining": {"fractions": [0.1], "subsets": 4, "top": [0.1]},
     }
     change = {"ledger": {}, "gradients": [], "seeds": [0], "arms": {"baseline": {}}, "influence": wanted}
-    file = write_experiment(
-        home / "experiments" / "tiny.yaml", corpus={"files": str(home / "text" / "*.txt")}, **change
-    )
+    file = write_project(home, **change)
     definitions = build_definitions(str(home / "store"), home / "experiments")
     (home / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:

@@ -6,44 +6,17 @@ import torch
 from mech_pipeline.attribution.per_example import layer_sums, outer_products
 from mech_pipeline.attribution.per_example.capture import Capture, example_factors
 from mech_pipeline.attribution.per_example.contraction import Contraction
-from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.update.optimizer import State
 from tests.support.models import ARCHITECTURES, components
-
-PRECISIONS = [(torch.float64, 1e-13), (torch.float32, 1e-6)]
-
-
-def random_directions(trainer, count):
-    generator = torch.Generator().manual_seed(1)
-    drawn = torch.randn(count, len(trainer.flat.vector), generator=generator, dtype=trainer.flat.vector.dtype)
-    return drawn.to(trainer.device)
-
-
-def one_backward_per_example(trainer, parts, tokens, directions):
-    slow = torch.zeros(len(directions), len(tokens), len(parts.names), dtype=torch.float64, device=trainer.device)
-    for row, example in enumerate(tokens):
-        gradient = trainer.flat.gradient(example_losses(trainer.flat.model, example[None])[0])
-        for index, direction in enumerate(directions):
-            slow[index, row] = parts.sums(gradient * direction)
-    return slow
-
-
-def assert_close(fast, slow, tolerance):
-    assert fast.shape == slow.shape
-    assert (fast - slow).abs().max() / slow.abs().max() < tolerance
+from tests.support.on_every_device import contraction_equals_one_backward_per_example
+from tests.support.per_example import PRECISIONS, assert_close, one_backward_per_example, random_directions
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("count", [1, 3])
 def test_contraction_equals_one_backward_per_example(make_trainer, architecture, dtype, tolerance, count):
-    trainer = make_trainer(ARCHITECTURES[architecture], dtype=dtype)
-    parts, directions = components(trainer), random_directions(trainer, count)
-    with Capture(trainer.flat.model) as capture:
-        made = trainer.step(State.initial(trainer.flat.vector))
-    fast = Contraction(trainer.flat, parts)(capture.factors(), directions)
-    slow = one_backward_per_example(trainer, parts, trainer.tokens(made.examples), directions) / len(made.examples)
-    assert_close(fast, slow, tolerance)
+    contraction_equals_one_backward_per_example(make_trainer, architecture, dtype, tolerance, count)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

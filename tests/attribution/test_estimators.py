@@ -1,6 +1,7 @@
 """First-order scores against the exact influence, and what all estimators have in common."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -13,25 +14,14 @@ from mech_pipeline.attribution.estimators.scores import UpdateScores, example_to
 from mech_pipeline.attribution.influence.influence import Target, influence_sweep
 from mech_pipeline.attribution.influence.replay import Replayed
 from mech_pipeline.errors import MechError
-from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.spec.training import Optimizer
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.update.optimizer import State
-from tests.support.models import ARCHITECTURES, trainer_of
+from tests.support.models import ARCHITECTURES, gradients_of, trainer_of
 
 SGD = Optimizer(kind="sgd", learning_rate=1.0, warmup_steps=0, momentum=0.0, weight_decay=0.0, clip_norm=None)
 NEARLY_SGD = Optimizer(learning_rate=1.0, warmup_steps=2, weight_decay=0.0, clip_norm=None, eps_root=1e4)
 """AdamW whose scaling is 1/100 whatever the gradients."""
-
-
-def gradients_of(trainer, probe, name="induction_copy_advantage"):
-    """∇M at a state, one row."""
-
-    def gradients(state):
-        trainer.flat.load(state.theta)
-        return trainer.flat.gradient(MECHANISMS[name].value(trainer.flat.model, probe))[None]
-
-    return gradients
 
 
 def exact_and_first_order(trainer, probe, start, steps, method):
@@ -187,4 +177,8 @@ def test_agreement_interval_covers_the_correlation_of_the_population():
 
 def test_every_method_says_what_it_means_costs_and_is_good_for():
     assert set(METHODS) == {"adjoint", "gradient_dot", "gradient_dot_adam", "gauss_newton", "ekfac", "sketch"}
-    assert all(method.meaning and method.cost and method.when for method in METHODS.values())
+    for field in ("meaning", "when"):
+        assert len({getattr(method, field) for method in METHODS.values()}) == len(METHODS), f"two have one {field}"
+    for name, method in METHODS.items():
+        assert re.search(r"\d", method.cost), f"the cost of {name} is a number of backwards"
+        assert min(len(method.meaning.split()), len(method.when.split())) > 5, f"{name} is told in a sentence"

@@ -11,8 +11,8 @@ from mech_pipeline.attribution.estimators.ekfac_environment import PYTHON
 from mech_pipeline.attribution.estimators.products import ExampleProducts
 from mech_pipeline.errors import MechError
 from mech_pipeline.training.update.optimizer import State
-from tests.attribution.test_estimators_gauss_newton import by_jacobian
 from tests.support.models import ARCHITECTURES, trainer_of
+from tests.support.per_example import by_jacobian
 
 needs_kronfluence = pytest.mark.skipif(PYTHON not in os.environ, reason=f"{PYTHON} is not set")
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from mech_pipeline.attribution.estimators.conjugate_gradient import conjugate_gradient
 from mech_pipeline.attribution.estimators.curvature import GaussNewton
@@ -15,7 +14,8 @@ from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.update.optimizer import State
-from tests.support.models import ARCHITECTURES, VOCABULARY, trainer_of
+from tests.support.models import ARCHITECTURES, trainer_of
+from tests.support.per_example import by_jacobian
 
 WORDS, CONTEXT, POOL = 5, 8, 6
 
@@ -79,19 +79,6 @@ def test_gauss_newton_is_the_hessian_where_logits_are_linear(bigram):
     torch.testing.assert_close(dense(curvature), hessian, rtol=1e-10, atol=1e-14)
     estimates = torch.tensor([curvature.mean_diagonal(seed, probes=4) for seed in range(50)])
     assert float(estimates.mean()) == pytest.approx(float(hessian.diag().mean()), rel=0.05)
-
-
-def by_jacobian(trainer, tokens):
-    """G from the whole Jacobian of the logits, a row per logit."""
-
-    def logits(theta):
-        return functional_call(trainer.flat.model, trainer.flat.named(theta), (tokens[:, :-1],)).flatten()
-
-    theta = trainer.flat.vector.clone()
-    jacobian = torch.func.jacrev(logits)(theta).view(-1, VOCABULARY, len(theta))
-    p = torch.softmax(logits(theta).view(-1, VOCABULARY), dim=-1)
-    inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
-    return torch.einsum("tvp,tvw,twq->pq", jacobian, inner, jacobian) / len(p)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

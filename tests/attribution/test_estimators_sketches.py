@@ -9,8 +9,7 @@ from mech_pipeline.attribution.estimators.sketched_scores import sketch_window, 
 from mech_pipeline.attribution.estimators.sketches import Sketcher, query, sketch_examples
 from mech_pipeline.errors import MechError
 from mech_pipeline.training.update.optimizer import State
-from tests.attribution.test_estimators import gradients_of
-from tests.support.models import ARCHITECTURES, trainer_of
+from tests.support.models import ARCHITECTURES, gradients_of, trainer_of
 
 EXAMPLES, SEEDS = 4, 100
 

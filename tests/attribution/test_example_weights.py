@@ -13,8 +13,8 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.update.optimizer import State
-from tests.attribution.test_influence import STEPS, initial_theta, sweep, train
-from tests.attribution.test_ledger import ledger
+from tests.support.influence import STEPS, initial_theta, sweep, train
+from tests.support.ledgers import ledger
 from tests.support.models import OPTIMIZERS, components, with_weights
 
 IDS = np.array([0xAA, 0x05, 0xBB], dtype=np.uint64)

@@ -10,29 +10,16 @@ from mech_pipeline.attribution.per_example.in_training import InTraining, step_d
 from mech_pipeline.errors import MechError
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.update.optimizer import State
-from tests.attribution.test_contraction import assert_close, one_backward_per_example, random_directions
 from tests.support.models import ARCHITECTURES, OPTIMIZERS, components, mechanism_of
-
-
-def in_micro_batches(trainer, count):
-    training = trainer.training.model_copy(update={"micro_batches": count})
-    return dataclasses.replace(trainer, training=training)
+from tests.support.on_every_device import scores_of_every_update_equal_one_backward_per_example
+from tests.support.per_example import assert_close, one_backward_per_example, random_directions
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("count", [1, 3])
 def test_scores_of_every_update_equal_one_backward_per_example(make_trainer, architecture, micro_batches, count):
-    trainer = in_micro_batches(make_trainer(ARCHITECTURES[architecture]), micro_batches)
-    parts, directions = components(trainer), random_directions(trainer, count)
-    found = []
-    with InTraining(trainer, Contraction(trainer.flat, parts), directions) as scoring:
-        for made in trainer.updates(State.initial(trainer.flat.vector), 3):
-            found.append((made, scoring.scores()))
-    for made, scores in found:
-        trainer.flat.load(made.before.theta)
-        slow = one_backward_per_example(trainer, parts, trainer.tokens(made.examples), directions)
-        assert_close(scores, slow, 1e-12)
+    scores_of_every_update_equal_one_backward_per_example(make_trainer, architecture, micro_batches, count)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -4,51 +4,13 @@ import pytest
 import torch
 
 from mech_pipeline.attribution.influence.influence import Target, influence_sweep
-from mech_pipeline.attribution.influence.reliability import adjoint_growth, metasmoothness, sign_agreement
-from mech_pipeline.attribution.influence.replay import Replayed
-from mech_pipeline.mechanisms.registry import MECHANISMS
-from mech_pipeline.training.update.optimizer import State
-from tests.support.models import ARCHITECTURES, OPTIMIZERS, with_weights
-
-STEPS = 9
-
-
-def train(trainer, until=STEPS):
-    return list(trainer.updates(State.initial(initial_theta(trainer)), until))
-
-
-def initial_theta(trainer):
-    if not hasattr(trainer, "theta_0"):
-        trainer.theta_0 = trainer.flat.vector.clone()
-    return trainer.theta_0
-
-
-def target_of(trainer, probe, mechanism, update, horizon=None):
-    """The mechanism after an update."""
-    trainer.flat.load(update.after.theta)
-    gradient = trainer.flat.gradient(MECHANISMS[mechanism].value(trainer.flat.model, probe))
-    return Target(mechanism, update.after.step, gradient, horizon)
-
-
-def windows_of(updates, window=4):
-    """The updates cut into windows, last first, without graphs."""
-    chunks = [updates[i : i + window] for i in range(0, len(updates), window)]
-    return [lambda chunk=chunk: [Replayed(made) for made in chunk] for chunk in reversed(chunks)]
-
-
-def sweep_all(trainer, targets, windows, **more):
-    """Scores of each target as {(update step, pool index): score}; an example that came twice is summed."""
-    found = [{} for _ in targets]
-    for part in influence_sweep(trainer, targets, windows, **more):
-        for example, score in zip(part.made.examples.tolist(), part.scores.tolist(), strict=True):
-            cell = part.step, example
-            found[part.target][cell] = found[part.target].get(cell, 0.0) + score
-    return found
-
-
-def sweep(trainer, updates, probe, mechanism, window=4):
-    """All scores as {(update step, pool index): score}."""
-    return sweep_all(trainer, [target_of(trainer, probe, mechanism, updates[-1])], windows_of(updates, window))[0]
+from mech_pipeline.attribution.influence.reliability import adjoint_growth, sign_agreement
+from tests.support.influence import STEPS, sweep, target_of, train, windows_of
+from tests.support.models import ARCHITECTURES, OPTIMIZERS
+from tests.support.on_every_device import (
+    influence_equals_finite_differences_of_retraining,
+    metasmoothness_is_near_one_for_a_short_gentle_training,
+)
 
 
 @pytest.mark.parametrize("mechanism", ["induction_copy_advantage", "previous_token_attention"])
@@ -57,26 +19,7 @@ def sweep(trainer, updates, probe, mechanism, window=4):
 def test_influence_equals_finite_differences_of_retraining(
     make_trainer, tiny_probe, architecture, optimizer, mechanism
 ):
-    trainer = make_trainer(ARCHITECTURES[architecture], OPTIMIZERS[optimizer])
-    updates = train(trainer)
-    if trainer.optimizer.clip_norm is not None:
-        assert any(u.clip < 1 for u in updates), "clipping must be active to be tested"
-    scores = sweep(trainer, updates, tiny_probe, mechanism)
-    seen = [(u.before.step, int(e)) for u in updates for e in u.examples]
-    example = max({e for _, e in seen}, key=lambda e: abs(sum(v for (_, i), v in scores.items() if i == e)))
-    predicted = sum(value for (_, index), value in scores.items() if index == example)
-
-    def retrained(delta):
-        weights = torch.ones(len(trainer.pool), dtype=torch.float64)
-        weights[example] += delta
-        state = list(with_weights(trainer, weights).updates(State.initial(trainer.theta_0), STEPS))[-1].after
-        trainer.flat.load(state.theta)
-        return float(MECHANISMS[mechanism].value(trainer.flat.model, tiny_probe).detach())
-
-    h = 1e-4
-    # fourth-order central difference: truncation far below the tolerance
-    measured = (8 * (retrained(h) - retrained(-h)) - (retrained(2 * h) - retrained(-2 * h))) / (12 * h)
-    assert predicted == pytest.approx(measured, rel=1e-5)
+    influence_equals_finite_differences_of_retraining(make_trainer, tiny_probe, architecture, optimizer, mechanism)
 
 
 def test_uniform_reweighting_changes_nothing_under_adam(make_trainer, tiny_probe):
@@ -113,10 +56,7 @@ def test_sign_agreement_is_one_for_parallel_and_minus_one_for_opposite_moves():
 
 
 def test_metasmoothness_is_near_one_for_a_short_gentle_training(make_trainer):
-    trainer = make_trainer()
-    start = State.initial(initial_theta(trainer))
-    reference = list(trainer.updates(start, 3))[-1].after.theta
-    assert metasmoothness(trainer, start, 3, 0.01, reference) > 0.95
+    metasmoothness_is_near_one_for_a_short_gentle_training(make_trainer)
 
 
 def test_growth_past_the_limit_sets_the_horizon():

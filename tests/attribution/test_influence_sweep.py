@@ -7,15 +7,18 @@ import torch
 
 from mech_pipeline.attribution.influence import replay
 from mech_pipeline.attribution.influence.gradient_graph import GradientGraph, graph_bytes
-from mech_pipeline.attribution.influence.influence import Target, influence_sweep
+from mech_pipeline.attribution.influence.influence import Target
 from mech_pipeline.attribution.influence.replay import Replayer
 from mech_pipeline.attribution.ledger.ledger import batch_factors
 from mech_pipeline.attribution.per_example.contraction import Contraction
-from mech_pipeline.mechanisms.registry import MECHANISMS
-from mech_pipeline.training.model import next_token_losses
 from mech_pipeline.training.update.optimizer import State
-from tests.attribution.test_influence import STEPS, sweep, sweep_all, target_of, train, windows_of
+from tests.support.influence import STEPS, sweep, sweep_all, target_of, train, windows_of
 from tests.support.models import ARCHITECTURES, OPTIMIZERS, components
+from tests.support.on_every_device import (
+    a_resumed_sweep_gives_the_same_numbers,
+    influence_of_one_tokens_loss_equals_finite_differences_of_retraining,
+    tokens_and_components_sum_to_the_example,
+)
 
 COPY, PREVIOUS = "induction_copy_advantage", "previous_token_attention"
 
@@ -48,56 +51,15 @@ def test_a_horizon_gives_the_last_updates_of_the_whole_sweep_and_nothing_else(ma
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_influence_of_one_tokens_loss_equals_finite_differences_of_retraining(make_trainer, tiny_probe, architecture):
-    """The weight of a single target token of one example in one update is varied, and training repeated."""
-    trainer = make_trainer(ARCHITECTURES[architecture])
-    updates = train(trainer)
-    target = target_of(trainer, tiny_probe, COPY, updates[-1])
-    chosen = next(p for p in influence_sweep(trainer, [target], windows_of(updates)) if p.step == 3)
-    row, token = divmod(int(chosen.tokens.abs().argmax()), chosen.tokens.shape[1])
-
-    def retrained(delta):
-        state = State.initial(trainer.theta_0)
-        while state.step < STEPS:
-            examples = trainer.batch(state.step)
-            trainer.flat.load(state.theta)
-            losses = next_token_losses(trainer.flat.model, trainer.tokens(examples))
-            weights = torch.ones_like(losses)
-            if state.step == 3:
-                weights[row, token] += delta
-            loss = (weights * losses).mean(1).mean()
-            state = trainer.update_from(state, examples, trainer.flat.gradient(loss), float(loss.detach())).after
-        trainer.flat.load(state.theta)
-        return float(MECHANISMS[COPY].value(trainer.flat.model, tiny_probe).detach())
-
-    h = 1e-3
-    measured = (8 * (retrained(h) - retrained(-h)) - (retrained(2 * h) - retrained(-2 * h))) / (12 * h)
-    assert float(chosen.tokens[row, token]) == pytest.approx(measured, rel=1e-6)
+    influence_of_one_tokens_loss_equals_finite_differences_of_retraining(make_trainer, tiny_probe, architecture)
 
 
 def test_tokens_and_components_sum_to_the_example(make_trainer, tiny_probe):
-    trainer = make_trainer(ARCHITECTURES["gpt2"])
-    updates = train(trainer)
-    parts = components(trainer)
-    contraction = Contraction(trainer.flat, parts)
-    target = target_of(trainer, tiny_probe, COPY, updates[-1])
-    for part in influence_sweep(trainer, [target], windows_of(updates)):
-        scale = part.scores.abs().max()
-        assert (part.tokens.sum(1) - part.scores).abs().max() < 1e-12 * scale
-        split = contraction(batch_factors(trainer, part.made, weighted=False), part.direction[None])[0]
-        assert (split.sum(1) - part.scores).abs().max() < 1e-11 * scale
+    tokens_and_components_sum_to_the_example(make_trainer, tiny_probe)
 
 
 def test_a_resumed_sweep_gives_the_same_numbers(make_trainer, tiny_probe):
-    trainer = make_trainer()
-    updates = train(trainer)
-    targets = [target_of(trainer, tiny_probe, COPY, u) for u in (updates[-1], updates[5])]
-    windows = windows_of(updates, window=3)
-    states = []
-    whole = sweep_all(trainer, targets, windows, on_window=states.append)
-    first = sweep_all(trainer, targets, windows[:2])
-    assert states[1].step == 3
-    rest = sweep_all(trainer, targets, windows[2:], resume=states[1])
-    assert [a | b for a, b in zip(first, rest, strict=True)] == whole
+    a_resumed_sweep_gives_the_same_numbers(make_trainer, tiny_probe)
 
 
 def replayer(trainer, updates):

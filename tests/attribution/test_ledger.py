@@ -10,47 +10,15 @@ from mech_pipeline.attribution.ledger.ledger import replay_with_factors, window_
 from mech_pipeline.attribution.ledger.quadrature import path_averages
 from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.training.update.optimizer import State
+from tests.support.ledgers import SMOOTH, ledger
 from tests.support.models import ARCHITECTURES, OPTIMIZERS, components, mechanism_of
-
-SMOOTH = "induction_copy_advantage"
-
-
-def ledger(trainer, probe, bounds, mechanism=SMOOTH):
-    """The accounts of consecutive windows, first to last, and the true change of each."""
-    at, scalar = mechanism_of(trainer, probe, mechanism)
-    state, windows = State.initial(trainer.flat.vector), []
-    for until in bounds:
-        windows.append(replay_with_factors(trainer, state, until))
-        state = windows[-1][0][-1].after
-    parts = components(trainer)
-    accounts, carry = [], None
-    for updates, factors in reversed(windows):
-        account = window_account(
-            trainer.optimizer, parts, Contraction(trainer.flat, parts), at, updates, factors, carry
-        )
-        carry = account.carry
-        accounts.insert(0, account)
-    changes = [scalar(a.updates[-1].after.theta) - scalar(a.updates[0].before.theta) for a in accounts]
-    return accounts, changes
+from tests.support.on_every_device import every_window_and_the_run_balance
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_window_and_the_run_balance(make_trainer, tiny_probe, architecture, optimizer):
-    trainer = make_trainer(ARCHITECTURES[architecture], OPTIMIZERS[optimizer])
-    # Large steps on purpose; the quadrature error per update is that of Simpson's rule, so steps are made small here.
-    # (GPT-2's initial weights are 50 times smaller, and so is the step that bends M as little.)
-    smaller = 20 if ARCHITECTURES[architecture].init == "pytorch" else 1000
-    rate = trainer.optimizer.learning_rate / smaller
-    trainer.optimizer = trainer.optimizer.model_copy(update={"learning_rate": rate})
-    accounts, changes = ledger(trainer, tiny_probe, [4, 9, 12])
-    for account, change in zip(accounts, changes, strict=True):
-        assert account.explained() == pytest.approx(change, abs=1e-6 * account.gross)
-        assert account.update_error < 1e-6
-        assert account.example_error < 1e-6
-    assert sum(a.explained() for a in accounts) == pytest.approx(
-        sum(changes), abs=1e-6 * sum(a.gross for a in accounts)
-    )
+    every_window_and_the_run_balance(make_trainer, tiny_probe, architecture, optimizer)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -5,27 +5,15 @@ import pytest
 import torch
 
 from mech_pipeline.attribution.ledger.ledger import movement
-from mech_pipeline.attribution.ledger.neurons import effective_tokens, neuron_account
+from mech_pipeline.attribution.ledger.neurons import effective_tokens
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.ablation.neuron_ablation import ablated_increase, ablation_effect, matched_tokens
-from mech_pipeline.training.update.optimizer import State, coefficients, scaling
-from tests.attribution.test_token_scores import weights_of_each_position
-from tests.support.models import ARCHITECTURES, OPTIMIZERS, VOCABULARY, components
+from mech_pipeline.training.update.optimizer import coefficients, scaling
+from tests.support.models import ARCHITECTURES, OPTIMIZERS, VOCABULARY
+from tests.support.neurons import BEGIN, END, account_of
+from tests.support.per_example import weights_of_each_position
 
 WITH_MLP = [name for name, model in ARCHITECTURES.items() if model.family != "native" or model.d_mlp]
-BEGIN, END = 5, 13
-
-
-def account_of(trainer, bounds=(BEGIN, END), contexts=3):
-    states = {0: State.initial(trainer.flat.vector)}
-    for made in trainer.updates(states[0], END):
-        states[made.after.step] = made.after
-    parts = components(trainer, neurons=True)
-    return (
-        states,
-        parts,
-        neuron_account(trainer, parts, states.__getitem__, bounds, vocabulary=VOCABULARY, contexts=contexts),
-    )
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

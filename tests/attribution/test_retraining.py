@@ -14,51 +14,15 @@ from mech_pipeline.data.order import Order
 from mech_pipeline.spec.mixture import Phase
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.training import Training
-from mech_pipeline.training.update.optimizer import State
-from tests.support.models import ARCHITECTURES, OPTIMIZERS, with_weights
-
-UNTIL = 8
-NOTHING = np.array([], dtype=np.int64)
-REMOVED = [NOTHING, np.array([3, 5, 11]), np.array([0]), np.arange(0, 24, 2), np.array([7, 8])]
-
-
-def initial(trainer):
-    """The state of a trainer that has not trained yet."""
-    return State.initial(trainer.flat.vector)
-
-
-def plain(trainer, removed, start, until=UNTIL):
-    """One after another, with an ordinary trainer."""
-    ends = []
-    for examples in removed:
-        weights = torch.ones(len(trainer.pool), dtype=trainer.flat.vector.dtype)
-        weights[examples] = 0
-        *_, last = with_weights(trainer, weights).updates(start, until)
-        ends.append(last.after.theta)
-    return ends
-
-
-def stacked(trainer, removed, start, until=UNTIL, **how):
-    found = {}
-    for finished in retrain(trainer, start, until, removed, **how):
-        found |= finished
-    return [found[position] for position in range(len(removed))]
-
-
-def assert_equal(some, others):
-    # 8 updates amplify the rounding of a sum, 1e-16, by some hundreds; Adam divides by roots near 1e-2.
-    for one, other in zip(some, others, strict=True):
-        assert torch.allclose(one, other, rtol=1e-9, atol=1e-10)
+from tests.support.models import ARCHITECTURES, OPTIMIZERS
+from tests.support.on_every_device import a_stack_of_removals_is_plain_training_with_weights_0
+from tests.support.retrainings import NOTHING, REMOVED, UNTIL, assert_equal, initial, plain, stacked
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_stack_of_removals_is_plain_training_with_weights_0(make_trainer, architecture, optimizer):
-    trainer = make_trainer(ARCHITECTURES[architecture], OPTIMIZERS[optimizer])
-    start = initial(trainer)
-    expected = plain(trainer, REMOVED, start)
-    assert_equal(stacked(trainer, REMOVED, start, rows=3, workers=2), expected)
-    assert not torch.allclose(expected[0], expected[3], rtol=1e-3), "removal changes something"
+    a_stack_of_removals_is_plain_training_with_weights_0(make_trainer, architecture, optimizer)
 
 
 def test_micro_batches_mixtures_and_own_weights_are_respected(make_trainer):

@@ -2,39 +2,13 @@
 
 import pytest
 import torch
-from torch.func import functional_call
 
 from mech_pipeline.attribution.per_example.capture import example_factors
 from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.attribution.per_example.target_tokens import target_scores
-from mech_pipeline.training.model import example_losses, next_token_losses
-from tests.attribution.test_contraction import assert_close, random_directions
+from mech_pipeline.training.model import next_token_losses
 from tests.support.models import ARCHITECTURES, components
-
-
-def weights_of_each_position(trainer, tokens, direction):
-    """d/dε_{i,t} of Σ ℓ_i where every module adds ε_{i,t} times what it would give with V for parameters."""
-    model, named = trainer.flat.model, trainer.flat.named(direction)
-    shared = {id(parameter): named[name] for name, parameter in model.named_parameters()}
-    epsilon = torch.zeros(len(tokens), tokens.shape[1] - 1, dtype=direction.dtype, requires_grad=True)
-    inside = False
-
-    def nudge(module, inputs, output):
-        nonlocal inside
-        if inside:
-            return output
-        inside = True
-        own = {name: shared[id(p)] for name, p in module.named_parameters(recurse=False)}
-        along = functional_call(module, own, (inputs[0].detach(),))
-        inside = False
-        return output + epsilon[:, :, None] * along
-
-    holders = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
-    hooks = [module.register_forward_hook(nudge) for module in holders]
-    (gradient,) = torch.autograd.grad(example_losses(model, tokens).sum(), epsilon)
-    for hook in hooks:
-        hook.remove()
-    return gradient
+from tests.support.per_example import assert_close, random_directions, weights_of_each_position
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -12,7 +12,7 @@ from mech_pipeline.data.order import Order, examples_at_step
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.mixture import Phase, members
-from tests.spec.test_spec import MINIMAL
+from tests.support.tiny import MINIMAL
 
 WEIGHTS = st.sampled_from([0, 1, 2, 3, 5, 0.1, 0.25, 13, 0.0123])
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import normalizers
 
 from mech_pipeline.data.documents import Document
 from mech_pipeline.data.tokenised import encode_documents, pieces, tokenise
@@ -12,17 +12,11 @@ from mech_pipeline.data.tokenizer import byte_offsets, is_byte_level, token_leng
 from mech_pipeline.errors import MechError
 from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.experiment import parse_experiment
-from tests.spec.test_spec import MINIMAL
+from tests.support.tiny import MINIMAL
+from tests.support.tokenizers import words
 
 TEXTS = ["def naïve(x):\n    return 'ümläut' + x  # 日本\n", "Zweite Datei, <|endoftext|> im Text\n" * 3]
 DOCUMENTS = [Document("made", f"d{i}", text) for i, text in enumerate(TEXTS * 4)]
-
-
-def words(size=70_000, **added):
-    """A tokenizer of whole words w0 … with more than 65,536 entries."""
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0} | {f"w{n}": n for n in range(1, size)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    return tokenizer
 
 
 def saved(tokenizer, path):

@@ -12,8 +12,7 @@ from mech_pipeline.mechanisms.registry import DETECTORS
 from mech_pipeline.spec.model import Model
 from mech_pipeline.training.bridging import bridge
 from mech_pipeline.training.model import build_model
-from tests.mechanisms.test_heads import repeated
-from tests.mechanisms.test_path_patching import LENGTH, SIZE, induction_by_k, induction_by_q
+from tests.support.induction import LENGTH, SIZE, induction_by_k, induction_by_q, repeated
 from tests.support.models import ARCHITECTURES, CONTEXT, VOCABULARY
 
 KINDS = "QKV"

@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mech_pipeline.data.examples import draw_random_repeats
 from mech_pipeline.mechanisms.detectors.heads import (
     copy_suppression,
     copying,
@@ -13,20 +12,15 @@ from mech_pipeline.mechanisms.detectors.heads import (
     duplicate_token_score,
     prefix_matching_score,
 )
-from mech_pipeline.mechanisms.probe import Probe, Sequences
+from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.registry import DETECTORS
 from mech_pipeline.mechanisms.tasks.induction import attention_patterns, copy_advantage, previous_token_score
 from mech_pipeline.spec.model import Model
-from mech_pipeline.spec.seeds import numpy_generator
 from mech_pipeline.training.bridging import bridge
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.model import build_model, example_losses
+from tests.support.induction import repeated
 from tests.support.models import ARCHITECTURES, CONTEXT, VOCABULARY
-
-
-def repeated(count=4, context=32, vocabulary=50, seed=0):
-    drawn = draw_random_repeats(vocabulary, count, context, numpy_generator(seed, "probe"))
-    return Sequences(torch.from_numpy(drawn.tokens).long(), torch.from_numpy(drawn.period).long())
 
 
 def attend(sequences, where):

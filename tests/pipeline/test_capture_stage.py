@@ -7,28 +7,21 @@ from mech_pipeline.attribution.ledger.ledger import batch_factors
 from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
-from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.update.optimizer import coefficients, scaling
 from tests.support import tiny
+from tests.support.once import trained as trained_once
 
+pytestmark = pytest.mark.usefixtures("folder")
 COPY = "induction_copy_advantage"
 ASKED = {"mechanisms": [COPY, "previous_token_attention"]}
 
 
-@pytest.fixture(autouse=True)
-def project(tmp_path, monkeypatch):
-    tiny.write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
-
-
 def trained(store, **change):
     spec = tiny.spec_of(**change)
-    tiny.prepare(store, spec)
-    training.train(store, spec)
-    return OpenRun(store, spec)
+    return trained_once(store, spec)
 
 
 @pytest.mark.parametrize("change", [{}, {"training": {"steps": 24, "batch": 8, "micro_batches": 4}}])

@@ -16,13 +16,13 @@ from mech_pipeline.pipeline.analysis import analysis, circuits
 from mech_pipeline.pipeline.plan import ready_stages
 from mech_pipeline.pipeline.report import make_report
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.pipeline.training import training
 from mech_pipeline.pipeline.training.batches import write_batches
 from mech_pipeline.reports.circuits import queries as circuit_queries
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.reading.connection import connect, query
 from mech_pipeline.store.store import Store
 from tests.support import tiny
+from tests.support.once import trained
 
 COPY, RANDOM = "induction_copy_advantage", "induction_copy_advantage_random"
 ASKED = {"mechanisms": [COPY], "every": 12, "random_orders": 2}
@@ -30,13 +30,8 @@ CHANGE = {"mechanisms": [COPY, RANDOM, "previous_token_attention"], "circuits": 
 
 
 @pytest.fixture
-def run(local_store, tmp_path, monkeypatch):
-    tiny.write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    spec = tiny.spec_of(**CHANGE)
-    tiny.prepare(local_store, spec)
-    training.train(local_store, spec)
-    return OpenRun(local_store, spec)
+def run(folder, local_store):
+    return trained(local_store, tiny.spec_of(**CHANGE))
 
 
 def test_circuits_are_computed_once_where_they_are_asked_for(run):

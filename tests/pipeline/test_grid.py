@@ -16,25 +16,27 @@ from mech_pipeline.pipeline.training.training import stretches_between
 from mech_pipeline.spec.training import Checkpoints
 from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
-from tests.support.tiny import checkpoint_hashes, prepare, spec_of, write_text
+from tests.support.once import filled_once
+from tests.support.once import trained as trained_once
+from tests.support.tiny import checkpoint_hashes, spec_of, train
 
 MECHANISM = "induction_copy_advantage"
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return Store(tmp_path / "store")
+def store(folder, local_store):
+    """An empty store beside the text."""
+    return local_store
 
 
 def trained(store, **change):
     """A run with checkpoints and mechanism values."""
-    spec = spec_of(**change)
-    prepare(store, spec)
-    training.train(store, spec)
+    return filled_once(store, spec_of(**change), with_values).spec
+
+
+def with_values(store, spec):
+    train(store, spec)
     analysis.analyse(OpenRun(store, spec), analysis.OUTPUTS, kept_steps(store, spec))
-    return spec
 
 
 def test_a_logarithmic_plan_has_the_powers_of_two_and_ends_where_the_linear_one_is_denser():
@@ -64,8 +66,7 @@ def test_a_zoom_keeps_the_very_states_of_the_run(store):
     assert saved == asked == [7, 8, 9, 10, 11]
     everything = Store(store.root + "-dense")
     dense = spec_of(checkpoints={"every": 1}, ledger={})
-    prepare(everything, dense)
-    training.train(everything, dense)
+    trained_once(everything, dense)
     truth = checkpoint_hashes(everything, spec.run)
     assert {step: truth[step] for step in kept_steps(store, spec)} == checkpoint_hashes(store, spec.run)
     assert training.train(store, spec) == 0, "it is there now"
@@ -112,8 +113,7 @@ def test_states_too_large_to_wait_are_compared_first_and_kept_then(store, monkey
     assert training.train(store, spec) == 5
     everything = Store(store.root + "-dense")
     dense = spec_of(checkpoints={"every": 1}, ledger={})
-    prepare(everything, dense)
-    training.train(everything, dense)
+    trained_once(everything, dense)
     truth = checkpoint_hashes(everything, spec.run)
     assert all(truth[step] == version for step, version in checkpoint_hashes(store, spec.run).items())
 

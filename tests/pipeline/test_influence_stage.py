@@ -8,28 +8,21 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.influence import influence, sweep
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.pipeline.training import training
 from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
 from tests.support import tiny
+from tests.support.once import trained as trained_once
 
+pytestmark = pytest.mark.usefixtures("folder")
 COPY, PREVIOUS = "induction_copy_advantage", "previous_token_attention"
-
-
-@pytest.fixture(autouse=True)
-def project(tmp_path, monkeypatch):
-    tiny.write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
 
 
 def opened(store: Store, **influence_fields) -> OpenRun:
     """A trained tiny run that asks for influence."""
     asked = {"mechanisms": [COPY], "metasmoothness_steps": 0} | influence_fields
     spec = tiny.spec_of(influence=asked)
-    tiny.prepare(store, spec)
-    training.train(store, spec)
-    return OpenRun(store, spec)
+    return trained_once(store, spec)
 
 
 def rows(store: Store, table: str, where: str = "true") -> list[tuple]:

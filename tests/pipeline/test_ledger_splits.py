@@ -7,28 +7,21 @@ from mech_pipeline.attribution.ledger.token_grid import on_grid
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.ledger import ledger
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.pipeline.training import training
 from mech_pipeline.reports.wording import signal_unit
 from mech_pipeline.spec.analysis import WEIGHTS
 from mech_pipeline.store.reading.connection import query
 from tests.support import tiny
+from tests.support.once import trained as trained_once
 
+pytestmark = pytest.mark.usefixtures("folder")
 COPY = "induction_copy_advantage"
-
-
-@pytest.fixture(autouse=True)
-def project(tmp_path, monkeypatch):
-    tiny.write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
 
 
 def account(store, model=None, **asked):
     """A tiny run with its whole ledger."""
     changed = {"model": tiny.TINY["model"] | (model or {})}
     spec = tiny.spec_of(ledger={"mechanisms": [COPY]} | asked, **changed)
-    tiny.prepare(store, spec)
-    training.train(store, spec)
-    run = OpenRun(store, spec)
+    run = trained_once(store, spec)
     ledger.compute_ledger(run, run.planned)
     assert ledger.pending(run, run.planned) == []
     return run

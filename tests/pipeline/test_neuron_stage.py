@@ -10,12 +10,12 @@ from mech_pipeline.pipeline.analysis import analysis, neurons
 from mech_pipeline.pipeline.plan import ready_stages
 from mech_pipeline.pipeline.report import make_report
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.pipeline.training import training
 from mech_pipeline.pipeline.training.batches import write_batches
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
 from tests.support import tiny
+from tests.support.once import trained
 
 MODEL = {"layers": 2, "heads": 2, "d_model": 16, "d_mlp": 12, "activation": "solu", "normalization": "layer_norm"}
 ASKED = {"windows": [[0, 6], [6, 24]], "tokens": 4, "contexts": 2, "ablated": 8}
@@ -23,13 +23,8 @@ CHANGE = {"mechanisms": ["induction_copy_advantage"], "model": MODEL, "neurons":
 
 
 @pytest.fixture
-def run(local_store, tmp_path, monkeypatch):
-    tiny.write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    spec = tiny.spec_of(**CHANGE)
-    tiny.prepare(local_store, spec)
-    training.train(local_store, spec)
-    return OpenRun(local_store, spec)
+def run(folder, local_store):
+    return trained(local_store, tiny.spec_of(**CHANGE))
 
 
 def rows(run, sql):

@@ -1,8 +1,6 @@
 """Stages over a real store: resume and replay bit for bit, only what changed, and faults that are named."""
 
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,58 +27,39 @@ from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.checkpoints import state_sha256
 from mech_pipeline.training.update.optimizer import State
-from tests.support.tiny import TINY, checkpoint_hashes, prepare, spec_of, write_text
+from tests.support.forked import training_in_a_process
+from tests.support.once import filled_once, trained
+from tests.support.tiny import TINY, checkpoint_hashes, prepare, spec_of, train
 
 
 def fill(store, spec):
     """Everything up to formation."""
-    prepare(store, spec)
-    training.train(store, spec)
+    train(store, spec)
     write_batches(store, spec)
     analysis.analyse(OpenRun(store, spec), analysis.OUTPUTS, spec.checkpoint_steps())
     formation.compute_formation(store, spec)
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def store(folder, local_store):
+    """An empty store beside the text."""
+    return local_store
 
 
-@pytest.fixture
-def store(folder):
-    return Store(folder / "store")
-
-
-_TRAIN = """
-import sys
-from mech_pipeline.pipeline.training import training
-from mech_pipeline.spec.experiment import parse_experiment
-from mech_pipeline.store.store import Store
-from tests.support.tiny import TINY
-spec = parse_experiment(TINY | {"training": {"steps": 900, "batch": 8}, "checkpoints": {"every": 20}}).runs()[0]
-training.train(Store("store"), spec, lambda saved: print(saved.step, flush=True))
-"""
-
-
-def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder, request):
+@pytest.mark.process
+def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder):
     spec = spec_of(training={"steps": 900, "batch": 8}, checkpoints={"every": 20})
     prepare(store, spec)
-    environment = {"PYTHONPATH": str(request.config.rootpath), "PATH": ""}
     kills, acknowledged = 0, set()
     for attempt in range(4):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _TRAIN], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
-        )
-        assert process.stdout is not None
-        acknowledged.add(int(process.stdout.readline()))
-        time.sleep(0.07 * attempt)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        acknowledged |= {int(line) for line in process.stdout if line.endswith("\n")}
-        process.stdout.close()
-        kills += process.returncode == -signal.SIGKILL
+        with training_in_a_process(store, spec) as (process, told):
+            acknowledged.add(told())
+            time.sleep(0.07 * attempt)
+            process.kill()
+            process.join()
+            while (step := told()) is not None:
+                acknowledged.add(step)
+        kills += process.exitcode == -signal.SIGKILL
         assert acknowledged <= set(checkpoint_hashes(store, spec.run))
     assert kills == 4
     assert training.train(store, spec) > 0, "something was left to do"
@@ -95,8 +74,7 @@ def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder, request):
 
 def test_longer_runs_and_denser_plans_continue_from_what_is_kept(store):
     spec = spec_of()
-    prepare(store, spec)
-    training.train(store, spec)
+    trained(store, spec)
     before = checkpoint_hashes(store, spec.run)
     longer = spec_of(training={"steps": 30, "batch": 8}, checkpoints={"every": 5})
     saved = []
@@ -109,9 +87,7 @@ def test_longer_runs_and_denser_plans_continue_from_what_is_kept(store):
 
 def test_every_replayed_window_ends_in_the_next_checkpoint(store):
     spec = spec_of()
-    prepare(store, spec)
-    training.train(store, spec)
-    run = OpenRun(store, spec)
+    run = trained(store, spec)
     assert [end for _, end in run.windows(24)] == [3, 6, 12, 18, 24]
     for begin, end in run.windows(24):
         updates = run.replay(begin, end)
@@ -158,8 +134,7 @@ def test_examples_table_points_at_the_source(store, folder):
 
 def test_touching_nothing_leaves_nothing_to_do(store):
     spec = spec_of()
-    fill(store, spec)
-    run = OpenRun(store, spec)
+    run = filled_once(store, spec, fill)
     ledger.compute_ledger(run, spec.checkpoint_steps())
     sha = corpus_sha256(read_corpus(spec.corpus))
     assert plan.ready_stages(store, spec, sha) == {}
@@ -170,7 +145,7 @@ def test_touching_nothing_leaves_nothing_to_do(store):
 
 
 def test_changing_a_threshold_touches_formation_only(store):
-    fill(store, spec_of())
+    filled_once(store, spec_of(), fill)
     before = table_versions(store)
     changed = spec_of(
         formation=[{"mechanism": "induction_copy_advantage", "threshold": 8.0, "sustain": 2}, TINY["formation"][1]]
@@ -189,8 +164,7 @@ def table_versions(store):
 
 def test_raising_a_detectors_version_recomputes_that_detector_only(store, monkeypatch):
     spec = spec_of()
-    fill(store, spec)
-    run = OpenRun(store, spec)
+    run = filled_once(store, spec, fill)
     monkeypatch.setitem(DETECTORS, "prefix_matching", replace(DETECTORS["prefix_matching"], version="2"))
     pending = analysis.pending(run, analysis.OUTPUTS, spec.checkpoint_steps())
     assert {cell.item for cell in pending["head_scores"]} == {"prefix_matching"}
@@ -207,8 +181,7 @@ def test_raising_a_detectors_version_recomputes_that_detector_only(store, monkey
 
 def test_raising_a_mechanisms_version_recomputes_what_is_made_of_it(store, monkeypatch):
     spec = spec_of()
-    fill(store, spec)
-    run = OpenRun(store, spec)
+    run = filled_once(store, spec, fill)
     ledger.compute_ledger(run, spec.checkpoint_steps())
     name = "induction_copy_advantage"
     monkeypatch.setitem(MECHANISMS.loaded(), name, replace(MECHANISMS[name], version="2"))
@@ -222,8 +195,7 @@ def test_raising_a_mechanisms_version_recomputes_what_is_made_of_it(store, monke
 def test_stored_ledger_sums_to_the_change_of_stored_values(store):
     """In SQL, as a reader would check it: every window, and the run."""
     spec = spec_of()
-    fill(store, spec)
-    run = OpenRun(store, spec)
+    run = filled_once(store, spec, fill)
     assert ledger.compute_ledger(run, spec.checkpoint_steps()) == 5
     rows = query(
         store.root,
@@ -241,7 +213,7 @@ def test_stored_ledger_sums_to_the_change_of_stored_values(store):
     assert later == pytest.approx(by_term["momentum"], rel=1e-4, abs=1e-8)
     # part of the run at a time gives the same account
     other = Store(Path(store.root).parent / "other")
-    fill(other, spec)
+    filled_once(other, spec, fill)
     for step in (18, 3, 24, 12, 6):
         ledger.compute_ledger(OpenRun(other, spec), [step])
     columns = "step, update_step, term, example_id, component"
@@ -274,8 +246,7 @@ def test_stored_ledger_sums_to_the_change_of_stored_values(store):
 )
 def test_other_models_optimizers_and_data_balance_too(store, change):
     spec = spec_of(**change)
-    fill(store, spec)
-    run = OpenRun(store, spec)
+    run = filled_once(store, spec, fill)
     assert ledger.compute_ledger(run, spec.checkpoint_steps()) == 5
     assert influence.compute_influence(run, [6]) == 1
     assert query(store.root, "select count(*) > 0 from influence").rows() == [(True,)]
@@ -283,7 +254,7 @@ def test_other_models_optimizers_and_data_balance_too(store, change):
 
 def test_a_ledger_that_does_not_balance_is_not_stored(store, monkeypatch):
     spec = spec_of()
-    fill(store, spec)
+    filled_once(store, spec, fill)
     name = "induction_copy_advantage"
     honest = MECHANISMS[name]
     lying = replace(
@@ -302,8 +273,7 @@ def test_a_ledger_that_does_not_balance_is_not_stored(store, monkeypatch):
 
 def test_influence_is_stored_with_its_reliability_and_found_again(store):
     spec = spec_of()
-    fill(store, spec)
-    run = OpenRun(store, spec)
+    run = filled_once(store, spec, fill)
     assert influence.compute_influence(run, [12]) == 1
     assert influence.compute_influence(run, [12]) == 0
     rows = query(
@@ -323,8 +293,7 @@ def test_influence_is_stored_with_its_reliability_and_found_again(store):
 
 def test_a_corrupt_checkpoint_is_named_and_can_be_made_again(store):
     spec = spec_of()
-    prepare(store, spec)
-    training.train(store, spec)
+    trained(store, spec)
     before = checkpoint_hashes(store, spec.run)
     path = Path(store.root) / query(store.root, "select uri from checkpoints where step = 12").rows()[0][0]
     content = bytearray(path.read_bytes())
@@ -346,9 +315,7 @@ def test_a_corrupt_checkpoint_is_named_and_can_be_made_again(store):
 
 def test_a_checkpoint_of_another_model_is_named(store):
     spec = spec_of()
-    prepare(store, spec)
-    training.train(store, spec)
-    run = OpenRun(store, spec)
+    run = trained(store, spec)
     other = OpenRun(store, spec_of(model={"layers": 2, "heads": 2, "d_model": 32}))
     other._blobs = run._blobs
     with pytest.raises(MechError, match=r"does not fit the model: model\.tok_embed\.weight is of shape \(280, 16\)"):
@@ -381,7 +348,7 @@ def test_a_corpus_too_small_for_probes_is_named(folder, store):
 
 def test_a_changed_corpus_changes_everything_after_it(store, folder):
     spec = spec_of()
-    fill(store, spec)
+    filled_once(store, spec, fill)
     path = folder / "text" / "file_00.txt"
     path.write_text(path.read_text() + "# one more line\n")
     sha = corpus_sha256(read_corpus(spec.corpus))

@@ -17,11 +17,10 @@ from mech_pipeline.pipeline.retraining import lds, retraining
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.stage import View
 from mech_pipeline.pipeline.stages import stage_of
-from mech_pipeline.pipeline.training import training
 from mech_pipeline.pipeline.training.batches import write_batches
 from mech_pipeline.store.reading.connection import query
-from mech_pipeline.store.store import Store
-from tests.support.tiny import places, prepare, spec_of, write_text
+from tests.support.once import filled_once
+from tests.support.tiny import places, spec_of, train
 
 NAME = "induction_copy_advantage"
 STEP = 12
@@ -38,24 +37,23 @@ EVENT = [{"mechanism": NAME, "threshold": 9.0, "sustain": 2}]
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return Store(tmp_path / "store")
+def store(folder, local_store):
+    """An empty store beside the text."""
+    return local_store
+
+
+def up_to_influence(store, spec):
+    train(store, spec)
+    write_batches(store, spec)
+    analysis.analyse(OpenRun(store, spec), ["mechanism_values"], spec.checkpoint_steps())
+    formation.compute_formation(store, spec)
+    influence.compute_influence(OpenRun(store, spec), [STEP])
 
 
 @pytest.fixture
 def run(store):
     """Everything up to influence."""
-    spec = asked()
-    prepare(store, spec)
-    training.train(store, spec)
-    write_batches(store, spec)
-    analysis.analyse(OpenRun(store, spec), ["mechanism_values"], spec.checkpoint_steps())
-    formation.compute_formation(store, spec)
-    opened = OpenRun(store, spec)
-    influence.compute_influence(opened, [STEP])
-    return opened
+    return filled_once(store, asked(), up_to_influence)
 
 
 def rows(run, sql):

@@ -10,24 +10,19 @@ from deltalake import write_deltalake
 from mech_pipeline.pipeline import soundness
 from mech_pipeline.pipeline.analysis import analysis
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.pipeline.training import training
 from mech_pipeline.store.delta import latest_version, table_version
 from mech_pipeline.store.reading.connection import query
 from tests.support.models import ARCHITECTURES, components
-from tests.support.tiny import prepare, spec_of, write_text
+from tests.support.once import trained
+from tests.support.tiny import spec_of
 
 RUN = "tiny.baseline.s0"
 
 
 @pytest.fixture
-def run(local_store, tmp_path, monkeypatch):
+def run(folder, local_store):
     """A trained run of the tiny experiment."""
-    monkeypatch.chdir(tmp_path)
-    write_text(tmp_path)
-    spec = spec_of()
-    prepare(local_store, spec)
-    training.train(local_store, spec)
-    return OpenRun(local_store, spec)
+    return trained(local_store, spec_of())
 
 
 def append(store, table, column, value):

@@ -27,7 +27,7 @@ from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.update.optimizer import State
-from tests.support.tiny import TINY, write_text
+from tests.support.tiny import TINY
 
 PARTS = {"parts": {"code": {"files": "text/*.txt"}, "prose": {"files": "prose/*.txt"}}}
 PACKED = {**TINY["data"], "examples": 40, "plain": 0.25, "tiled": 0.5, "packed": 0.25}
@@ -46,15 +46,14 @@ def prepare(store, spec, emit=lambda line: None):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    write_text(tmp_path)
-    (tmp_path / "prose").mkdir()
+def folder(folder, monkeypatch):
+    """With prose beside the text, and a cache of its own."""
+    (folder / "prose").mkdir()
     for index in range(8):
         sentences = [f"Sentence {line} of letter {index} tells of {index * line} things.\n" for line in range(25)]
-        (tmp_path / "prose" / f"letter_{index}.txt").write_text("".join(sentences))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MECH_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+        (folder / "prose" / f"letter_{index}.txt").write_text("".join(sentences))
+    monkeypatch.setenv("MECH_CACHE", str(folder / "cache"))
+    return folder
 
 
 def test_tokens_and_fingerprints_of_earlier_runs_stay_as_they_were(folder, local_store):
@@ -285,7 +284,7 @@ def test_a_part_without_documents_to_train_on_is_named(folder, local_store):
 
 
 def test_a_pretrained_tokenizer_with_a_large_vocabulary_trains(folder, local_store):
-    from tests.data.test_tokenizers import words
+    from tests.support.tokenizers import words
 
     words(70_000).save("words.json")
     for index in range(12):

@@ -8,13 +8,7 @@ from mech_pipeline.spec.experiment import Experiment, load_experiment, parse_exp
 from mech_pipeline.spec.fingerprint import canonical_json, fingerprint
 from mech_pipeline.spec.run import check_run_id
 from tests.support.places import ROOT
-
-MINIMAL = {
-    "experiment": "x",
-    "corpus": {"python_stdlib": True},
-    "mechanisms": ["induction_copy_advantage"],
-    "formation": [{"mechanism": "induction_copy_advantage", "threshold": 1.5}],
-}
+from tests.support.tiny import MINIMAL
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,14 @@ import pytest
 from mech_pipeline.store.reading.warehouse import write_warehouse
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
-from tests.store.test_store import write
 from tests.support.docs_commands import ROOT, blocks
+from tests.support.rows import write
 
+pytestmark = pytest.mark.process
 OLDEST = "1.5.5"
 STORE_TESTS = ["tests/store/test_store.py", "tests/store/test_maintain.py", "tests/store/test_read_only.py"]
+NOT_OF_DUCKDB = ["killed", "first_at_the_same_time", "second_writer", "blob", "wrong_options", "layout", "who_made_it"]
+"""Words in the names of tests that ask DuckDB nothing, or nothing particular: locks, writers, blobs, other processes."""
 FOLDER = Path(sys.prefix) / f"duckdb-{OLDEST}"
 
 
@@ -76,10 +79,10 @@ def test_the_oldest_is_the_one_that_is_promised_and_the_newest_is_another():
     assert duckdb.__version__ != OLDEST
 
 
-@pytest.mark.slow
 def test_the_tests_of_the_store_pass_with_the_oldest():
     """Without conftest.py and the checks of shapes: they load PyTorch and have nothing to do with DuckDB."""
     options = ["-q", "--noconftest", "-p", "tests.support.stores", "--override-ini=addopts=", "-p", "no:cacheprovider"]
+    options += ["-k", f"not ({' or '.join(NOT_OF_DUCKDB)})"]
     code = f"import pytest\nsys.exit(pytest.main({[*STORE_TESTS, *options]}))"
     assert "[100%]" in with_oldest(code)
 

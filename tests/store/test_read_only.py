@@ -169,6 +169,7 @@ def test_nothing_is_ever_unpickled():
             assert word not in text, f"{path.name}: {word}"
 
 
+@pytest.mark.process
 def test_wrong_options_of_the_command_are_named(store):
     for arguments, message in (
         (["sql", "select 1", "--version", "ledger"], "a table and a number are needed"),

@@ -23,23 +23,10 @@ from mech_pipeline.store.reading.warehouse import write_warehouse
 from mech_pipeline.store.rows import check_rows, content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
+from tests.support.rows import values, write
 
-
-def values(run="r", steps=(1, 2), mechanism="m", value=1.0, made_from="f"):
-    count = len(steps)
-    return {
-        "run": [run] * count,
-        "step": list(steps),
-        "mechanism": [mechanism] * count,
-        "value": [value] * count,
-        "input_fingerprint": [made_from] * count,
-        "data_version": ["d"] * count,
-    }
-
-
-def write(store, steps=(1, 2), mechanism="m", **change):
-    rows = values(steps=steps, mechanism=mechanism, **change)
-    store.write("mechanism_values", rows, replace={"run": ["r"], "step": list(steps), "mechanism": [mechanism]})
+SQL_TYPES = {"string": "VARCHAR", "bool": "BOOLEAN", "int32": "INTEGER", "int64": "BIGINT", "float32": "FLOAT"}
+SQL_TYPES |= {"float64": "DOUBLE", "uint64": "UBIGINT"}
 
 
 def read(store, sql="select step, mechanism, value from mechanism_values order by all"):
@@ -96,9 +83,9 @@ def test_every_table_has_a_unique_key_a_meaning_and_a_view(store):
             names = [column.name for column in table.all_columns]
             assert len(set(names)) == len(names)
             assert set(table.keys) <= set(names)
-            assert all(column.meaning for column in table.all_columns)
+            assert all(column.meaning.strip() for column in table.all_columns)
             found = connection.execute(f"describe {table.name}").fetchall()
-            assert [row[0] for row in found] == names
+            assert [row[:2] for row in found] == [(c.name, SQL_TYPES[c.type]) for c in table.all_columns]
 
 
 def test_the_pipelines_own_questions_each_see_their_own_cut(store):
@@ -114,6 +101,7 @@ def test_the_pipelines_own_questions_each_see_their_own_cut(store):
         assert before.execute("select * from ledger").fetchall() == []
 
 
+@pytest.mark.process
 def test_threads_and_a_forked_process_ask_at_the_same_time(tmp_path):
     stores = [Store(tmp_path / str(number)) for number in range(8)]
     for number, one in enumerate(stores):
@@ -250,6 +238,7 @@ def _hold(root, ready):
         time.sleep(60)
 
 
+@pytest.mark.process
 def test_a_second_writer_is_refused_and_a_killed_one_frees_its_lock(store):
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
@@ -281,6 +270,7 @@ for round in range(1000):
 """
 
 
+@pytest.mark.process
 def test_a_writer_killed_at_any_moment_leaves_whole_batches(store):
     for attempt in range(4):
         process = subprocess.Popen([sys.executable, "-c", _WRITER, str(store.root)], stdout=subprocess.PIPE, text=True)

@@ -28,9 +28,8 @@ from mech_pipeline.store.care.repair import repair_store
 from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.store import Store
-from tests.pipeline.test_pipeline import prepare, spec_of
 from tests.support.damage import flip
-from tests.support.tiny import write_text
+from tests.support.tiny import prepare, spec_of, write_text
 
 
 def fill(store: Store, runs: int = 3, steps: int = 20) -> None:
@@ -94,6 +93,7 @@ def test_a_whole_store_is_whole(filled):
     assert whole.checked > 60
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_any_file_is_found(filled):
     """Every kind of file: data, log, checksum records, blobs, the mark. Locks hold nothing."""
     names = [e.name for e in filled.files.entries() if not e.name.startswith("locks/")]
@@ -110,6 +110,7 @@ def test_a_flipped_bit_in_any_file_is_found(filled):
     assert found(filled).damage == []
 
 
+@pytest.mark.slow
 def test_damage_anywhere_in_the_newest_log_is_found_and_never_an_error(store):
     """Deltalake opens some logs that JSON does not, and the other way round."""
     fill(store, runs=1, steps=2)

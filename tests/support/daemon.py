@@ -33,15 +33,17 @@ _LOG = logging.getLogger("daemon under test")
 class Daemon:
     """Sensors, automation and schedules over one project; a minute passes between ticks."""
 
-    def __init__(self, home: Path, instance: dg.DagsterInstance, workspace: WorkspaceProcessContext) -> None:
-        self.home, self.instance = home, instance
-        self._workspace, self._minutes, self._schedules = workspace, 0, {}
+    def __init__(
+        self, home: Path, instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, minutes: int = 0
+    ) -> None:
+        self.home, self.instance, self.minutes = home, instance, minutes
+        self._workspace, self._schedules = workspace, {}
         self._automation = asset_daemon.AssetDaemon(settings={}, pre_sensor_interval_seconds=0)
 
     @property
     def seconds(self) -> float:
         """How far the daemons' clock is ahead."""
-        return 60.0 * self._minutes
+        return 60.0 * self.minutes
 
     def tick(self) -> list[dg.DagsterRun]:
         """All sensors once; returns the runs that they started, which have ended."""
@@ -57,7 +59,7 @@ class Daemon:
 
     def _started(self, act) -> list[dg.DagsterRun]:
         before = {run.run_id for run in self.instance.get_runs()}
-        self._minutes += 1
+        self.minutes += 1
         failures = [found for found in act() if found is not None and hasattr(found, "to_string")]
         assert not failures, failures[0].to_string()
         return [run for run in reversed(self.instance.get_runs()) if run.run_id not in before]
@@ -103,20 +105,27 @@ class Daemon:
 
 
 @contextmanager
-def daemon(home: Path, monkeypatch: pytest.MonkeyPatch, history: dg.DagsterInstance | None = None) -> Iterator[Daemon]:
+def daemon(
+    home: Path, monkeypatch: pytest.MonkeyPatch, history: dg.DagsterInstance | None = None, minutes: int = 0
+) -> Iterator[Daemon]:
     """Daemons over a project folder.
 
     Args:
-        history: where Dagster keeps what happened, and how it starts runs; by default an empty one that starts them at once.
+        history: where Dagster keeps what happened, and how it starts runs; by default `history/` in the project folder,
+            which starts them at once.
+        minutes: how far the clock of earlier daemons on the same history was ahead.
     """
+    (home / "history").mkdir(exist_ok=True)
     written = _DEFINITIONS.format(store=str(home / "store"), experiments=str(home / "experiments"))
     (home / "located.py").write_text(written)
     origin = InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file=str(home / "located.py")))
     with (
-        nullcontext(history) if history is not None else instance_for_test(overrides=_AT_ONCE) as instance,
+        nullcontext(history)
+        if history is not None
+        else instance_for_test(overrides=_AT_ONCE, temp_dir=str(home / "history")) as instance,
         WorkspaceProcessContext(instance, InProcessTestWorkspaceLoadTarget(origin)) as workspace,
     ):
-        made = Daemon(home, instance, workspace)
+        made = Daemon(home, instance, workspace, minutes)
         for module in (sensor, asset_daemon):
             now, timestamp = module.get_current_datetime, module.get_current_timestamp
             monkeypatch.setattr(

@@ -108,3 +108,18 @@ def mechanism_of(trainer: Trainer, probe: Probe, name: str) -> tuple[Callable, C
 def with_weights(trainer: Trainer, weights: torch.Tensor) -> Trainer:
     """The same training with other example weights."""
     return dataclasses.replace(trainer, weights=weights)
+
+
+def gradients_of(trainer, probe, name="induction_copy_advantage"):
+    """∇M at a state, one row."""
+
+    def gradients(state):
+        trainer.flat.load(state.theta)
+        return trainer.flat.gradient(MECHANISMS[name].value(trainer.flat.model, probe))[None]
+
+    return gradients
+
+
+def in_micro_batches(trainer, count):
+    training = trainer.training.model_copy(update={"micro_batches": count})
+    return dataclasses.replace(trainer, training=training)

@@ -24,10 +24,20 @@ def s3_root(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"{server.new_bucket()}/some/where"
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.process)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store: the same tests run on a folder and on S3."""
     return Store(tmp_path / "store" if request.param == "local" else request.getfixturevalue("s3_root"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder with the tiny experiment's text; it is the current folder."""
+    from tests.support.tiny import write_text  # loads PyTorch, which the tests of the store do without
+
+    write_text(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A whole experiment small enough to run in seconds: real code paths, made-up text."""
 
 import copy
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.run_row import write_run_row
 from mech_pipeline.pipeline.tokens import tokens
+from mech_pipeline.pipeline.training import training
 from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
+from tests.support.places import ROOT
 
 TINY: dict[str, Any] = {
     "experiment": "tiny",
@@ -40,6 +43,14 @@ TINY: dict[str, Any] = {
     "arms": {"baseline": {}, "control": {"data": {"plain": 1.0, "tiled": 0.0}, "seeds": [0]}},
 }
 
+MINIMAL = {
+    "experiment": "x",
+    "corpus": {"python_stdlib": True},
+    "mechanisms": ["induction_copy_advantage"],
+    "formation": [{"mechanism": "induction_copy_advantage", "threshold": 1.5}],
+}
+"""The fewest fields that an experiment can have."""
+
 
 def write_text(folder: Path) -> None:
     """A dozen small files of source-like text."""
@@ -58,6 +69,14 @@ def write_experiment(path: Path, **change: Any) -> Path:
     return path
 
 
+def write_project(home: Path, **change: Any) -> Path:
+    """A project folder as `mech` and Dagster want it: settings, text and the tiny experiment, which names its text in full."""
+    shutil.copy(ROOT / "dagster.yaml", home)
+    write_text(home)
+    text = {"corpus": {"files": str(home / "text" / "*.txt")}}
+    return write_experiment(home / "experiments" / "tiny.yaml", **text | change)
+
+
 def spec_of(index: int = 0, **change: Any) -> RunSpec:
     """One run of the tiny experiment, with some top-level fields replaced."""
     return resolve(parse_experiment(copy.deepcopy(TINY) | change)).runs()[index]
@@ -68,6 +87,12 @@ def prepare(store: Store, spec: RunSpec) -> None:
     documents = read_corpus(spec.corpus)
     tokens.prepare_tokens(store, spec, documents)
     write_run_row(store, spec, corpus_sha256(documents), "planned")
+
+
+def train(store: Store, spec: RunSpec) -> None:
+    """Everything up to the last checkpoint."""
+    prepare(store, spec)
+    training.train(store, spec)
 
 
 def checkpoint_hashes(store: Store, run: str) -> dict[int, str]:

@@ -13,7 +13,7 @@ from mech_pipeline.spec.model import PRESETS, Model
 from mech_pipeline.training.bridging import bridge
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.model import build_model, parameter_count
-from tests.mechanisms.test_heads import repeated
+from tests.support.induction import repeated
 from tests.support.models import ARCHITECTURES, CONTEXT, VOCABULARY
 from tests.support.tiny import TINY
 

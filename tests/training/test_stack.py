@@ -19,32 +19,22 @@ from mech_pipeline.training.many import stack as training_stack
 from mech_pipeline.training.many.stack import StackedGradient
 from mech_pipeline.training.update.optimizer import State
 from tests.support.models import ARCHITECTURES
-from tests.support.tiny import checkpoint_hashes, prepare, spec_of, write_text
+from tests.support.on_every_device import a_stack_gives_each_run_the_gradient_it_has_alone
+from tests.support.tiny import checkpoint_hashes, prepare, spec_of
 
 STACKED = {"training": {"steps": 24, "batch": 8, "stacked": True}}
 SEEDS = {"seeds": [0, 1, 2], "arms": {"baseline": {}}, "influence": {}, "gradients": []}
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return Store(tmp_path / "store")
+def store(folder, local_store):
+    """An empty store beside the text."""
+    return local_store
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_stack_gives_each_run_the_gradient_it_has_alone(make_trainer, architecture):
-    trainers = [make_trainer(ARCHITECTURES[architecture], dtype=torch.float64, seed=seed) for seed in range(3)]
-    thetas = torch.stack([trainer.flat.vector for trainer in trainers])
-    tokens = torch.stack([trainer.tokens(trainer.batch(0)) for trainer in trainers])
-    weights = torch.linspace(0.5, 1.5, 4, dtype=torch.float64, device=thetas.device).expand(3, -1)
-    gradients, losses = StackedGradient(trainers[0].flat)(thetas, tokens, weights)
-    for trainer, gradient, loss in zip(trainers, gradients, losses, strict=True):
-        everyone = torch.zeros(len(trainer.pool), dtype=torch.float64)
-        everyone[trainer.batch(0)] = weights[0].cpu()
-        alone, value = dataclasses.replace(trainer, weights=everyone).gradient(trainer.flat.vector, trainer.batch(0), 0)
-        assert torch.allclose(gradient, alone, rtol=1e-10, atol=1e-14)
-        assert float(loss) == pytest.approx(value, rel=1e-12)
+    a_stack_gives_each_run_the_gradient_it_has_alone(make_trainer, architecture)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -15,7 +15,7 @@ from mech_pipeline.training import loop
 from mech_pipeline.training.many.ranks import tree_sum
 from mech_pipeline.training.update.muon import hidden_matrices
 from mech_pipeline.training.update.optimizer import State
-from tests.attribution.test_influence import sweep, train
+from tests.support.influence import sweep, train
 from tests.support.models import ARCHITECTURES, OPTIMIZERS, components, mechanism_of, trainer_of
 
 MECHANISM = "induction_copy_advantage"
@@ -144,6 +144,8 @@ def compile_and_compare(_rank, architecture):
     assert torch.allclose(once, plain, atol=2e-6), "rounding, grown over three updates"
 
 
+@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("architecture", ["attention-only", "gpt_neox"])
 def test_a_compiled_model_trains_alike_and_repeats_itself(architecture):

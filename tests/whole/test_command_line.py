@@ -7,44 +7,24 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import polars as pl
 import pytest
 
 from mech_pipeline.store.reading.connection import query
+from tests.support.command_line import FINISHED, MECH, finished_project, mech
 from tests.support.docs_commands import commands, for_tiny
 from tests.support.places import ROOT
-from tests.support.tiny import TINY, write_experiment, write_text
-
-MECH = [sys.executable, "-m", "mech_pipeline.commands.app"]
-
-
-def mech(home, *arguments, check=True, **environment):
-    """Runs the command line in a project folder."""
-    found = subprocess.run(
-        [*MECH, *arguments],
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env={**os.environ, "MECH_STORE": str(home / "store"), "MECH_HOME": str(home), **environment},
-    )
-    if check:
-        assert found.returncode == 0, found.stderr + found.stdout
-        assert found.stderr == "", "a good run says nothing on stderr"
-    return found
+from tests.support.tiny import TINY, write_experiment, write_project
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A project folder in which the tiny experiment was run once; the output of that run."""
-    home = tmp_path_factory.mktemp("project")
-    shutil.copy(ROOT / "dagster.yaml", home)
-    write_text(home)
-    write_experiment(home / "experiments" / "tiny.yaml")
-    return home, mech(home, "run", "experiments/tiny.yaml").stdout
+    finished, home = finished_project(), tmp_path_factory.mktemp("copied") / "project"
+    shutil.copytree(finished, home)
+    return home, (finished / "output.txt").read_text().replace("\n", "").replace(str(finished), str(home))
 
 
 def table_versions(home):
@@ -57,7 +37,7 @@ def test_a_run_prints_formation_balance_documents_report_and_sql(project):
     assert "never (censored)" in output
     assert "Ledger of induction_copy_advantage, tiny.baseline.s0: explained" in output
     assert "text/file_" in output
-    assert str(home / "store" / "reports" / "tiny.html") in output.replace("\n", "")
+    assert str(home / "store" / "reports" / "tiny.html") in output
     assert "mech sql" in output
     assert "updates, " in output
     assert "left" in output or "took" in output
@@ -81,7 +61,7 @@ def test_changing_a_threshold_recomputes_formation_what_follows_from_it_and_the_
     ).rows()[0]
     assert best[1] > 0
     events = [{"detector": best[0], "threshold": best[2], "sustain": 1}]
-    write_experiment(home / "experiments" / "tiny.yaml", formation=events)
+    write_experiment(home / "experiments" / "tiny.yaml", **FINISHED, formation=events)
     before = table_versions(home)
     output = mech(home, "run", "experiments/tiny.yaml").stdout
     after = table_versions(home)
@@ -165,12 +145,10 @@ def test_mistakes_are_one_line_on_stderr_and_exit_code_one(project, arguments, m
     ],
 )
 def test_prompts_that_do_not_fit_are_refused_before_a_single_update_and_again(tmp_path, change, problem):
-    shutil.copy(ROOT / "dagster.yaml", tmp_path)
-    write_text(tmp_path)
     asked = {"formation": [{"mechanism": "induction_copy_advantage", "threshold": 9.0}], "gradients": []}
     asked["mechanisms"] = ["induction_copy_advantage", *change.get("mechanisms", [])]
     asked["detectors"] = change.get("detectors", [])
-    write_experiment(tmp_path / "experiments" / "tiny.yaml", **asked, seeds=[0], arms={"baseline": {}})
+    write_project(tmp_path, **asked, seeds=[0], arms={"baseline": {}})
     for _ in range(2):
         found = mech(tmp_path, "run", "experiments/tiny.yaml", check=False)
         assert found.returncode == 1
@@ -197,11 +175,9 @@ def test_every_command_explains_itself():
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_loses_nothing_and_continues(tmp_path, sign):
-    shutil.copy(ROOT / "dagster.yaml", tmp_path)
-    write_text(tmp_path)
-    write_experiment(
-        tmp_path / "experiments" / "tiny.yaml",
-        training={"steps": 6000, "batch": 8},
+    write_project(
+        tmp_path,
+        training={"steps": 2000, "batch": 8},
         checkpoints={"every": 200},
         ledger={},
         influence={},
@@ -230,10 +206,10 @@ def test_a_stopped_run_loses_nothing_and_continues(tmp_path, sign):
         assert process.returncode == 130
         assert "mech: stopped; what was finished is kept" in errors
     output = mech(tmp_path, "run", "experiments/tiny.yaml").stdout
-    assert "continuing to 6000" in output
+    assert "continuing to 2000" in output
     after = kept(tmp_path)
     assert before.items() <= after.items()
-    assert len(after) == 31
+    assert len(after) == 11
 
 
 def kept(home):
@@ -244,7 +220,6 @@ def kept(home):
 
 def test_a_zoom_keeps_every_state_of_a_window_and_leaves_results_alone(project):
     home, _ = project
-    mech(home, "run", "experiments/tiny.yaml")
     (command,) = commands("docs/training.md")
     program, *words = shlex.split(for_tiny(command))
     assert (program, words) == (".venv/bin/mech", ["zoom", "tiny.baseline.s0", "7:10"])

@@ -14,9 +14,8 @@ from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.reading.connection import query
 from tests.support.deployment import deployed
 from tests.support.postgres_server import postgres_programs, postgres_server
-from tests.support.tiny import write_experiment, write_text
+from tests.support.tiny import write_project
 
-pytestmark = pytest.mark.slow
 RUN = "tiny.baseline.s0"
 _PATIENCE = 180  # seconds; reached only if something is broken
 
@@ -36,8 +35,7 @@ def deployment(tmp_path_factory, server):
     if programs is None:
         pytest.skip("there is no Postgres server on this machine: apt-get install postgresql")
     home = tmp_path_factory.mktemp("deployment")
-    write_text(home)
-    write_experiment(home / "experiments" / "tiny.yaml", corpus={"files": str(home / "text" / "*.txt")})
+    write_project(home)
     bucket = f"deployment-{time.time_ns()}"
     with pytest.MonkeyPatch.context() as patch, postgres_server(programs) as postgres:
         with deployed(home, postgres, server, bucket) as running:

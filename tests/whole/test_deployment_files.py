@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.instance.ref import InstanceRef
+from setuptools import find_namespace_packages
 
 from mech_pipeline.provenance import git_commit
 from tests.support.compose_file import COMPOSE, CPU, OURS, ROOT, optional, required, services
@@ -111,7 +112,8 @@ def test_the_image_takes_what_is_there_pins_pytorch_and_has_no_root():
 
 def test_every_folder_of_the_package_is_installed_into_the_image():
     """An editable install hides a missing one: it reads the folders themselves."""
-    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    listed = {name for name in find_namespace_packages(str(ROOT), **asked) if "__pycache__" not in name}
     research = {path.parent.relative_to(ROOT).parts for path in (ROOT / "mech_pipeline").rglob("*.py")}
     outside = {
         path.parent.relative_to(ROOT).parts for top in ("assets", "resources") for path in (ROOT / top).rglob("*.py")

@@ -17,14 +17,9 @@ from mech_pipeline.pipeline.training import training
 from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.store.store import Store
 from tests.support.ranks import RUN, linux, rank_pid, torchrun
-from tests.support.tiny import checkpoint_hashes, prepare, spec_of, write_experiment, write_text
+from tests.support.tiny import checkpoint_hashes, prepare, spec_of, write_project
 
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+LONG = {"training": {"steps": 2000, "batch": 8, "processes": 2}, "checkpoints": {"every": 200}}
 
 
 def alone(folder, spec):
@@ -86,10 +81,9 @@ def test_a_number_of_processes_that_does_not_fit_is_named(folder, request):
 
 @pytest.fixture
 def graph(folder, request):
-    """A run of two processes, known to Dagster; the parameter is its number of updates."""
-    change = {"corpus": {"files": str(folder / "text" / "*.txt")}}
-    change["training"] = {"steps": getattr(request, "param", 24), "batch": 8, "processes": 2}
-    file = write_experiment(folder / "experiments" / "tiny.yaml", **change)
+    """A run of two processes, known to Dagster; the parameter changes its spec."""
+    change = {"training": {"steps": 24, "batch": 8, "processes": 2}} | getattr(request, "param", {})
+    file = write_project(folder, **change)
     definitions = build_definitions(str(folder / "shared"), folder / "experiments")
     (folder / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(folder / "dagster")) as instance:
@@ -109,7 +103,7 @@ def test_the_asset_trains_through_pipes_and_reports_every_checkpoint(graph, fold
 
 
 @linux
-@pytest.mark.parametrize("graph", [2000], indirect=True)
+@pytest.mark.parametrize("graph", [LONG], indirect=True)
 def test_the_asset_goes_on_by_itself_when_a_process_is_killed(graph, folder):
     _, executor, spec = graph
     store, killed = Store(folder / "shared"), []

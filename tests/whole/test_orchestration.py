@@ -1,6 +1,7 @@
 """Dagster starts exactly what is needed: through real ticks of its daemons, on the tiny experiment."""
 
 import datetime
+import shutil
 from dataclasses import replace
 
 import dagster as dg
@@ -22,7 +23,7 @@ from mech_pipeline.store.store import Store
 from mech_pipeline.training.checkpoints import pack_state, state_sha256
 from mech_pipeline.training.update.optimizer import State
 from tests.support.daemon import daemon
-from tests.support.tiny import write_experiment, write_text
+from tests.support.tiny import write_experiment, write_project
 
 # A run that is started inside the daemon's event loop, as these are, leaves Dagster's inner loop behind unawaited.
 pytestmark = [
@@ -35,8 +36,7 @@ ONE_RUN = {"seeds": [0], "arms": {"baseline": {}}}
 
 @pytest.fixture
 def home(tmp_path):
-    write_text(tmp_path)
-    write_experiment(tmp_path / "experiments" / "tiny.yaml", corpus={"files": str(tmp_path / "text/*.txt")}, **ONE_RUN)
+    write_project(tmp_path, **ONE_RUN)
     return tmp_path
 
 
@@ -46,16 +46,32 @@ def daemons(home, monkeypatch):
         yield made
 
 
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A project in which the experiment was launched and everything is done, with a copy beside it; its clock."""
+    home = tmp_path_factory.mktemp("done") / "home"
+    home.mkdir()
+    write_project(home, **ONE_RUN)
+    with pytest.MonkeyPatch.context() as patch, daemon(home, patch) as daemons:
+        daemons.tick()
+        daemons.automate()
+        assert daemons.launch()
+        daemons.until_quiet()
+        while daemons.automate():
+            pass
+        minutes = daemons.minutes
+    shutil.copytree(home, home.with_name("copy"))
+    return home, minutes
+
+
 @pytest.fixture
-def trained(daemons):
-    """The experiment launched and everything done."""
-    daemons.tick()
-    daemons.automate()
-    assert daemons.launch()
-    daemons.until_quiet()
-    while daemons.automate():
-        pass
-    return daemons
+def trained(done, monkeypatch):
+    """The same daemons over the same project, as it was when everything was done."""
+    home, minutes = done
+    shutil.rmtree(home)
+    shutil.copytree(home.with_name("copy"), home)
+    with daemon(home, monkeypatch, minutes=minutes) as made:
+        yield made
 
 
 def jobs(runs):
@@ -114,7 +130,7 @@ def test_one_launch_makes_everything_and_then_nothing_more(daemons):
     assert daemons.tick() == []
 
 
-def test_a_launched_run_that_is_current_is_looked_at_again_only_after_a_change(trained, home, monkeypatch):
+def test_a_launched_run_that_is_current_is_looked_at_again_only_after_a_change(trained, monkeypatch):
     looked = []
     real = sensors.look
     monkeypatch.setattr(sensors, "look", lambda board, store, specs: looked.append(1) or real(board, store, specs))
@@ -123,7 +139,7 @@ def test_a_launched_run_that_is_current_is_looked_at_again_only_after_a_change(t
     assert trained.tick() == []
     assert looked == []
     assert trained.said("work") == "everything launched is current"
-    Store(home / "store").delete("head_scores", f"run = '{RUN}' and step = 6")
+    Store(trained.home / "store").delete("head_scores", f"run = '{RUN}' and step = 6")
     assert jobs(trained.tick()) == ["analysis_stage"]
     trained.until_quiet()
     looked.clear()
@@ -132,10 +148,10 @@ def test_a_launched_run_that_is_current_is_looked_at_again_only_after_a_change(t
     assert looked
 
 
-def test_a_checkpoint_file_that_vanished_is_noticed_once_a_while_has_passed(trained, home, monkeypatch):
+def test_a_checkpoint_file_that_vanished_is_noticed_once_a_while_has_passed(trained, monkeypatch):
     assert trained.tick() == []
-    (uri,) = query(home / "store", "select uri from checkpoints where step = 24").row(0)
-    (home / "store" / uri).unlink()
+    (uri,) = query(trained.home / "store", "select uri from checkpoints where step = 24").row(0)
+    (trained.home / "store" / uri).unlink()
     monkeypatch.setattr(known, "FORGOTTEN_AFTER", 0.0)
     assert jobs(trained.tick())[0] == "training_stage"
 
@@ -154,14 +170,18 @@ def test_only_the_arms_and_seeds_that_are_asked_for_are_launched(home, monkeypat
         assert "nothing was launched" in daemons.said("work")
 
 
-def test_a_bumped_detector_recomputes_that_detector_and_nothing_that_did_not_change(trained, home, monkeypatch):
+def test_a_bumped_detector_recomputes_that_detector_and_nothing_that_did_not_change(trained, monkeypatch):
     """Its scores stay the same, so what reads them stays as it is: no formation, no report."""
-    before = dict(query(home / "store", "select detector, min(input_fingerprint) from head_scores group by 1").rows())
+    before = dict(
+        query(trained.home / "store", "select detector, min(input_fingerprint) from head_scores group by 1").rows()
+    )
     values = len(events(trained.instance, "mechanism_values"))
     bumped = replace(DETECTORS["prefix_matching"], version="next")
     monkeypatch.setitem(DETECTORS, "prefix_matching", bumped)
     assert jobs(trained.until_quiet()) == ["analysis_stage"]
-    after = dict(query(home / "store", "select detector, min(input_fingerprint) from head_scores group by 1").rows())
+    after = dict(
+        query(trained.home / "store", "select detector, min(input_fingerprint) from head_scores group by 1").rows()
+    )
     assert {name for name in after if after[name] != before[name]} == {"prefix_matching"}
     versions = {
         e.asset_materialization.tags["dagster/data_version"] for e in events(trained.instance, "mechanism_values")
@@ -227,7 +247,7 @@ def test_a_batch_that_fails_half_way_keeps_what_it_finished_and_is_tried_after_a
     assert len(materialized(daemons.instance, "ledger")) == 5
 
 
-def test_the_night_makes_up_what_is_missing_once_and_not_while_it_is_busy(trained, home, monkeypatch):
+def test_the_night_makes_up_what_is_missing_once_and_not_while_it_is_busy(trained, monkeypatch):
     trained.turn_on("nightly")
     evening = datetime.datetime.now(datetime.UTC).replace(hour=3, minute=0) + datetime.timedelta(days=1)
     assert trained.night(evening) == [], "everything is current"
@@ -300,13 +320,14 @@ def test_a_crashed_batch_is_in_flight_until_dagster_has_started_it_again(tags, w
         assert Board(instance).in_flight == ({(RUN, "training")} if waits else set())
 
 
-def test_a_corpus_that_was_edited_is_read_again_at_the_next_launch(trained, home):
-    (text,) = list((home / "text").glob("*.txt"))[:1]
-    before = query(home / "store", "select fingerprint from runs").rows()
+def test_a_corpus_that_was_edited_is_read_again_at_the_next_launch(trained):
+    assert trained.tick() == [], "the text has been read"
+    (text,) = list((trained.home / "text").glob("*.txt"))[:1]
+    before = query(trained.home / "store", "select fingerprint from runs").rows()
     text.write_text(text.read_text() + "and one more sentence about the old lighthouse keeper\n" * 3)
     assert trained.tick() == [], "nobody asked for it"
     assert trained.launch()
     started = trained.until_quiet()
     assert jobs(started)[0] == "training_stage"
     assert trained.said("work") == "everything launched is current"
-    assert query(home / "store", "select fingerprint from runs").rows() != before
+    assert query(trained.home / "store", "select fingerprint from runs").rows() != before

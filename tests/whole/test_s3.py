@@ -3,7 +3,6 @@
 import http.server
 import multiprocessing
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -21,17 +20,11 @@ from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.reading.connection import connect, query
 from mech_pipeline.store.store import Store
-from tests.support.tiny import write_experiment, write_text
-from tests.whole.test_command_line import ROOT, mech
+from tests.support.command_line import FINISHED, finished_project, mech
+from tests.support.rows import write_run
+from tests.support.tiny import write_project
 
 PATIENCE = 30.0  # seconds in which a fault must be named; the clients retry a few times
-
-
-def write(store, run="r", steps=(1, 2), value=1.0):
-    count = len(steps)
-    rows = {"run": [run] * count, "step": list(steps), "mechanism": ["m"] * count, "value": [float(value)] * count}
-    rows |= {"input_fingerprint": ["f"] * count, "data_version": ["d"] * count}
-    return store.write("mechanism_values", rows, replace={"run": [run], "step": list(steps)})
 
 
 def contents(store):
@@ -41,7 +34,7 @@ def contents(store):
 @pytest.fixture
 def s3_store(s3_root):
     made = Store(s3_root)
-    write(made)
+    write_run(made)
     return made
 
 
@@ -131,7 +124,7 @@ def test_a_server_that_goes_away_in_the_middle_is_named_and_nothing_changes(s3_s
     with answering(503, "SlowDown") as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         with pytest.raises(MechError, match="fails or is overloaded"):
-            write(Store(s3_store.root), steps=(3,))
+            write_run(Store(s3_store.root), steps=(3,))
     monkeypatch.undo()
     assert contents(s3_store) == before
 
@@ -164,7 +157,7 @@ def _replace(root: str, process: int, rounds: int, environment: dict[str, str]) 
     store = Store(root)
     for round_ in range(rounds):
         for first in (0, 10):
-            write(store, f"run{process}", range(first, first + 10), round_)
+            write_run(store, f"run{process}", range(first, first + 10), round_)
 
 
 def test_many_processes_lose_nothing(s3_store, server):
@@ -193,12 +186,12 @@ def test_many_processes_lose_nothing(s3_store, server):
 
 _DIES = """
 import sys
-from tests.whole.test_s3 import write
+from tests.support.rows import write_run
 from mech_pipeline.store.store import Store
 store = Store(sys.argv[1])
 for value in range(1000):
     store.put_blob("checkpoints/run=r/step=00000001", "x", bytes(100_000))
-    write(store, "killed", range(10), value)
+    write_run(store, "killed", range(10), value)
     print(value, flush=True)
 """
 
@@ -230,13 +223,9 @@ def test_a_writer_killed_at_any_moment_loses_nothing_acknowledged(s3_store, serv
 
 def test_one_word_moves_an_experiment_to_s3_and_its_results_are_the_same(s3_root, server, tmp_path):
     """The whole tiny experiment: in a folder, on S3; then nothing is left to do, and all is whole."""
-    shutil.copy(ROOT / "dagster.yaml", tmp_path)
-    write_text(tmp_path)
-    write_experiment(tmp_path / "experiments" / "tiny.yaml", seeds=[0])
-    roots = (str(tmp_path / "store"), s3_root)
-    for root in roots:
-        mech(tmp_path, "run", "experiments/tiny.yaml", MECH_STORE=root, **server.environment)
-        shutil.rmtree(tmp_path / ".dagster")
+    write_project(tmp_path, **FINISHED)
+    mech(tmp_path, "run", "experiments/tiny.yaml", MECH_STORE=s3_root, **server.environment)
+    roots = (str(finished_project() / "store"), s3_root)
     names = {  # what is computed; rows name files by chance, so without these names
         "mechanism_values": "*", "head_scores": "*", "ledger": "*", "ledger_balance": "*", "formation": "*",
         "examples": "*", "checkpoints": "* exclude (uri)", "gradients": "* exclude (uri)",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import multiprocessing
 
+from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.spec.training import Training
 from mech_pipeline.store.reading.connection import query
@@ -15,16 +16,9 @@ from mech_pipeline.store.store import Store
 from mech_pipeline.training.flat import Slot
 from mech_pipeline.training.update.norm import norm_of_rows, row_squares
 from tests.support.ranks import RUN, compare_shards_with_one_process, linux, rank_pid, torchrun
-from tests.support.tiny import checkpoint_hashes, prepare, spec_of, write_text
+from tests.support.tiny import checkpoint_hashes, prepare, spec_of
 
 SHARDED = {"steps": 24, "batch": 8, "micro_batches": 4, "sharded": True}
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize("processes", [2, 4])
@@ -83,5 +77,5 @@ def test_what_cannot_be_sharded_is_refused(other):
 
 def test_muon_needs_whole_matrices():
     optimizer = {"kind": "muon", "momentum": 0.9}
-    with pytest.raises(Exception, match="sharded runs cannot use muon"):
+    with pytest.raises(MechError, match="sharded runs cannot use muon"):
         spec_of(training=SHARDED, optimizer=optimizer, ledger={}, influence={})

@@ -4,11 +4,8 @@ import json
 import os
 import re
 import shlex
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +17,7 @@ import s3fs
 from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.tables.all import SNAPSHOT, TABLES
 from tests.support.docs_commands import ROOT, blocks, commands, for_tiny, inline_commands
-from tests.support.tiny import write_experiment, write_text
+from tests.support.tiny import write_project
 
 PAGE = "docs/sql.md"
 BROWSE = ROOT / ".venv-browse" / "bin"
@@ -64,10 +61,9 @@ def project(tmp_path_factory):
     attributed = {"mechanisms": ["induction_copy_advantage"]}
     home = tmp_path_factory.mktemp("project")
     (home / "home").mkdir()
-    shutil.copy(ROOT / "dagster.yaml", home)
-    write_text(home)
-    write_experiment(
-        home / "experiments" / "tiny.yaml",
+    write_project(
+        home,
+        corpus={"files": "text/*.txt"},
         seeds=[0],
         formation=[
             {"detector": "prefix_matching", "threshold": 0.089, "sustain": 1},
@@ -289,37 +285,15 @@ def test_a_marimo_notebook_asks_the_store(project):
 
 
 @pytest.fixture
-def bucket(project, tmp_path):
-    """An S3 server on this machine with the project's store in the page's bucket; the environment that leads to it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    settings = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "s3", "IOT_MTLS_ENABLED": "0",
-                "SFTP_ENABLED": "0", "DOCKER_HOST": "", "S3_DATA_DIR": str(tmp_path)}  # fmt: skip
-    server = subprocess.Popen(
-        [Path(sys.executable).parent / "ministack"],
-        env={**os.environ, **settings},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        fs = s3fs.S3FileSystem(key="my-key", secret="my-secret", endpoint_url=url, skip_instance_cache=True)
-        fs.mkdir("my-bucket")
-        for part in ("store.json", "store.layout"):
-            if (project / "store" / part).exists():
-                fs.put(str(project / "store" / part), f"my-bucket/my-prefix/{part}")
-        fs.put(f"{project}/store/tables/", "my-bucket/my-prefix/tables/", recursive=True)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(timeout=120)
+def bucket(project, server):
+    """The project's store in the page's bucket on an S3 server; the address of the server."""
+    keys = {"key": "my-key", "secret": "my-secret"}
+    fs = s3fs.S3FileSystem(**keys, endpoint_url=server.endpoint, skip_instance_cache=True)
+    fs.mkdir("my-bucket")
+    fs.put(str(project / "store" / "store.json"), "my-bucket/my-prefix/store.json")
+    fs.put(f"{project}/store/tables/", "my-bucket/my-prefix/tables/", recursive=True)
+    yield server.endpoint
+    fs.rm("my-bucket", recursive=True)
 
 
 def test_the_commands_for_s3_work_against_a_bucket(project, bucket):

@@ -14,23 +14,20 @@ import pytest
 from mech_pipeline.assets.partitions import partition
 from mech_pipeline.store.reading.connection import query
 from tests.support.live import CHROMIUM, user_interface, wait_for
-from tests.support.tiny import write_experiment, write_text
+from tests.support.tiny import write_project
 
 RUN = "tiny.baseline.s0"
 LOCATION = "mech_pipeline.definitions"
 _SECONDS = 1000.0
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A project with a run that takes long enough to be watched, and killed."""
     folder = tmp_path_factory.mktemp("project")
-    write_text(folder)
-    text = {"files": str(folder / "text" / "*.txt")}
     long = {"training": {"steps": 9600, "batch": 8}, "checkpoints": {"every": 400}, "ledger": {"mechanisms": []}}
     long |= {"influence": {"mechanisms": []}, "seeds": [0], "arms": {"baseline": {}}}
-    write_experiment(folder / "experiments" / "tiny.yaml", corpus=text, **long)
+    write_project(folder, **long)
     return folder
 
 

@@ -18,20 +18,13 @@ from mech_pipeline.training.checkpoints import pack_state, state_sha256, unpack_
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.many.stack import StackedGradient, Together
 from mech_pipeline.training.update.optimizer import State
-from tests.attribution import (
-    test_contraction,
-    test_in_training,
-    test_influence,
-    test_influence_sweep,
-    test_ledger,
-    test_neurons,
-    test_record,
-    test_retraining,
-)
+from tests.support import on_every_device, own_loops
 from tests.support.gpu import DEVICE, KIND, NEEDS_GPU
+from tests.support.influence import sweep, train
 from tests.support.models import ARCHITECTURES, CPU, OPTIMIZERS, trainer_of
+from tests.support.neurons import account_of
+from tests.support.per_example import PRECISIONS
 from tests.support.ranks import compare_shards_with_one_process
-from tests.training import test_stack
 
 pytestmark = NEEDS_GPU
 UPDATES = 12
@@ -118,7 +111,7 @@ def test_seeds_of_a_stack_have_the_bits_of_a_run_alone(architecture):
 
 @every_architecture
 def test_a_stack_gives_each_run_the_gradient_it_has_alone(architecture):
-    test_stack.test_a_stack_gives_each_run_the_gradient_it_has_alone(make_trainer, architecture)
+    on_every_device.a_stack_gives_each_run_the_gradient_it_has_alone(make_trainer, architecture)
 
 
 @pytest.mark.skipif(KIND == "cpu", reason="CUDA graphs need a GPU")
@@ -151,19 +144,19 @@ def test_a_recorded_stack_has_the_bits_of_the_unrecorded_beside_threads_and_garb
 @every_architecture
 @every_optimizer
 def test_every_window_and_the_run_balance(tiny_probe, architecture, optimizer):
-    test_ledger.test_every_window_and_the_run_balance(make_trainer, tiny_probe, architecture, optimizer)
+    on_every_device.every_window_and_the_run_balance(make_trainer, tiny_probe, architecture, optimizer)
 
 
 @every_architecture
 def test_influence_equals_finite_differences_of_retraining(tiny_probe, architecture):
-    test_influence.test_influence_equals_finite_differences_of_retraining(
+    on_every_device.influence_equals_finite_differences_of_retraining(
         make_trainer, tiny_probe, architecture, "adamw, clip and decay", "induction_copy_advantage"
     )
 
 
 @every_architecture
 def test_influence_of_one_tokens_loss_equals_finite_differences_of_retraining(tiny_probe, architecture):
-    test_influence_sweep.test_influence_of_one_tokens_loss_equals_finite_differences_of_retraining(
+    on_every_device.influence_of_one_tokens_loss_equals_finite_differences_of_retraining(
         make_trainer, tiny_probe, architecture
     )
 
@@ -171,47 +164,41 @@ def test_influence_of_one_tokens_loss_equals_finite_differences_of_retraining(ti
 @every_architecture
 def test_influence_is_that_of_the_cpu(tiny_probe, architecture):
     here, there = (maker(ARCHITECTURES[architecture]) for maker in (make_trainer, trainer_of))
-    found, expected = (
-        test_influence.sweep(t, test_influence.train(t), tiny_probe, "induction_copy_advantage") for t in (here, there)
-    )
+    found, expected = (sweep(t, train(t), tiny_probe, "induction_copy_advantage") for t in (here, there))
     scale = max(map(abs, expected.values()))
     assert found == pytest.approx(expected, abs=1e-8 * scale)
 
 
 def test_a_resumed_sweep_gives_the_same_numbers_and_its_parts_sum_to_the_example(tiny_probe):
-    test_influence_sweep.test_a_resumed_sweep_gives_the_same_numbers(make_trainer, tiny_probe)
-    test_influence_sweep.test_tokens_and_components_sum_to_the_example(make_trainer, tiny_probe)
+    on_every_device.a_resumed_sweep_gives_the_same_numbers(make_trainer, tiny_probe)
+    on_every_device.tokens_and_components_sum_to_the_example(make_trainer, tiny_probe)
 
 
 @every_architecture
-@pytest.mark.parametrize(("dtype", "tolerance"), test_contraction.PRECISIONS)
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("count", [1, 3])
 def test_contraction_equals_one_backward_per_example(architecture, dtype, tolerance, count):
-    test_contraction.test_contraction_equals_one_backward_per_example(
-        make_trainer, architecture, dtype, tolerance, count
-    )
+    on_every_device.contraction_equals_one_backward_per_example(make_trainer, architecture, dtype, tolerance, count)
 
 
 @every_architecture
 def test_in_training_scores_equal_one_backward_per_example(architecture):
-    test_in_training.test_scores_of_every_update_equal_one_backward_per_example(make_trainer, architecture, 2, 3)
+    on_every_device.scores_of_every_update_equal_one_backward_per_example(make_trainer, architecture, 2, 3)
 
 
 @every_architecture
 def test_a_stack_of_removals_is_plain_training_with_weights_0(architecture):
-    test_retraining.test_a_stack_of_removals_is_plain_training_with_weights_0(
+    on_every_device.a_stack_of_removals_is_plain_training_with_weights_0(
         make_trainer, architecture, "adamw, clip and decay"
     )
 
 
 def test_metasmoothness_of_a_short_gentle_training_is_near_one():
-    test_influence.test_metasmoothness_is_near_one_for_a_short_gentle_training(make_trainer)
+    on_every_device.metasmoothness_is_near_one_for_a_short_gentle_training(make_trainer)
 
 
 def test_what_made_neurons_is_what_it_is_on_the_cpu():
-    here, there = (
-        test_neurons.account_of(maker(ARCHITECTURES["mlp and layer norm"]))[2] for maker in (make_trainer, trainer_of)
-    )
+    here, there = (account_of(maker(ARCHITECTURES["mlp and layer norm"]))[2] for maker in (make_trainer, trainer_of))
     assert torch.allclose(here.displacement, there.displacement, rtol=1e-9)
     assert torch.allclose(here.tokens, there.tokens, atol=1e-10)
     assert here.imbalance().abs().max() < 1e-6
@@ -221,8 +208,8 @@ def test_a_record_of_a_loop_of_ones_own_may_be_on_a_gpu():
     found, expected = [], []
     for into, device in ((found, DEVICE), (expected, CPU)):
         torch.manual_seed(3)
-        record = test_record.train(test_record.gpt2().double().to(device), test_record.OPTIMIZERS["adamw"])
-        into += [record.influence(test_record.readout, 12, tokens=True).scores, record.ledger(test_record.readout, 12)]
+        record = own_loops.train(own_loops.gpt2().double().to(device), own_loops.OPTIMIZERS["adamw"])
+        into += [record.influence(own_loops.readout, 12, tokens=True).scores, record.ledger(own_loops.readout, 12)]
     for frame, other in zip(found, expected, strict=True):
         assert frame.drop("value", "value_later", strict=False).equals(other.drop("value", "value_later", strict=False))
         assert frame["value"].to_list() == pytest.approx(other["value"].to_list(), rel=1e-6, abs=1e-12)

@@ -45,13 +45,6 @@ EVERYTHING = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    tiny.write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def trained(store, **change):
     spec = tiny.spec_of(**change)
     tiny.prepare(store, spec)
