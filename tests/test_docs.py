@@ -1,5 +1,7 @@
 """The documentation that is made from code, and the parts of experiment files that it shows."""
 
+import re
+
 import pytest
 import yaml
 
@@ -7,10 +9,15 @@ from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.model import PRESETS
 from mech_pipeline.store.tables.documentation import tables_markdown
 from tests.support.docs_commands import blocks
+from tests.support.docs_names import missing
 from tests.support.places import ROOT
+from tests.support.rooms import rooms_markdown
 from tests.support.tiny import TINY
 
 DOCS = ROOT / "docs"
+PAGES = [str(page.relative_to(ROOT)) for page in sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])]
+# What was: its names are those of its day.
+CURRENT = [page for page in PAGES if page not in ("docs/log.md", "CHANGELOG.md")]
 
 
 def test_the_documented_tables_are_the_tables_of_the_store():
@@ -34,3 +41,33 @@ def test_every_part_of_an_experiment_file_is_valid(block):
 def test_every_preset_is_in_the_table_of_the_page():
     page = (DOCS / "training.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in page for name in PRESETS)
+
+
+def test_the_rooms_of_the_architecture_are_the_packages_in_their_own_words():
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    written = page.partition("<!-- rooms: begin")[2].partition("-->\n")[2].partition("<!-- rooms: end")[0]
+    assert written == rooms_markdown(), "write the lines again: tests/support/rooms.py prints them"
+    assert len(page.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", CURRENT)
+def test_every_file_and_name_on_a_page_is_there(page):
+    assert missing(page) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        name, _, place = target.partition("#")
+        linked = (ROOT / page).parent / name if name else ROOT / page
+        assert linked.exists(), target
+        assert not place or place in anchors(linked.read_text(encoding="utf-8")), target
+
+
+def anchors(page):
+    """The places of a Markdown page that a link can name: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", page, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
