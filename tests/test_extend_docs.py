@@ -47,10 +47,10 @@ def test_the_readout_has_its_extremes_and_a_derivative(architecture):
     ends = []
     for side in (1, -1):
         flat.load(start + side * 1e-6 * direction)
-        ends.append(float(entropy(flat.model, marked)))
+        ends.append(entropy(flat.model, marked).item())
     assert float(gradient @ direction) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5)
     flat.load(torch.zeros_like(start))
-    assert float(entropy(flat.model, marked)) == pytest.approx(np.log(VOCABULARY)), "it knows nothing"
+    assert entropy(flat.model, marked).item() == pytest.approx(np.log(VOCABULARY)), "it knows nothing"
 
 
 def test_the_detector_scores_one_on_its_head_and_can_be_asked_for(monkeypatch):
@@ -72,7 +72,7 @@ def test_the_language_gives_the_same_documents_in_any_order(monkeypatch):
     asked = Generated.model_construct(language="counting", documents=4, seed=3)
     documents = corpora.read_corpus(Corpus.model_construct(generated=asked))
     texts = [document.text for document in documents]
-    assert [documents.read(index).text for index in (3, 1)] == [texts[3], texts[1]]
+    assert [documents[index].text for index in (3, 1)] == [texts[3], texts[1]]
     assert all(re.fullmatch(r"count( \d){20} \.", text) for text in texts)
     assert len(set(texts)) > 1
 

@@ -90,7 +90,7 @@ def _formation(connection: duckdb.DuckDBPyConnection, name: str, signal: str) ->
     return {
         f"{name}_formed": f"{len(steps)} of {len(formed)}",
         f"{name}_steps": ", ".join("censored" if step is None else str(step) for step, _ in formed),
-        f"{name}_step": _mean(steps, 0),
+        f"{name}_step": _mean([float(step) for step in steps], 0),
         f"{name}_control_censored": str(until),
     }
 

@@ -14,7 +14,7 @@ _DOTTED = re.compile(r"`([a-z_]+(?:\.[a-z_]+)+)(?::([\w.]+))?`")
 THEIRS = {
     "mechanisms/bracket.py", "mechanisms/text_loss.py", "report.html", "weights.parquet", "history.sql", "mechanisms/", "store/",
     "reports/", "checksums/", "quarantine/", ".mech/", "settings.env", "secrets.env", "gradients/", "checkpoints/", "tokens/",
-    "sweeps/", "sketches/",
+    ".dagster/", "store.json", ".dagster/last_error.txt", "prepare.py", "sweeps/", "sketches/",
 }  # fmt: skip
 
 
@@ -24,7 +24,11 @@ def missing(document: str) -> list[str]:
     page = (ROOT / document).parent
     found = [name for name, symbol in _FILE.findall(text) if name not in THEIRS and not _is_there(name, symbol, page)]
     found += [name for name in _FOLDER.findall(text) if name not in THEIRS and _path(name, page) is None]
-    return found + [f"{module}:{symbol}" for module, symbol in _DOTTED.findall(text) if not _is_module(module, symbol)]
+    return found + [
+        f"{module}:{symbol}"
+        for module, symbol in _DOTTED.findall(text)
+        if module not in THEIRS and not _is_module(module, symbol)
+    ]
 
 
 def _path(name: str, page: Path) -> Path | None:

@@ -10,7 +10,7 @@ size: what it does to train on fewer examples, whichever they are.
 
 Query loss difference: what leaving out the examples of most influence did, beside random sets of the same size; as z, in
 standard deviations of those. There the derivative is far outside its range: the order may hold, the size does not.
-Sources: Ilyas et al. 2022 (datamodels); Park et al. 2023 (TRAK), definition of the LDS; METHOD §2.
+Sources: Ilyas et al. 2022 (datamodels); Park et al. 2023 (TRAK), definition of the LDS; docs/method.md §2.
 """
 
 import math

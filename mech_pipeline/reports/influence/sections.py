@@ -19,7 +19,7 @@ from mech_pipeline.spec.experiment import Experiment
 
 SHOWN_DOCUMENTS = 10
 BALANCED_WITHIN = 1e-3
-"""A convention: |explained − change| up to this share of the gross movement is rounding (METHOD §1 reached 2e-7 of the
+"""A convention: |explained − change| up to this share of the gross movement is rounding (a prototype reached 2e-7 of the
 change); a missing term leaves more. Measured against the gross, because a net change may be near 0."""
 MEASURES = {
     "metasmoothness": "1: the weights move straight with the data weights, so a derivative predicts; 0: it does not",
