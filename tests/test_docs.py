@@ -3,12 +3,14 @@
 import re
 
 import pytest
+import typer
 import yaml
 
+from mech_pipeline.commands.app import app
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.model import PRESETS
 from mech_pipeline.store.tables.documentation import tables_markdown
-from tests.support.docs_commands import blocks
+from tests.support.docs_commands import blocks, inline_commands
 from tests.support.docs_names import missing
 from tests.support.places import ROOT
 from tests.support.rooms import rooms_markdown
@@ -71,3 +73,20 @@ def anchors(page):
     """The places of a Markdown page that a link can name: its headings, as GitHub writes them."""
     headings = re.findall(r"^#+ (.+)$", page, flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_with_commands_has_a_test_that_runs_them():
+    """Who runs them: test_command_line, test_front_door, test_deployment_files, test_sql_docs."""
+    run = {"README.md", "CONTRIBUTING.md", "docs/deployment.md", "docs/sql.md", "docs/training.md"}
+    assert {page for page in PAGES if blocks(page, "bash")} == run
+
+
+@pytest.mark.parametrize("page", CURRENT)
+def test_every_command_inside_a_sentence_is_one_of_the_program(page):
+    known = typer.main.get_command(app).commands
+    for command in inline_commands(page, "mech"):
+        name, *arguments = command.split()[1:]
+        if not name.isupper() and name != "…":
+            assert name in known, command
+        for file in (word for word in arguments if word.startswith("experiments/")):
+            assert (ROOT / file).is_file(), command
