@@ -1,7 +1,9 @@
 """The documentation that is made from code, and the parts of experiment files that it shows."""
 
 import re
+import runpy
 
+import matplotlib.pyplot as plt
 import pytest
 import typer
 import yaml
@@ -13,7 +15,7 @@ from mech_pipeline.store.tables.documentation import tables_markdown
 from tests.support.docs_commands import blocks, inline_commands
 from tests.support.docs_names import missing
 from tests.support.places import ROOT
-from tests.support.rooms import rooms_markdown
+from tests.support.rooms import rooms_markdown, rooms_of_the_page
 from tests.support.tiny import TINY
 
 DOCS = ROOT / "docs"
@@ -49,10 +51,11 @@ def test_every_preset_is_in_the_table_of_the_page():
 
 
 def test_the_rooms_of_the_architecture_are_the_packages_in_their_own_words():
-    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    written = page.partition("<!-- rooms: begin")[2].partition("-->\n")[2].partition("<!-- rooms: end")[0]
-    assert written == rooms_markdown(), "write the lines again: tests/support/rooms.py prints them"
-    assert len(page.splitlines()) <= 150
+    assert rooms_of_the_page() == rooms_markdown(), "write them again: python -m tests.support.rooms"
+
+
+def test_the_architecture_stays_one_page():
+    assert len((DOCS / "architecture.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 @pytest.mark.parametrize("page", CURRENT)
@@ -93,3 +96,16 @@ def test_every_command_inside_a_sentence_is_one_of_the_program(page):
             assert name in known, command
         for file in (word for word in arguments if word.startswith("experiments/")):
             assert (ROOT / file).is_file(), command
+
+
+def test_the_pictures_of_concepts_can_be_drawn_again(tmp_path):
+    script = runpy.run_path(str(DOCS / "images" / "make_concepts.py"))
+    assert {f"concepts_{name}.png" for name in script["PICTURES"]} == {
+        file.name for file in (DOCS / "images").glob("concepts_*.png")
+    }
+    page = (DOCS / "concepts.md").read_text(encoding="utf-8")
+    for name, draw in script["PICTURES"].items():
+        assert f"(images/concepts_{name}.png)" in page
+        figure = draw()
+        figure.savefig(tmp_path / f"{name}.png")
+        plt.close(figure)
