@@ -44,7 +44,7 @@ def _mapping(upstream: str, downstream: str) -> dg.PartitionMapping | None:
 
 def described(asset: str) -> dict[str, Any]:
     """Arguments of `dg.asset` for an output whose body is written by hand."""
-    output, pool = output_of(asset), next(s.pool for s in STAGES for o in s.outputs if o.name == asset)
+    output, pool = output_of(asset), next(o.pool or s.pool for s in STAGES for o in s.outputs if o.name == asset)
     return {
         "name": asset,
         "group_name": output.group,

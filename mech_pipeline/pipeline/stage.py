@@ -113,6 +113,7 @@ class Output:
         rows: SQL for the rows of a partition that people look at: `$run` is the run, `$$` the steps.
         previewed: whether the UI shows the first of these rows with every partition; else only the SQL.
         scope: of its partitions, if that is not the stage's.
+        pool: of Dagster's, if that is not the stage's.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Output:
     rows: str = ""
     previewed: bool = True
     scope: Scope | None = None
+    pool: str | None = None
 
     @property
     def table(self) -> str | None:

@@ -1,1 +1,1 @@
-"""Cheaper and older ways to the scores of `attribution.influence`, in the same meaning and unit; see `methods.py`."""
+"""Cheaper and older ways to the scores of `attribution.influence`, in the same meaning and unit."""

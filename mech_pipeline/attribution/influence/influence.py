@@ -8,7 +8,7 @@ Targets (a mechanism at a step) join where the sweep passes their step, and shar
 leaves the linear range long before the ranking is useless.
 
 Cost per update, in training steps: two per target, one for the gradient's graph, and one more for the replay where
-memory does not hold the graphs of a window. Source: Engstrom et al. 2025; Ilyas & Engstrom 2025 (MAGIC); METHOD §2.
+memory does not hold the graphs of a window. Source: Engstrom et al. 2025; Ilyas & Engstrom 2025 (MAGIC); docs/method.md §2.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

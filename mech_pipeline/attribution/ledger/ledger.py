@@ -13,7 +13,7 @@ The three sum to the window's change of M. What a gradient does after the window
 momentum carried in, so value + value_later is the whole effect of an example.
 
 D_t is taken as it was: the ledger does not ask how an example changed the second moment, so its terms are exact parts
-of what happened, not derivatives. METHOD §1; the path integral is that of ExPLAIND (2026) and integrated gradients.
+of what happened, not derivatives. See docs/method.md §1; the path integral is that of ExPLAIND (2026) and integrated gradients.
 Cost per update: one training step, about one forward per direction (two of them), two gradients of M and one value.
 """
 

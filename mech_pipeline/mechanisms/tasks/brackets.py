@@ -7,7 +7,7 @@ Only closings with something between opener and query count: a neighbour needs n
 compared with that to a decoy: an opener of the same depth that is closed already, nearest to the true one. Attention
 alone is not causal, so the knock-out of that very edge stands beside it. Closings come from words of the language `dyck`
 here and from Python source in `python_brackets.py`; readouts and detectors are the same.
-Source: Sharma & Raval 2026 (top of stack, edges masked); METHOD §4.
+Source: Sharma & Raval 2026 (top of stack, edges masked); docs/method.md §4.
 """
 
 from collections.abc import Callable, Iterator

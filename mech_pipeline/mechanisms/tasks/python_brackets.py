@@ -16,7 +16,7 @@ Two controls, because what was written last tells much about what closes:
     model that goes by the last tokens it costs nothing.
 
 Not to be trusted: as a claim on merged closings, which are about half of all, or on kinds that hardly occur in training.
-Source: METHOD §4; Sharma & Raval 2026 (decoys, edges).
+Source: Sharma & Raval 2026 (decoys, edges); docs/method.md §4.
 """
 
 from collections import defaultdict

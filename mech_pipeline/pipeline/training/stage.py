@@ -37,6 +37,7 @@ TRAINING = Stage(
             kinds=("safetensors",),
             shows="checkpoints",
             scope=Scope.CHECKPOINT,
+            pool="gpu_analysis",
             rows="select step, cursor as examples_seen, bytes, uri from checkpoints where run = $run and step in $$",
         ),
         Output(

@@ -217,7 +217,7 @@ ATTRIBUTION_TABLES = (
                 " else an estimator knows of itself",
             ),
             Column("update_step", "int32", "update the measure belongs to; -1: the whole sweep", "updates"),
-            Column("value", "float64", "the measure", "see METHOD in docs/method.md"),
+            Column("value", "float64", "the measure", "see Reliability in docs/method.md §2"),
             METHOD,
         ),
         keys=("run", "step", "mechanism", "method", "metric", "update_step"),
