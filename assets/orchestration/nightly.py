@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from mech_pipeline.assets.orchestration.jobs import EXPERIMENT_TAG, RUN_TAG, STAGE_TAG, WORK_TAG, nightly_job
-from mech_pipeline.assets.orchestration.waiting import IN_FLIGHT, Board, is_free, known_sha256, step_range
+from mech_pipeline.assets.orchestration.waiting import IN_FLIGHT, Board, elsewhere, is_free, known_sha256, step_range
 from mech_pipeline.assets.stages import by_step, worked_on
 from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.pipeline.work import started_specs, work_of
@@ -31,7 +31,8 @@ def nightly(context: dg.ScheduleEvaluationContext, store: StoreResource) -> Iter
     for spec in map(store.located, started_specs(opened)):
         if not is_free(opened, spec.experiment):
             continue
-        for work in work_of(opened, spec, known_sha256(spec.corpus.model_dump_json(), home=spec.home)):
+        sha256 = known_sha256(spec.corpus.model_dump_json(), home=spec.home)
+        for work in work_of(opened, spec, sha256, elsewhere(opened, spec)):
             if not by_step(stage_of(work.stage)) or (work.run, work.stage) in board.in_flight:
                 continue
             requested += 1

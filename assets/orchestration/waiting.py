@@ -14,8 +14,9 @@ from mech_pipeline.assets.partitions import partition
 from mech_pipeline.assets.stages import by_step
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.plan import Elsewhere
 from mech_pipeline.pipeline.stages import stage_of
-from mech_pipeline.pipeline.work import Work, work_of
+from mech_pipeline.pipeline.work import Work, stored_specs, work_of
 from mech_pipeline.spec.data import Corpus
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
@@ -104,7 +105,7 @@ def look(board: Board, store: Store, specs: Sequence[RunSpec]) -> Waiting:
     for spec in specs:
         board.last_launch(spec.experiment)
         sha256 = known_sha256(spec.corpus.model_dump_json(), board.since.get(spec.experiment), spec.home)
-        for work in work_of(store, spec, sha256):
+        for work in work_of(store, spec, sha256, elsewhere(store, spec)):
             found.batches += 1
             if work.stage == "training" and (other := _trained_with(spec, training)):
                 found.notes.append(f"{spec.run}: trained together with {other}")
@@ -151,6 +152,16 @@ def is_free(store: Store, experiment: str) -> bool:
             return True
     except MechError:
         return False
+
+
+def elsewhere(store: Store, spec: RunSpec) -> Elsewhere:
+    """Other runs of the store, whose results a run may read."""
+
+    def find(run: str) -> tuple[RunSpec, str] | None:
+        found = [other.at(spec.home) for other in stored_specs(store, [run])]
+        return (found[0], known_sha256(found[0].corpus.model_dump_json(), home=spec.home)) if found else None
+
+    return find
 
 
 @lru_cache(maxsize=64)

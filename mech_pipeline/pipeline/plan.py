@@ -4,7 +4,7 @@ A stage is ready when everything it reads is current, in its own run and in the 
 each stage gives early cut-off: a stage that changed nothing leaves nothing to do after it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mech_pipeline.pipeline import stages
@@ -16,6 +16,9 @@ from mech_pipeline.store.store import Store
 
 Node = tuple[str, str]
 """(stage, run), or (stage, experiment) of a stage of a whole experiment."""
+
+
+Elsewhere = Callable[[str], tuple[RunSpec, str] | None]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Plan:
         corpora: SHA-256 of each run's corpus.
         experiment: whose runs these are; none: stages of whole experiments are left out.
         live: beside a stage that works, also what can be done of what it has finished already.
+        elsewhere: gives the spec and the corpus of a run that is read and is not one of these; none: nobody knows it.
     """
 
     def __init__(
@@ -65,9 +69,12 @@ class Plan:
         experiment: Experiment | None = None,
         *,
         live: bool = False,
+        elsewhere: Elsewhere = lambda run: None,
     ) -> None:
-        self._store, self._corpora, self._experiment, self._live = store, corpora, experiment, live
+        self._store, self._corpora, self._experiment = store, dict(corpora), experiment
+        self._live, self._elsewhere = live, elsewhere
         self._specs = {spec.run: spec for spec in specs}
+        self._known = dict(self._specs)
         self._states: dict[Node, State] = {}
         self._views: dict[str, View] = {}
         self._given: dict[Node, Cells] = {}
@@ -127,21 +134,23 @@ class Plan:
         return "waits" if waits else "current"
 
     def _find(self, stage: Stage, name: str) -> State:
+        view = self._view(stage, name)
+        if not stage.is_asked(view):
+            return State()
         read = [(node, self._at(node)) for each in stage.inputs for node in self._nodes(each, stage, name)]
         before = [(n, self._at(n)) for each in stage.after for n in self._nodes(Read(each), stage, name)]
         refusing = [(node, state.refused) for node, state in read if state.refused is not None]
         if refusing:
             (upstream, _), reason = refusing[0]
-            return State(refused=f"{upstream} {reason}" if not reason.startswith("reads") else reason)
+            return State(refused=f"reads {upstream}, which {reason}")
         waits = [
             node for node, state in read if not state.is_current and not self._goes_along(stage, node, name, state)
         ]
         waits += [node for node, state in before if not state.is_settled]
         if waits:
             return State(waits_for=tuple(waits))
-        view = self._view(stage, name)
         if (lack := stage.lacks(view)) is not None:
-            return State(refused=lack) if stage.is_asked(view) else State()
+            return State(refused=lack)
         return self._moved_on(stage, name, stage.waiting(view))
 
     def _moved_on(self, stage: Stage, name: str, cells: Cells) -> State:
@@ -156,8 +165,11 @@ class Plan:
 
     def _at(self, node: Node) -> State:
         stage, name = node
-        if name not in self._specs and (self._experiment is None or name != self._experiment.experiment):
-            return State(waits_for=(node,))  # a run that is not here: nobody will make it current
+        if name not in self._known and (self._experiment is None or name != self._experiment.experiment):
+            found = self._elsewhere(name)
+            if found is None:
+                return State(waits_for=(node,))  # nobody here will make it current
+            self._known[name], self._corpora[name] = found
         return self.state(stages.stage_of(stage), name)
 
     def _nodes(self, read: Read, stage: Stage, name: str) -> list[Node]:
@@ -165,7 +177,7 @@ class Plan:
         if stage.scope == Scope.EXPERIMENT:
             of = stages.stage_of(read.stage).scope
             return [(read.stage, name)] if of == Scope.EXPERIMENT else [(read.stage, run) for run in self._specs]
-        return [(read.stage, run) for run in (read.of(self._specs[name]) if read.of is not None else [name])]
+        return [(read.stage, run) for run in (read.of(self._known[name]) if read.of is not None else [name])]
 
     def _readers(self, run: str) -> set[str]:
         """Runs, and the experiment, some stage of which reads the run, by whatever way."""
@@ -183,7 +195,7 @@ class Plan:
 
     def _view(self, stage: Stage, name: str) -> View:
         if name not in self._views:
-            mine = tuple(self._specs.values()) if stage.scope == Scope.EXPERIMENT else (self._specs[name],)
+            mine = tuple(self._specs.values()) if stage.scope == Scope.EXPERIMENT else (self._known[name],)
             self._views[name] = View(self._store, mine, self._corpora, self._experiment)
         return self._views[name]
 
@@ -193,12 +205,20 @@ def ready_stages(store: Store, spec: RunSpec, corpus_sha256: str) -> dict[str, i
     return {stage: len(cells) for stage, cells in ready_cells(store, spec, corpus_sha256).items()}
 
 
-def ready_cells(store: Store, spec: RunSpec, corpus_sha256: str, *, live: bool = False) -> dict[str, Cells]:
+def ready_cells(
+    store: Store,
+    spec: RunSpec,
+    corpus_sha256: str,
+    *,
+    live: bool = False,
+    elsewhere: Elsewhere = lambda run: None,
+) -> dict[str, Cells]:
     """Stages of a run that can work now, with the cells that wait for them.
 
     Args:
         live: beside training, also analysis of the checkpoints that are there already.
+        elsewhere: see `Plan`.
     """
-    plan = Plan(store, [spec], {spec.run: corpus_sha256}, live=live)
+    plan = Plan(store, [spec], {spec.run: corpus_sha256}, live=live, elsewhere=elsewhere)
     plan.look()
     return plan.ready(spec.run)

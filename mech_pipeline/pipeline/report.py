@@ -37,8 +37,16 @@ def wanted(store: Store, experiment: Experiment) -> dict[Cell, str]:
         for spec in experiment.runs()
         for table in _READ
     ]
-    made_from = fingerprint("report", CODE_VERSION, experiment, versions)
+    made_from = fingerprint("report", _numbers_version(experiment), experiment, versions)
     return {Cell("reports", experiment.experiment): made_from}
+
+
+def _numbers_version(experiment: Experiment) -> str:
+    """The version of the page's numbers.
+
+    Version 1 added up the scores of several estimators; pages with one have the same numbers in both, and stay.
+    """
+    return CODE_VERSION if len(experiment.influence.methods) > 1 else "1"
 
 
 def pending(store: Store, experiment: Experiment) -> list[Cell]:

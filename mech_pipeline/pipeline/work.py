@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mech_pipeline.pipeline.cells import steps_of
 from mech_pipeline.pipeline.grid import kept_steps
-from mech_pipeline.pipeline.plan import ready_cells
+from mech_pipeline.pipeline.plan import Elsewhere, ready_cells
 from mech_pipeline.pipeline.stage import Cells, Scope
 from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.spec.fingerprint import fingerprint
@@ -52,9 +52,13 @@ def _specs(store: Store, condition: str, values: list[str]) -> list[RunSpec]:
     return [RunSpec.model_validate_json(spec) for (spec,) in rows]
 
 
-def work_of(store: Store, spec: RunSpec, corpus_sha256: str) -> list[Work]:
-    """All batches of a run that could be started now, also beside its training."""
-    ready = ready_cells(store, spec, corpus_sha256, live=True)
+def work_of(store: Store, spec: RunSpec, corpus_sha256: str, elsewhere: Elsewhere = lambda run: None) -> list[Work]:
+    """All batches of a run that could be started now, also beside its training.
+
+    Args:
+        elsewhere: gives spec and corpus of other runs whose results it reads.
+    """
+    ready = ready_cells(store, spec, corpus_sha256, live=True, elsewhere=elsewhere)
     return [work for stage, cells in ready.items() for work in _batches(store, spec, stage, cells)]
 
 

@@ -187,6 +187,20 @@ def test_what_reads_a_run_that_is_not_here_waits_and_does_not_hang(local_store, 
     assert ("follows", BASELINE) not in alone.compute_all(local_store, specs, corpora)
 
 
+def test_a_run_that_is_looked_at_alone_finds_what_it_reads_of_others(local_store, folder, monkeypatch):
+    """As Dagster's sensor looks: run by run."""
+    experiment, specs, corpora = experiment_of()
+    alone.compute_all(local_store, specs, corpora, experiment)
+    monkeypatch.setitem(TABLES, "follows", toy_table("follows"))
+    add(
+        monkeypatch, follower("follows", Read("formation", of=lambda spec: [BASELINE] if spec.arm == "control" else []))
+    )
+    control = next(spec for spec in specs if spec.run == CONTROL)
+    assert work_of(local_store, control, corpora[CONTROL]) == [], "nobody says how the baseline stands"
+    known = {spec.run: (spec, corpora[spec.run]) for spec in specs}
+    assert [work.stage for work in work_of(local_store, control, corpora[CONTROL], known.get)] == ["follows"]
+
+
 def test_a_stage_that_works_and_changes_nothing_is_not_asked_for_ever(local_store, folder, monkeypatch):
     _, specs, corpora = experiment_of(arms={"baseline": {}})
     lazy = replace(toy_stage.STAGE, compute=lambda view, steps, told: 0)
