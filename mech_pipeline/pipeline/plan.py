@@ -29,16 +29,18 @@ class State:
         cells: that are not current; it can make them now, unless it waits or is refused.
         waits_for: what it reads and is not current.
         refused: why it cannot be done, in words.
+        along: the cells are of what the stage before has finished so far; it still works, and more will come.
     """
 
     cells: Cells = field(default_factory=dict)
     waits_for: tuple[Node, ...] = ()
     refused: str | None = None
+    along: bool = False
 
     @property
     def is_ready(self) -> bool:
         """Whether there is something to do, now."""
-        return bool(self.cells) and not self.waits_for and self.refused is None
+        return bool(self.cells) and (self.along or not self.waits_for) and self.refused is None
 
     @property
     def is_current(self) -> bool:
@@ -143,15 +145,15 @@ class Plan:
         if refusing:
             (upstream, _), reason = refusing[0]
             return State(refused=f"reads {upstream}, which {reason}")
-        waits = [
-            node for node, state in read if not state.is_current and not self._goes_along(stage, node, name, state)
-        ]
+        waits = [node for node, state in read if not state.is_current]
+        along = bool(waits) and all(self._goes_along(stage, node, name) for node in waits)
         waits += [node for node, state in before if not state.is_settled]
-        if waits:
+        if waits and not along:
             return State(waits_for=tuple(waits))
         if (lack := stage.lacks(view)) is not None:
             return State(refused=lack)
-        return self._moved_on(stage, name, stage.waiting(view))
+        cells = stage.waiting(view)
+        return State(cells, tuple(waits), along=True) if along else self._moved_on(stage, name, cells)
 
     def _moved_on(self, stage: Stage, name: str, cells: Cells) -> State:
         """A stage that worked and left just what waited before would do so for ever."""
@@ -159,9 +161,9 @@ class Plan:
             return State(refused=f"still waits after it worked, with {len(cells)} cells as before; please report this")
         return State(cells)
 
-    def _goes_along(self, stage: Stage, node: Node, name: str, state: State) -> bool:
+    def _goes_along(self, stage: Stage, node: Node, name: str) -> bool:
         """Whether a stage may look at what another one of its run has finished so far."""
-        return self._live and stage.live and node[1] == name and state.is_ready
+        return self._live and stage.live and node[1] == name and self._at(node).is_ready
 
     def _at(self, node: Node) -> State:
         stage, name = node

@@ -187,6 +187,18 @@ def test_what_reads_a_run_that_is_not_here_waits_and_does_not_hang(local_store, 
     assert ("follows", BASELINE) not in alone.compute_all(local_store, specs, corpora)
 
 
+def test_beside_training_only_what_is_live_looks_at_what_is_there(local_store, folder):
+    """Analysis takes the checkpoints that are published; what reads all of it waits until training has ended."""
+    _, specs, corpora = experiment_of(arms={"baseline": {}})
+    tiny.prepare(local_store, specs[0])
+    assert [work.stage for work in work_of(local_store, specs[0], corpora[BASELINE])] == ["training"]
+    stages.stage_of("training").compute(View(local_store, specs, corpora), (), SILENT)
+    local_store.delete("checkpoints", f"run = '{BASELINE}' and step >= 12")
+    found = {work.stage: work.steps for work in work_of(local_store, specs[0], corpora[BASELINE])}
+    assert found == {"training": (), "analysis": (0, 3, 6)}
+    assert set(ready_stages(local_store, specs[0], corpora[BASELINE])) == {"training"}
+
+
 def test_a_run_that_is_looked_at_alone_finds_what_it_reads_of_others(local_store, folder, monkeypatch):
     """As Dagster's sensor looks: run by run."""
     experiment, specs, corpora = experiment_of()
