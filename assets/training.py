@@ -16,7 +16,6 @@ from mech_pipeline.pipeline.grid import kept_steps, request_zoom
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import fill
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved
-from mech_pipeline.pipeline.training.training import train
 from mech_pipeline.progress import Emit
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.spec.run import RunSpec
@@ -66,7 +65,7 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
     def in_processes(opened: Store, spec: RunSpec, on_checkpoint: OnCheckpoint, emit: Emit) -> int:
         return train_in_processes(context, opened, spec, on_checkpoint, emit)
 
-    train_one = in_processes if spec.training.processes > 1 else train
+    train_one = in_processes if spec.training.processes > 1 else None
     reporter = partial(_reporter, context, opened)
     made = fill.fill_checkpoints(opened, spec, reporter, emitter(context), train_one)
     for trained in dict.fromkeys([*made, run]):

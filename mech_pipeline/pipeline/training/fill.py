@@ -9,10 +9,11 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import mark_status, stored_spec
 from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
 from mech_pipeline.pipeline.tokens.tokens import load_tokens
+from mech_pipeline.pipeline.training import training
 from mech_pipeline.pipeline.training.batches import batches_are_current, batches_fingerprint, write_batches
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint
 from mech_pipeline.pipeline.training.stack import stack_of, train_stack
-from mech_pipeline.pipeline.training.training import missing_checkpoints, train
+from mech_pipeline.pipeline.training.training import missing_checkpoints
 from mech_pipeline.progress import Emit
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
@@ -41,7 +42,7 @@ def fill_checkpoints(
     spec: RunSpec,
     reporter: Callable[[RunSpec], OnCheckpoint] = lambda spec: lambda saved: None,
     emit: Emit = lambda line: None,
-    train_one: Train = train,
+    train_one: Train | None = None,
 ) -> dict[str, int]:
     """Trains what is missing of a run; returns the number of checkpoints made, of each run that was trained.
 
@@ -49,7 +50,7 @@ def fill_checkpoints(
 
     Args:
         reporter: gives, of each run, the callback for its checkpoints as they are published.
-        train_one: how a run that is not stacked is trained.
+        train_one: how a run that is not stacked is trained, if not in this process.
 
     Raises:
         MechError: another process trains this run, training diverged, or a replayed state differs from the kept one.
@@ -65,7 +66,7 @@ def fill_checkpoints(
     if spec.training.stacked:
         made = train_stack(store, stack_of(store, spec), starting, emit)
     else:
-        made = {spec.run: train_one(store, spec, starting(spec), emit)}
+        made = {spec.run: (train_one or training.train)(store, spec, starting(spec), emit)}
     for trained in dict.fromkeys([*made, spec.run]):
         finished = spec if trained == spec.run else stored_spec(store, trained).at(spec.home)
         write_batches(store, finished)
