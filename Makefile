@@ -29,7 +29,7 @@ demo: $(STAMP)
 	@$(BIN)/mech run experiments/induction.yaml
 
 # Slow files begin first (tests/support/order.py), each in one process: its tests share what they made.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations=20
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=20
 
 # mypy runs beside the tests; what it says comes after them.
 check: style

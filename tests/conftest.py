@@ -17,7 +17,7 @@ from mech_pipeline.training.loop import Trainer  # noqa: E402
 from tests.support.mechanisms import mechanisms_of  # noqa: E402, F401, fixture of several tests
 from tests.support.models import CONTEXT, VOCABULARY, trainer_of  # noqa: E402
 from tests.support.once import kept_for_all_tests  # noqa: E402, F401, a fixture of all tests
-from tests.support.order import INDEPENDENT, SLOWEST  # noqa: E402
+from tests.support.order import SLOWEST  # noqa: E402
 from tests.support.stores import folder, local_store, s3_root, server, store  # noqa: E402, F401, fixtures of all tests
 
 torch.set_num_threads(1)
@@ -26,14 +26,12 @@ _PLACE = {name: place for place, name in enumerate(SLOWEST)}
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks what is in whole/ as `process`, puts slow files first, and keeps each file on one worker of pytest-xdist."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is in whole/ as `process`, and puts slow files first."""
     for item in items:
         name = _file(item)
         if name.startswith("whole/"):
             item.add_marker(pytest.mark.process)
-        if name not in INDEPENDENT and config.pluginmanager.hasplugin("xdist"):
-            item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: _PLACE.get(_file(item), len(_PLACE)))
 
 

@@ -1,4 +1,7 @@
-"""Which test files begin first: the longest, as measured, so that all processes of pytest-xdist end together."""
+"""Which test files begin first: the longest, as measured, so that all processes of pytest-xdist end together.
+
+Each file runs in one process (`--dist loadfile`): its tests share what they made.
+"""
 
 SLOWEST = (
     "whole/test_ui.py",
@@ -25,14 +28,3 @@ SLOWEST = (
     "training/test_stack.py",
 )
 """Files under tests/, the longest first; others follow in the order of their names."""
-
-INDEPENDENT = frozenset(
-    {
-        "mechanisms/test_circuits.py",
-        "store/test_verify.py",
-        "whole/test_distributed.py",
-        "whole/test_s3.py",
-        "whole/test_sharded.py",
-    }
-)
-"""Files whose tests share nothing that is costly: pytest-xdist may give them to several processes."""
