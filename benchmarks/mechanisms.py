@@ -17,7 +17,9 @@ from store_measure import Result, Say
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.mechanisms.registry import DETECTORS
-from mech_pipeline.pipeline.analysis import analysis
+from mech_pipeline.pipeline.analysis import analysis, head_scores
+from mech_pipeline.pipeline.analysis.loaded import Loaded
+from mech_pipeline.pipeline.cells import Cell
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import write_run_row
 from mech_pipeline.pipeline.tokens import tokens
@@ -58,13 +60,13 @@ def measure_checkpoint(folder: Path, repetitions: int, documents: int, say: Say)
     for name, detectors in EXPERIMENTS.items():
         say(f"checkpoint: trains a short run of {name}")
         run = trained(folder, name, 2, documents)
-        analyser = analysis.Analyser(run)
         step = run.planned[-1]
+        made_from = head_scores.wanted(run, step)
         for detector in detectors:
             seconds = []
             for _ in range(repetitions + 1):
                 began = time.perf_counter()
-                analyser.add(step, [("head_scores", detector)])
+                head_scores.compute(Loaded(run, step), [Cell("head_scores", run.spec.run, step, detector)], made_from)
                 seconds.append(time.perf_counter() - began)
             typical = median(seconds[1:])  # the first makes the probe data
             total += typical

@@ -166,7 +166,7 @@ def measure_kills(at: Path, kills: int, steps: int, say: Say) -> list[Result]:
 def hashes(root: Path, spec: RunSpec) -> dict[int, str]:
     """Hash of every kept state."""
     found = stored_versions(Store(root), "checkpoints", spec.run)
-    return {step: version.data_version for (step, _), version in found.items()}
+    return {cell.step: version.data_version for cell, version in found.items()}
 
 
 SHAPES = {

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 
@@ -35,44 +35,39 @@ def reading(root: Path | str, tables: Iterable[str]) -> Iterator[duckdb.DuckDBPy
         check_readable(files)
         cut = take_snapshot(files, tables)
 
-    def opened() -> "_Views":
+    def opened() -> duckdb.DuckDBPyConnection:
         connection = _shared(os.getpid()).cursor()
         create_views(connection, files, cut, temporary=True)  # gone with the connection
-        return _Views(connection, opened)
+        return cast(duckdb.DuckDBPyConnection, _Views(connection, opened))
 
     with opened() as connection:
         yield connection
 
 
-class _Views(duckdb.DuckDBPyConnection):
+class _Views:
     """A connection whose cursors see its views too: DuckDB's own see none that are temporary.
 
-    Only what stands here may be used of it; the rest of the class has nothing to work on.
+    It says that it is a connection, because DuckDB's class cannot be inherited from, and is one in all that it does.
     """
 
-    def __new__(cls, *_: object) -> "_Views":
-        return super().__new__(cls)
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, again: Callable[[], "_Views"]) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, again: Callable[[], duckdb.DuckDBPyConnection]) -> None:
         self._connection, self._again = connection, again
 
-    def execute(self, *arguments: Any, **named: Any) -> duckdb.DuckDBPyConnection:
-        return self._connection.execute(*arguments, **named)
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return duckdb.DuckDBPyConnection
 
-    def sql(self, *arguments: Any, **named: Any) -> duckdb.DuckDBPyRelation:
-        return self._connection.sql(*arguments, **named)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
 
-    def cursor(self) -> "_Views":
+    def cursor(self) -> duckdb.DuckDBPyConnection:
         return self._again()
-
-    def close(self) -> None:
-        self._connection.close()
 
     def __enter__(self) -> "_Views":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._connection.close()
 
 
 @cache
