@@ -30,6 +30,8 @@ from mech_pipeline.store.reading.connection import query
 from mech_pipeline.store.tables.all import TABLES
 from tests.support.tiny import write_experiment, write_project
 
+pytestmark = pytest.mark.slow
+
 RUN = "tiny.baseline.s0"
 
 

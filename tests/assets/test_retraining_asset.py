@@ -12,6 +12,8 @@ from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.store.reading.connection import query
 from tests.support.tiny import write_project
 
+pytestmark = pytest.mark.slow
+
 RUN, STEP = "tiny.baseline.s0", 12
 NAME = "induction_copy_advantage"
 

@@ -38,6 +38,7 @@ def ideal_totals(mixture, batch, names, steps):
 
 @given(mixture=mixtures(), batch=st.sampled_from([1, 2, 3, 8, 32]))
 @settings(deadline=None, max_examples=150)
+@pytest.mark.slow
 def test_shares_are_right_to_within_one_example_after_every_update(mixture, batch):
     counts = GroupCounts(mixture, batch)
     given_out = np.array([counts.before(step) for step in range(81)])

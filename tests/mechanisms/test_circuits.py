@@ -258,6 +258,7 @@ def test_what_cannot_be_patched_is_said(tiny_probe):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.slow
 def test_criteria_compare_the_sets_of_edges_that_they_say(patching, seed):
     """Each trial against patching done by hand, edge set by edge set."""
     ends, places = patching.ends(), patching.graph.places

@@ -24,6 +24,8 @@ from mech_pipeline.store.store import Store
 from tests.support import tiny
 from tests.support.once import trained
 
+pytestmark = pytest.mark.slow
+
 COPY, RANDOM = "induction_copy_advantage", "induction_copy_advantage_random"
 ASKED = {"mechanisms": [COPY], "every": 12, "random_orders": 2}
 CHANGE = {"mechanisms": [COPY, RANDOM, "previous_token_attention"], "circuits": ASKED, "influence": {}, "ledger": {}}

@@ -31,6 +31,7 @@ def rows(store: Store, table: str, where: str = "true") -> list[tuple]:
     ).rows()
 
 
+@pytest.mark.slow
 def test_targets_of_a_list_are_swept_together_and_equal_single_sweeps(local_store, tmp_path):
     run = opened(local_store, mechanisms=[COPY, PREVIOUS], at=[6, 24])
     assert influence.target_steps(run) == [6, 24]
@@ -78,6 +79,7 @@ def test_tokens_and_components_sum_to_the_examples_influence(local_store):
     assert sums[4] == len(run.components.names)
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_was(local_store, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "KEEP_EVERY_SECONDS", 0.0)
     whole = Store(tmp_path / "whole")
@@ -109,6 +111,7 @@ def test_a_killed_sweep_goes_on_where_it_was(local_store, tmp_path, monkeypatch)
     assert not verify_store(local_store.files).damage
 
 
+@pytest.mark.slow
 def test_cheap_methods_stand_beside_the_exact_one_and_say_how_well_they_agree(local_store):
     methods = ["adjoint", "gradient_dot", "gradient_dot_adam", "gauss_newton"]
     run = opened(local_store, mechanisms=[COPY, PREVIOUS], at=[12], methods=methods)
@@ -154,6 +157,7 @@ def test_metasmoothness_is_measured_once_for_all_mechanisms_of_a_target(local_st
     assert query(local_store.root, "select distinct reliable from influence").rows() == [(False,)]
 
 
+@pytest.mark.slow
 def test_sketches_are_stored_once_and_answer_later_questions(local_store, monkeypatch):
     asked = {"at": [12], "methods": ["gradient_dot_adam", "sketch"], "sketch_size": 256}
     run = opened(local_store, mechanisms=[COPY], **asked)

@@ -94,6 +94,7 @@ def test_only_what_changed_is_computed_again(run, monkeypatch):
     assert (6, "") in tiny.places(neurons.pending(finer, finer.planned)), "half of a window is none"
 
 
+@pytest.mark.slow
 def test_the_plan_and_the_report_know_neurons(run):
     write_batches(run.store, run.spec)
     assert ready_stages(run.store, run.spec, corpus_sha256(read_corpus(run.spec.corpus)))["neurons"] == 2

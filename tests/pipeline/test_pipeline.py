@@ -47,6 +47,7 @@ def store(folder, local_store):
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder):
     spec = spec_of(training={"steps": 900, "batch": 8}, checkpoints={"every": 20})
     prepare(store, spec)
@@ -132,6 +133,7 @@ def test_examples_table_points_at_the_source(store, folder):
         assert (period > 0) == (kind == "tiled")
 
 
+@pytest.mark.slow
 def test_touching_nothing_leaves_nothing_to_do(store):
     spec = spec_of()
     run = filled_once(store, spec, fill)
@@ -192,6 +194,7 @@ def test_raising_a_mechanisms_version_recomputes_what_is_made_of_it(store, monke
     assert len(ledger.pending(run, spec.checkpoint_steps())) == 5
 
 
+@pytest.mark.slow
 def test_stored_ledger_sums_to_the_change_of_stored_values(store):
     """In SQL, as a reader would check it: every window, and the run."""
     spec = spec_of()
@@ -244,6 +247,7 @@ def test_stored_ledger_sums_to_the_change_of_stored_values(store):
         *("gpt2", "gpt_neox", "llama with shared keys", "adam, WSD and micro-batches"),
     ],
 )
+@pytest.mark.slow
 def test_other_models_optimizers_and_data_balance_too(store, change):
     spec = spec_of(**change)
     run = filled_once(store, spec, fill)

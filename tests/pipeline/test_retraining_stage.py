@@ -113,6 +113,7 @@ def test_the_top_is_what_influence_names_and_predictions_are_its_sums(run):
     assert -1 <= scores[0]["lower"] <= scores[0]["value"] <= scores[0]["upper"] <= 1
 
 
+@pytest.mark.slow
 def test_nothing_is_left_to_do_and_more_subsets_add_to_what_is_there(run):
     sha = corpus_sha256(read_corpus(run.spec.corpus))
     assert plan.ready_stages(run.store, run.spec, sha) == {"retraining": 7}

@@ -76,6 +76,7 @@ def test_a_toy_stage_is_one_module_and_one_entry(local_store, folder, monkeypatc
     assert alone.compute_all(local_store, specs, corpora, experiment) == []
 
 
+@pytest.mark.slow
 def test_dagster_and_docs_know_the_toy_stage(tmp_path):
     """In a process of its own: assets and jobs are made from the table when they are imported."""
     tiny.write_text(tmp_path)
@@ -139,6 +140,7 @@ def follower(name, read, scope=Scope.RUN):
     return Stage(name, "Follows.", scope, (output,), wanted=wanted, compute=compute, reads=(read,), priority=5)
 
 
+@pytest.mark.slow
 def test_an_arm_waits_for_another_runs_result_and_the_work_goes_on_until_it_had_its_turn(
     local_store, folder, monkeypatch
 ):
@@ -156,6 +158,7 @@ def test_an_arm_waits_for_another_runs_result_and_the_work_goes_on_until_it_had_
     assert alone.compute_all(local_store, specs, corpora) == []
 
 
+@pytest.mark.slow
 def test_a_stage_of_an_experiment_waits_for_all_runs_and_a_change_of_one_makes_it_again(
     local_store, folder, monkeypatch
 ):

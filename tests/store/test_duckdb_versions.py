@@ -79,6 +79,7 @@ def test_the_oldest_is_the_one_that_is_promised_and_the_newest_is_another():
     assert duckdb.__version__ != OLDEST
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_store_pass_with_the_oldest():
     """Without conftest.py and the checks of shapes: they load PyTorch and have nothing to do with DuckDB."""
     options = ["-q", "--noconftest", "-p", "tests.support.stores", "--override-ini=addopts=", "-p", "no:cacheprovider"]

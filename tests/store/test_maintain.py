@@ -345,6 +345,7 @@ def test_a_column_that_may_be_empty_is_added_to_an_older_table(store, monkeypatc
         query(store.root, "select 1 from mechanism_values")
 
 
+@pytest.mark.slow
 def test_a_cut_is_consistent_while_tables_are_written(store):
     """A row of `influence` is written after the row of `formation` it refers to: no cut shows it without that row."""
     import threading

@@ -271,6 +271,7 @@ for round in range(1000):
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_whole_batches(store):
     for attempt in range(4):
         process = subprocess.Popen([sys.executable, "-c", _WRITER, str(store.root)], stdout=subprocess.PIPE, text=True)

@@ -59,6 +59,7 @@ def test_a_stacked_run_equals_the_run_alone_to_rounding(make_trainer):
     assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_seeds_train_together_and_replay_alone_bit_for_bit(store):
     specs = [spec_of(index, **STACKED, **SEEDS) for index in range(3)]
     for spec in specs:
