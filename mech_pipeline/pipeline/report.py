@@ -22,10 +22,12 @@ class StoredReport:
     """A rendered report.
 
     Attributes:
+        answer: the paragraph that it begins with, plain text.
         figures: PNG by name.
     """
 
     path: str
+    answer: str
     figures: dict[str, bytes]
     data_version: str
 
@@ -62,6 +64,7 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
     Raises:
         MechError: none of the experiment's runs is in the store.
     """
+    from mech_pipeline.reports.answer import answer_text
     from mech_pipeline.reports.page import build_report  # late: matplotlib takes a second to load
 
     ((cell, made_from),) = wanted(store, experiment).items()
@@ -69,6 +72,7 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
         known = connection.execute("select 1 from runs where experiment = ?", [experiment.experiment]).fetchall()
         if not known:
             raise MechError(f"no run of experiment {experiment.experiment!r} is in the store", "`mech run` it first")
+        answer = answer_text(connection, experiment)
         report = build_report(connection, experiment)
     contents = {HTML: report.html.encode()} | {
         f"{name.removesuffix('.png')}.png": png for name, png in report.figures.items()
@@ -82,4 +86,4 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
     }
     write(store, [Block(cell, columns, made_from, version)], CODE_VERSION)
     store.files.write(report_name(experiment.experiment), contents[HTML])
-    return StoredReport(store.files.url(report_name(experiment.experiment)), report.figures, version)
+    return StoredReport(store.files.url(report_name(experiment.experiment)), answer, report.figures, version)

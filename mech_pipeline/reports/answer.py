@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import duckdb
 import polars as pl
 
 from mech_pipeline.attribution.retraining.trust import Trust, trust
@@ -9,6 +10,16 @@ from mech_pipeline.reports.formation.queries import results_table
 from mech_pipeline.reports.influence.queries import kind_shares
 from mech_pipeline.reports.subject import Study, Subject
 from mech_pipeline.reports.wording import number, percent, plus_minus, signal_name, signal_unit
+from mech_pipeline.spec.experiment import Experiment
+
+
+def answer_text(connection: duckdb.DuckDBPyConnection, experiment: Experiment) -> str:
+    """The answer of an experiment as one paragraph of plain text: what its report says first. A second at most.
+
+    Args:
+        connection: from `store.reading.connect`, or a store's own `reading`.
+    """
+    return answer(Study(connection, experiment, tuple(experiment.runs())))
 
 
 def answer(study: Study) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 
+from mech_pipeline.reports.answer import answer_text
 from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.formation import queries as formation_queries
 from mech_pipeline.reports.influence import queries as influence_queries
@@ -61,6 +62,12 @@ def test_report_answers_from_the_numbers(report: Report) -> None:
     assert "Arm control: it did not form within the run in any of 2 evaluated seeds" in text
     assert "50 % are plain, 50 % tiled; of all 40 examples with an influence, 50 % are plain, 50 % tiled." in text
     assert "s0: 20 (after 10); s1: 30 (after 20); s2: 40 (after 30)" in text
+
+
+def test_the_answer_is_to_be_had_without_the_page(
+    connection: duckdb.DuckDBPyConnection, experiment: Experiment, report: Report
+) -> None:
+    assert html.escape(answer_text(connection, experiment), quote=False) in report.html.replace("&#39;", "'")
 
 
 def test_report_loads_nothing_and_runs_nothing(report: Report) -> None:
