@@ -8,7 +8,7 @@ import pytest
 import typer
 import yaml
 
-from mech_pipeline.commands.app import app
+from mech_pipeline.commands.table import app
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.model import PRESETS
 from mech_pipeline.store.tables.documentation import tables_markdown

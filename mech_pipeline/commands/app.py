@@ -1,41 +1,71 @@
-"""`mech`: the command, put together from one module for each of its subjects."""
+"""`mech`: how a command begins and ends. The commands themselves are listed in `commands/table.py`.
+
+However a command ends, it ends here: an error that people can act on, a fault of the operating system, a signal, a reader
+that has seen enough, a mistake in this program. Each is one line on stderr and an exit code; no command handles them itself.
+"""
 
 import sys
-import warnings
 
-import typer
+from mech_pipeline import stopping
+from mech_pipeline.commands import output
 
-from mech_pipeline.commands.report import report
-from mech_pipeline.commands.run import run
-from mech_pipeline.commands.sql import sql
-from mech_pipeline.commands.status import status
-from mech_pipeline.commands.store import maintain, migrate, warehouse
-from mech_pipeline.commands.tables import history, tables
-from mech_pipeline.commands.verify import verify
-from mech_pipeline.commands.zoom import zoom
-from mech_pipeline.errors import MechError
-
-app = typer.Typer(
-    help="Training process transparency: which training data made this mechanism, when, and how do we know?",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-for command in (run, status, report, zoom, sql, tables, history, verify, maintain, migrate, warehouse):
-    app.command()(command)
+_SIGPIPE = 141  # as a shell reports a program whose reader went away
 
 
 def main() -> None:
-    """Entry point: errors people can act on are one line on stderr and exit code 1."""
-    warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)")  # Dagster says so on every import
+    """Entry point. Exit codes: 1 for an error, 2 for wrong usage, 128 + the signal's number where a signal ended it."""
+    output.prepare_streams()
+    stopping.listen(output.complain)  # before the imports, which take a while on a busy machine
+    sys.exit(_ended())
+
+
+def _ended() -> int:
     try:
-        app(standalone_mode=True)
-    except MechError as error:
-        print(f"mech: {error}", file=sys.stderr)
-        sys.exit(1)
-    except BrokenPipeError:
-        sys.exit(1)
+        code = _run()
+    except (Exception, KeyboardInterrupt) as error:
+        code = _explain(error)
+    except BaseException as error:  # a panic of a library in Rust
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        else:
+            code = _explain(error)
+    if (sign := stopping.asked()) is not None:
+        stopping.tell()
+        return 128 + sign
+    return code
+
+
+def _run() -> int:
+    import warnings
+
+    warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)")  # Dagster says so on every import
+    import typer.main
+
+    from mech_pipeline.commands.table import app
+
+    code = typer.main.get_command(app).main(prog_name="mech", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: BaseException) -> int:
+    """Says what went wrong in one line; returns the exit code."""
+    from mech_pipeline.errors import MechError
+
+    if stopping.asked() is not None:
+        return 1  # whatever it was, the signal caused it
+    if isinstance(error, output.NobodyReads):
+        return _SIGPIPE
+    if isinstance(error, MechError):
+        output.complain(error)
+        return 1
+    show = getattr(error, "show", None)
+    if show is not None and hasattr(error, "exit_code"):  # typer's own: wrong usage
+        show()
+        return int(error.exit_code)
+    from mech_pipeline.commands.unexpected import explained
+
+    output.complain(explained(error))
+    return 1
 
 
 if __name__ == "__main__":

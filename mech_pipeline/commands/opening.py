@@ -1,8 +1,6 @@
-"""The store that a command asks, and a console for what it answers."""
+"""The store that a command asks."""
 
 from typing import TYPE_CHECKING
-
-from rich.console import Console
 
 from mech_pipeline.errors import MechError
 
@@ -24,9 +22,3 @@ def existing_store() -> "Files":
     if check_readable(files) is None:
         raise MechError(f"there is no store at {files.root}", "`make demo` makes one, or set MECH_STORE")
     return files
-
-
-def wide() -> Console:
-    """Without a terminal, lines are not cut at 80 characters."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mech_pipeline.commands.opening import existing_store
+from mech_pipeline.commands.output import say
 from mech_pipeline.errors import MechError
 
 
@@ -18,8 +19,8 @@ def report(experiment: Annotated[str, typer.Argument(help="experiment name, for 
     if files.info(name) is None:
         raise MechError(f"experiment {experiment!r} has no report", "`mech run` its file")
     if "://" not in files.root:
-        print(Path(files.root) / name)
+        say(Path(files.root) / name)
         return
     path = find_project().local_folder / name
     save(path, files.read(name))
-    print(path)
+    say(path)

@@ -1,14 +1,15 @@
 """`mech run`: compute what of an experiment is not current."""
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mech_pipeline.commands.output import encoding, say
 from mech_pipeline.commands.progress import progress_lines
+from mech_pipeline.stopping import promise
 
 
 def run(
@@ -22,6 +23,7 @@ def run(
     Nothing is computed twice: run it again after a change, a crash or Ctrl-C, and only the rest is done.
     """
     began = time.monotonic()
+    promise("stopped; what was finished is kept, run the same command to continue")
     from mech_pipeline.assets.launcher.processes import warm_up
     from mech_pipeline.project import find_project
 
@@ -46,12 +48,8 @@ def run(
             emit(
                 f"{experiment.experiment}: {len(experiment.runs())} runs, {processes} processes, store {project.store}"
             )
-            try:
-                launch.run()
-            except KeyboardInterrupt:
-                print("mech: stopped; what was finished is kept, run the same command to continue", file=sys.stderr)
-                raise typer.Exit(130) from None
+            launch.run()
     from mech_pipeline.reports.summary import summary
 
-    print(summary(project.store, experiment, project.local_folder))
-    print(f"\ndone in {time.monotonic() - began:.0f} s")
+    say(summary(project.store, experiment, project.local_folder, encoding()))
+    say(f"\ndone in {time.monotonic() - began:.0f} s")

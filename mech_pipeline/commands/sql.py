@@ -1,13 +1,14 @@
 """`mech sql`: one query of the store, printed or written to a file."""
 
-import sys
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mech_pipeline.commands.opening import existing_store, wide
+from mech_pipeline.commands.opening import existing_store
+from mech_pipeline.commands.output import in_terminal, show, write
 from mech_pipeline.errors import MechError
 
 
@@ -46,18 +47,31 @@ def sql(
     from mech_pipeline.store.reading.connection import query as run_query
 
     files = existing_store()
-    frame = run_query(files.root, query, at=parse_time(at) if at else None, versions=_versions(version or []))
     kind = format or _by_name(output)
+    if kind is Format.parquet and output is None and in_terminal():
+        raise MechError("Parquet is not for a terminal", "add --output FILE.parquet")
+    moment, shape = parse_time(at) if at else None, export.shape_of(kind.value)
+    frame = run_query(files.root, _text(query), at=moment, versions=_versions(version or []), shape=shape)
     if kind is Format.table and output is None:
-        wide().print(export.as_table(frame))
+        show(export.as_table(frame))
         return
     content = export.as_bytes(frame, "csv" if kind is Format.table else kind.value)
     if output is not None:
         export.save(output, content)
-    elif kind is Format.parquet and sys.stdout.isatty():
-        raise MechError("Parquet is not for a terminal", "add --output FILE.parquet")
     else:
-        sys.stdout.buffer.write(content)
+        write(content)
+
+
+def _text(argument: str) -> str:
+    """An argument as it was typed: where the locale knows no UTF-8, Python hands over bytes that it could not read.
+
+    Raises:
+        MechError: it is not UTF-8.
+    """
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError as error:
+        raise MechError(f"the query is not UTF-8: {argument!r}", "type it in a terminal with UTF-8") from error
 
 
 def _by_name(output: Path | None) -> Format:

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table as RichTable
+
+from mech_pipeline.commands.output import show
+from mech_pipeline.plain_text import PlainTable
 
 
 def status(file: Annotated[Path, typer.Argument(help="experiment file")]) -> None:
@@ -25,9 +26,9 @@ def status(file: Annotated[Path, typer.Argument(help="experiment file")]) -> Non
     runs = experiment.runs()
     plan = Plan(Store(project.store), runs, corpus_hashes(runs), experiment)
     plan.look()
-    table = RichTable("run", "ready and not current (cells)")
+    table = PlainTable("run", "ready and not current (cells)")
     for name in [*(spec.run for spec in runs), experiment.experiment]:
         ready = ", ".join(f"{stage} ({len(cells)})" for stage, cells in plan.ready(name).items())
         refused = [f"{stage} {reason}" for stage, reason in plan.refused(name).items()]
         table.add_row(name, "\n".join([ready or plan.standing(name), *refused]))
-    Console().print(table)
+    show(table)

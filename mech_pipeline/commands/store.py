@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mech_pipeline.commands.opening import existing_store
-from mech_pipeline.commands.progress import note
+from mech_pipeline.commands.output import note, say
 
 
 def maintain(
@@ -27,7 +27,7 @@ def maintain(
 
     root = existing_store().root
     for line in maintain_store(Store(root), timedelta(days=retention_days), dry_run=dry_run, emit=note):
-        print(line)
+        say(line)
 
 
 def migrate() -> None:
@@ -35,7 +35,7 @@ def migrate() -> None:
     from mech_pipeline.store.care.migrate import migrate_store
 
     for line in migrate_store(existing_store(), note):
-        print(line)
+        say(line)
 
 
 def warehouse(
@@ -46,4 +46,4 @@ def warehouse(
     """Write `warehouse.duckdb`: views over the store as it is now, for DuckDB's command line, harlequin, notebooks."""
     from mech_pipeline.store.reading.warehouse import write_warehouse
 
-    print(write_warehouse(existing_store().root, folder))
+    say(write_warehouse(existing_store().root, folder))

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table as RichTable
 
-from mech_pipeline.commands.opening import existing_store, wide
+from mech_pipeline.commands.opening import existing_store
+from mech_pipeline.commands.output import show
 from mech_pipeline.errors import MechError
+from mech_pipeline.plain_text import PlainTable
 
 
 def tables(name: Annotated[str | None, typer.Argument(help="one table; default: all")] = None) -> None:
@@ -15,18 +15,18 @@ def tables(name: Annotated[str | None, typer.Argument(help="one table; default: 
     from mech_pipeline.store.tables.all import SNAPSHOT, SNAPSHOT_COLUMNS, SNAPSHOT_MEANING, TABLES
 
     if name is None:
-        shown = RichTable("table", "a row is", "columns")
+        shown = PlainTable("table", "a row is", "columns")
         for table in TABLES.values():
             shown.add_row(table.name, table.meaning, ", ".join(column.name for column in table.columns))
         shown.add_row(SNAPSHOT, SNAPSHOT_MEANING, SNAPSHOT_COLUMNS)
     elif name in TABLES:
-        shown = RichTable("column", "type", "unit", "meaning", title=TABLES[name].meaning)
+        shown = PlainTable("column", "type", "unit", "meaning", title=TABLES[name].meaning)
         for column in TABLES[name].all_columns:
             kind = f"{column.type}, may be empty" if column.nullable else column.type
             shown.add_row(column.name, kind, column.unit, column.meaning)
     else:
         raise MechError(f"there is no table {name!r}", f"tables are {', '.join(TABLES)}")
-    Console().print(shown)
+    show(shown)
 
 
 def history(
@@ -39,7 +39,7 @@ def history(
     """
     from mech_pipeline.store.reading.history import table_history
 
-    shown = RichTable("version", "committed", "operation", "rows", "code", "git", "Dagster run", "content", "readable")
+    shown = PlainTable("version", "committed", "operation", "rows", "code", "git", "Dagster run", "content", "readable")
     for row in table_history(existing_store(), table, limit):
         shown.add_row(
             str(row.version),
@@ -52,4 +52,4 @@ def history(
             row.content[:8],
             "yes" if row.readable else "no",
         )
-    wide().print(shown)
+    show(shown)

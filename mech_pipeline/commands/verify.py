@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mech_pipeline.commands.opening import existing_store
-from mech_pipeline.commands.progress import note
+from mech_pipeline.commands.output import note, say
 from mech_pipeline.errors import MechError
 
 
@@ -27,12 +27,12 @@ def verify(
     files, began = existing_store(), time.monotonic()
     found = verify_store(files, quick=quick, emit=note)
     for finding in found.damage:
-        print(f"{finding.kind:<10} {finding.name}: {finding.problem}")
+        say(f"{finding.kind:<10} {finding.name}: {finding.problem}")
     if found.orphans:
-        print(f"{len(found.orphans)} orphans, {sum(e.bytes for e in found.orphans) / 1e6:.1f} MB: no damage")
+        say(f"{len(found.orphans)} orphans, {sum(e.bytes for e in found.orphans) / 1e6:.1f} MB: no damage")
     took = f"{found.checked} files, {found.bytes / 1e6:.0f} MB, {time.monotonic() - began:.1f} s"
     if not found.damage:
-        print(f"whole: {took}")
+        say(f"whole: {took}")
         return
     if not repair:
         raise MechError(f"{len(found.damage)} faults in {took}", "`mech verify --repair`")
@@ -40,9 +40,9 @@ def verify(
 
     done = repair_store(files, found, note, makers())
     for line in done.lines:
-        print(line)
+        say(line)
     if done.lost:
-        print("to be made again:")
+        say("to be made again:")
         for lost in done.lost:
-            print(f"  {lost}")
-        print("`mech run` each experiment named, or materialize these partitions in the UI")
+            say(f"  {lost}")
+        say("`mech run` each experiment named, or materialize these partitions in the UI")

@@ -1,13 +1,14 @@
 """`mech zoom`: every state of a window of a trained run, kept and analysed."""
 
-import sys
 from typing import Annotated
 
 import typer
 
 from mech_pipeline.commands.opening import existing_store
+from mech_pipeline.commands.output import say
 from mech_pipeline.commands.progress import progress_lines
 from mech_pipeline.errors import MechError
+from mech_pipeline.stopping import promise
 
 
 def zoom(
@@ -26,6 +27,7 @@ def zoom(
     from mech_pipeline.project import find_project
     from mech_pipeline.store.store import Store
 
+    promise("stopped; what was kept is kept, run the same command to continue")
     store, project = Store(existing_store().root), find_project()
     MECHANISMS.use(project.mechanisms)
     first, last = _window(window)
@@ -34,12 +36,8 @@ def zoom(
     from mech_pipeline.assets.launcher.zoom import zoom as keep_and_analyse
 
     with progress_lines() as emit:
-        try:
-            keep_and_analyse(project, spec, (first, last, every), emit)
-        except KeyboardInterrupt:
-            print("mech: stopped; what was kept is kept, run the same command to continue", file=sys.stderr)
-            raise typer.Exit(130) from None
-    print(
+        keep_and_analyse(project, spec, (first, last, every), emit)
+    say(
         f'{len(steps)} states of {run} kept; look at them with\n  mech sql "select step, mechanism, value from '
         f"mechanism_values where run = '{run}' and step between {first} and {last} order by 2, 1\""
     )

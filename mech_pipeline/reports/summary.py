@@ -6,10 +6,10 @@ from pathlib import Path
 
 import duckdb
 from rich.console import Console
-from rich.table import Table
 
 from mech_pipeline.attribution.retraining.effects import lds_measures
 from mech_pipeline.attribution.retraining.trust import trust
+from mech_pipeline.plain_text import ERRORS, PlainTable
 from mech_pipeline.project import report_name
 from mech_pipeline.reports.answer import listed
 from mech_pipeline.reports.formation.queries import results_per_run
@@ -25,9 +25,15 @@ _TOP = 10
 _SNIPPET = 40
 
 
-def summary(root: str, experiment: Experiment, local: Path) -> str:
-    """The end of a run in words and tables, from the store alone; `local` is where `warehouse.duckdb` lies."""
-    console = Console(file=io.StringIO(), width=118, highlight=False)
+def summary(root: str, experiment: Experiment, local: Path, encoding: str = "utf-8") -> str:
+    """The end of a run in words and tables, from the store alone.
+
+    Args:
+        local: where `warehouse.duckdb` lies.
+        encoding: of the stream that it is printed to.
+    """
+    memory = io.TextIOWrapper(io.BytesIO(), encoding, ERRORS, newline="\n")
+    console = Console(file=memory, width=118, highlight=False, markup=False, emoji=False)
     runs = [spec.run for spec in experiment.runs()]
     with connect(root) as connection:
         _formation(console, connection, experiment, runs)
@@ -46,15 +52,15 @@ def summary(root: str, experiment: Experiment, local: Path) -> str:
         soft_wrap=True,
     )
     console.print("           mech tables")
-    assert isinstance(console.file, io.StringIO), "the console writes to memory"
-    return console.file.getvalue().rstrip()
+    memory.seek(0)
+    return memory.read().rstrip()
 
 
 def _formation(
     console: Console, connection: duckdb.DuckDBPyConnection, experiment: Experiment, runs: list[str]
 ) -> None:
     for event in experiment.formation:
-        table = Table(
+        table = PlainTable(
             "run",
             "formed at step",
             "not before",
@@ -79,12 +85,12 @@ def _ledger(console: Console, connection: duckdb.DuckDBPyConnection, told: Subje
             f"{row['change']:+.7f} {told.unit} (relative imbalance {row['imbalance']:.1e}, {row['n_partitions']} windows)"
         )
     title = f"Most responsible documents up to step {told.target}: what happened (ledger)"
-    table = Table("document:line", "kind", "seen", f"moved it by ({told.unit})", "starts with", title=title)
+    table = PlainTable("document:line", "kind", "seen", f"moved it by ({told.unit})", "starts with", title=title)
     for row in responsible_documents(connection, told, "ledger", _TOP).iter_rows(named=True):
         text = json.dumps((row["text"] or "")[:_SNIPPET], ensure_ascii=False)
         where = UNKNOWN if row["document"] is None else f"{row['document']}:{row['line']}"
         table.add_row(where, row["kind"], str(row["times_seen"]), f"{row['total']:+.4f}", text)
-    console.print(table, markup=False)
+    console.print(table)
 
 
 def _influence(console: Console, connection: duckdb.DuckDBPyConnection, told: Subject) -> None:

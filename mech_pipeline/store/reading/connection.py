@@ -19,6 +19,7 @@ from mech_pipeline.store.delta import DataFile, TableVersion, check_columns
 from mech_pipeline.store.files.interface import Files, readable_storage_errors, storage_sentence
 from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.layout import check_readable
+from mech_pipeline.store.reading.columns import Shape, in_frames
 from mech_pipeline.store.reading.snapshot import Snapshot, take_snapshot
 from mech_pipeline.store.tables.all import SNAPSHOT, TABLES, Column, Table
 
@@ -117,8 +118,12 @@ def query(
     *,
     at: datetime | None = None,
     versions: Mapping[str, int] | None = None,
+    shape: Shape = in_frames,
 ) -> pl.DataFrame:
     """The result of one reading statement over all tables.
+
+    Args:
+        shape: what becomes of types that polars does not have, and of all others.
 
     Raises:
         MechError: the SQL does not parse, names something unknown, would write, or the store cannot be read.
@@ -126,7 +131,7 @@ def query(
     with connect(root, at=at, versions=versions) as connection:
         try:
             _check_reading(connection, sql)
-            return connection.sql(sql).pl()
+            return shape(connection.sql(sql))
         except duckdb.Error as error:
             if (sentence := storage_sentence(str(root), error)) is not None:
                 raise sentence from error
