@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from faults_damages import damages
 from faults_frame import ALLOWED, Kind, Outcome, Trial, counted
+from faults_kills import kills
 from rich.console import Console
 from rich.table import Table
 from store_measure import scratch
@@ -21,6 +22,7 @@ from store_measure import scratch
 from mech_pipeline.provenance import versions_json
 
 KINDS: dict[str, Kind] = {
+    "kills": Kind("a part of `mech run` is killed with signal 9", 100, kills),
     "damages": Kind("files of a store are damaged behind its back", 300, damages),
 }
 

@@ -1,14 +1,15 @@
 """Executes stages of one run as Dagster runs in this process, recorded in the instance that the UI shows."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from mech_pipeline.assets.partitions import partition
+from mech_pipeline.process_identity import identity, is_gone
 
-LAUNCHER_TAG = "mech/launcher_pid"
+LAUNCHER_TAG, PROCESS_TAG = "mech/launcher_pid", "mech/process"
+_OPEN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -16,13 +17,14 @@ class Executor:
     """Runs selections of assets through the implicit asset job.
 
     Args:
-        launcher_pid: process whose death ends these runs; a later launch closes what it left open.
+        launcher_pid: process that asked for these runs. They run in this process, and its death ends them; a later
+            launch closes what it left open.
     """
 
     def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance, launcher_pid: int) -> None:
         self._job = definitions.resolve_implicit_global_asset_job_def()
         self._instance = instance
-        self._tags = {LAUNCHER_TAG: str(launcher_pid)}
+        self._tags = {LAUNCHER_TAG: str(launcher_pid), PROCESS_TAG: identity()}
 
     def run_assets(self, assets: Sequence[str], key: str | None, config: Mapping[str, Any] | None = None) -> None:
         """Assets partitioned by run or experiment (or, with no key, not at all).
@@ -58,22 +60,40 @@ class Executor:
 
 
 def close_orphans(instance: dg.DagsterInstance) -> int:
-    """Marks runs as failed whose launching process is gone (kill -9, power cut); returns how many."""
-    open_states = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
+    """Marks runs as failed whose process is gone (kill -9, power cut), and frees their places; returns how many runs."""
     closed = 0
-    for run in instance.get_runs(dg.RunsFilter(statuses=open_states)):
-        pid = run.tags.get(LAUNCHER_TAG)
-        if pid is not None and not _alive(int(pid)):
+    for run in instance.get_runs(dg.RunsFilter(statuses=_OPEN)):
+        if _is_orphan(run.tags):
             instance.report_run_failed(run, "the process that ran it is gone; what it finished is kept")
             closed += 1
+    free_places(instance)
     return closed
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def cancel_runs(instance: dg.DagsterInstance, launcher_pid: int) -> None:
+    """Marks what a launcher has open as stopped by the user, and frees its places. Its workers are gone already."""
+    for run in instance.get_runs(dg.RunsFilter(tags={LAUNCHER_TAG: str(launcher_pid)}, statuses=_OPEN)):
+        instance.report_run_canceled(run, message="stopped by the user; what it finished is kept")
+    free_places(instance)
+
+
+def free_places(instance: dg.DagsterInstance) -> None:
+    """Gives back the places in pools that ended runs still hold: a killed process does not, and enough of them block all others.
+
+    Dagster's daemon does the same; a laptop may never start one.
+    """
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return
+    for run_id in storage.get_concurrency_run_ids():
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)
+
+
+def _is_orphan(tags: Mapping[str, str]) -> bool:
+    if (process := tags.get(PROCESS_TAG)) is not None:
+        return is_gone(process)
+    if (launcher := tags.get(LAUNCHER_TAG)) is not None:  # a run of an older version
+        return is_gone(identity(int(launcher)))
+    return False

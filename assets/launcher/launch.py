@@ -5,6 +5,7 @@ that was acknowledged; the next launch continues.
 """
 
 import os
+import pickle
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,9 +13,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import dagster as dg
-
-from mech_pipeline.assets.launcher.execute import LAUNCHER_TAG, close_orphans
+from mech_pipeline.assets.history import alone_in, open_history
+from mech_pipeline.assets.launcher.execute import cancel_runs, close_orphans
 from mech_pipeline.assets.launcher.processes import warm_up, worker_context
 from mech_pipeline.assets.launcher.worker import Outcome, Spoken, Task, work
 from mech_pipeline.assets.partitions import register
@@ -28,6 +28,9 @@ from mech_pipeline.project import Project
 from mech_pipeline.resolve import Resolved, corpus_hashes
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
+
+_JOIN_SECONDS = 3.0
+_MAY_DIE_IDLE = 20
 
 
 @dataclass
@@ -56,6 +59,7 @@ class Launch:
     _specs: dict[str, RunSpec] = field(init=False)
     _plan: Plan = field(init=False)
     _pool: list[_Worker] = field(default_factory=list)
+    _died_idle: int = 0
 
     def __post_init__(self) -> None:
         self._specs = {spec.run: spec for spec in self.experiment.runs()}
@@ -82,8 +86,8 @@ class Launch:
             f"experiment-{self.experiment.experiment}", f"run experiment {self.experiment.experiment}"
         ):
             try:
-                # Before any worker: two processes that create Dagster's database at once break it.
-                with dg.DagsterInstance.from_config(str(self.project.home)) as instance:
+                # Before any worker, and not beside another launch: two that create Dagster's database at once break it.
+                with alone_in(self.project.home), open_history(self.project.home) as instance:
                     if closed := close_orphans(instance):
                         self.emit(
                             f"found {closed} unfinished Dagster runs of a launch that is gone; continuing from what is kept"
@@ -92,11 +96,12 @@ class Launch:
                 self._start_workers()
                 self._loop()
             except KeyboardInterrupt:
-                self._stop(kill=True)
-                self._close_own_runs()
+                self._stop()
+                with open_history(self.project.home) as instance:
+                    cancel_runs(instance, os.getpid())
                 raise
             finally:
-                self._stop(kill=False)
+                self._stop()
 
     def _loop(self) -> None:
         """Hands out what is ready until nothing is and no worker is busy: then nothing can become ready any more."""
@@ -113,7 +118,7 @@ class Launch:
             busy = [worker for worker in self._pool if worker.task is not None]
             if not busy:
                 break
-            for outcome in self._receive(busy):
+            for outcome in self._receive():
                 if outcome.failure is not None:
                     failures.append(outcome)
                     self.emit(f"failed: {outcome.failure}")
@@ -135,7 +140,8 @@ class Launch:
         for worker in self._pool:
             if worker.task is None and (task := self._next(blocked)) is not None:
                 worker.task, worker.began = task, time.monotonic()
-                worker.connection.send(task)
+                with suppress(OSError):  # it has died: that is seen where its messages are received
+                    worker.connection.send(task)
 
     def _next(self, blocked: set[str]) -> Task | None:
         """The next task that no worker has; none of the runs of which something failed."""
@@ -191,31 +197,61 @@ class Launch:
             return Task(stage, name, experiment, str(self.file), steps[0], steps[-1])
         return Task(stage, name, experiment, str(self.file), 0, self._specs[name].training.steps)
 
-    def _receive(self, busy: list[_Worker]) -> list[Outcome]:
-        """Waits for messages; lines are shown, outcomes returned."""
+    def _receive(self) -> list[Outcome]:
+        """Waits for messages and for deaths; lines are shown, outcomes returned.
+
+        A worker's death is told by its sentinel, which the fork server holds: its pipe may be kept open by whatever
+        process it has started, and what it was sending may end in the middle.
+        """
+        ready = wait([place for worker in self._pool for place in (worker.connection, worker.process.sentinel)])
         outcomes = []
-        for connection in wait([worker.connection for worker in busy]):
-            worker = next(w for w in busy if w.connection is connection)
-            assert worker.task is not None, "only busy workers are waited for"
-            try:
+        for worker in list(self._pool):
+            if worker.connection in ready or worker.process.sentinel in ready:
+                outcomes += self._hear(worker)
+        return outcomes
+
+    def _hear(self, worker: _Worker) -> list[Outcome]:
+        """What a worker has said, to the last word if it has died."""
+        dead, outcomes = worker.process.sentinel in wait([worker.process.sentinel], timeout=0), []
+        try:
+            while worker.connection.poll():
                 message = worker.connection.recv()
-            except EOFError:
-                task = worker.task
-                self._pool.remove(worker)
-                error = f"{task.stage} of {task.run or task.experiment}: its process died (out of memory?)"
-                outcomes.append(Outcome(task, error, "run the same command again: it continues from what is kept"))
-                continue
-            if isinstance(message, Spoken):
-                self.emit(message.said)
-            else:
+                if isinstance(message, Spoken):
+                    self.emit(message.said)
+                    continue
                 if message.problem is None:
                     took = format_seconds(time.monotonic() - worker.began)
-                    self.emit(
-                        f"finished {worker.task.stage} of {worker.task.run or worker.task.experiment}: took {took}"
-                    )
+                    self.emit(f"finished {message.task.stage} of {_subject(message.task)}: took {took}")
                 worker.task = None
                 outcomes.append(message)
-        return outcomes
+        except (EOFError, OSError, pickle.UnpicklingError):
+            dead = True
+        return [*outcomes, *self._bury(worker)] if dead else outcomes
+
+    def _bury(self, worker: _Worker) -> list[Outcome]:
+        """Closes what a dead worker left open, and starts another in its place.
+
+        Raises:
+            MechError: too many have died without having been given any work.
+        """
+        with suppress(OSError):
+            worker.process.kill()  # it may only have lost its fork server
+        self._pool.remove(worker)
+        worker.connection.close()
+        worker.process.join(timeout=_JOIN_SECONDS)
+        with open_history(self.project.home) as instance:
+            close_orphans(instance)
+        if worker.task is None:
+            self._died_idle += 1
+            if self._died_idle > _MAY_DIE_IDLE:
+                raise MechError(
+                    "worker processes die before they are given work", "free memory, or use fewer --workers"
+                )
+        self._start_worker()
+        if worker.task is None:
+            return []
+        error = f"{worker.task.stage} of {_subject(worker.task)}: its process died (out of memory?)"
+        return [Outcome(worker.task, error, "run the same command again: it continues from what is kept")]
 
     def _failure(self, failures: list[Outcome]) -> MechError:
         """One line; the traceback of an unexpected error goes to a file, not to the terminal."""
@@ -227,34 +263,41 @@ class Launch:
         path = self.project.home / ".dagster" / "last_error.txt"
         with suppress(OSError):  # a full disk must not hide what went wrong
             path.write_text(first.trace)
-        return MechError(first.problem + more, f"the traceback is in {path}")
+        return MechError(first.problem + more, first.next_step or f"the traceback is in {path}")
 
     def _start_workers(self) -> None:
         warm_up()
-        context = worker_context()
-        experiments = str(self.file.parent)
         for _ in range(self.workers):
-            ours, theirs = context.Pipe()
-            arguments = (theirs, self.project, experiments, os.getpid())
+            self._start_worker()
+
+    def _start_worker(self) -> None:
+        context = worker_context()
+        ours, theirs = context.Pipe()
+        arguments = (theirs, self.project, str(self.file.parent), os.getpid())
+        process = context.Process(target=work, args=arguments, daemon=True)
+        try:
+            process.start()
+        except (EOFError, OSError):  # the fork server, or the process, died meanwhile: once more, with a new server
+            warm_up()
             process = context.Process(target=work, args=arguments, daemon=True)
             process.start()
-            theirs.close()
-            self._pool.append(_Worker(process, ours))
+        theirs.close()
+        self._pool.append(_Worker(process, ours))
 
-    def _stop(self, *, kill: bool) -> None:
+    def _stop(self) -> None:
+        """Ends all workers: those that compute are killed, the others leave when their pipe closes."""
         for worker in self._pool:
-            if kill:
+            if worker.task is not None:
                 worker.process.kill()
             worker.connection.close()
+        deadline = time.monotonic() + _JOIN_SECONDS
         for worker in self._pool:
-            worker.process.join(timeout=10)
+            worker.process.join(timeout=max(0.1, deadline - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
         self._pool = []
 
-    def _close_own_runs(self) -> None:
-        with dg.DagsterInstance.from_config(str(self.project.home)) as instance:
-            for run in instance.get_runs(
-                dg.RunsFilter(tags={LAUNCHER_TAG: str(os.getpid())}, statuses=[dg.DagsterRunStatus.STARTED])
-            ):
-                instance.report_run_canceled(run, message="stopped by the user; what it finished is kept")
+
+def _subject(task: Task) -> str:
+    """The run of a task, or the experiment."""
+    return task.run or task.experiment

@@ -12,6 +12,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.parent import end_with_parent
 from mech_pipeline.progress import Said
 from mech_pipeline.project import Project
+from mech_pipeline.system_errors import in_words
 from mech_pipeline.training.allocator import keep_freed_memory
 
 
@@ -63,24 +64,31 @@ def work(connection: Connection, project: Project, experiments: str, launcher_pi
     keep_freed_memory()
     warnings.filterwarnings("ignore")
     os.environ["DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS"] = "1"
-    import dagster as dg
-
     from mech_pipeline.assets.events import add_sink
+    from mech_pipeline.assets.history import open_history
     from mech_pipeline.assets.launcher.execute import Executor
     from mech_pipeline.definitions import build_definitions
     from mech_pipeline.mechanisms.registry import MECHANISMS
 
-    add_sink(lambda said: connection.send(Spoken(said)))
+    add_sink(lambda said: _tell(connection, Spoken(said)))
     MECHANISMS.use(project.mechanisms)
-    with dg.DagsterInstance.from_config(str(project.home)) as instance:
+    with open_history(project.home) as instance:
         definitions = build_definitions(project.store, Path(experiments), project.home)
         executor = Executor(definitions, instance, launcher_pid)
         while True:
             try:
                 task: Task = connection.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 return
-            connection.send(_outcome(executor, task))
+            _tell(connection, _outcome(executor, task))
+
+
+def _tell(connection: Connection, message: Spoken | Outcome) -> None:
+    """Tells the launcher. If it is gone, nobody wants the rest: this process ends with it, without a word."""
+    try:
+        connection.send(message)
+    except OSError:
+        os._exit(1)
 
 
 def _outcome(executor, task: Task) -> Outcome:  # type: ignore[no-untyped-def]  # Executor is imported late
@@ -92,6 +100,8 @@ def _outcome(executor, task: Task) -> Outcome:  # type: ignore[no-untyped-def]  
         if "disk is full" in str(error) or "No space left on device" in str(error):  # Dagster's own database
             problem = "the disk is full; what was stored before is whole"
             return Outcome(task, problem, "free space and run the same command again")
+        if (sentence := in_words(error)) is not None:
+            return Outcome(task, sentence.problem, sentence.next_step, traceback.format_exc())
         what = f"{task.stage} of {task.run or task.experiment}: {type(error).__name__}: {error}"
         return Outcome(task, " ".join(what.split()), trace=traceback.format_exc())
     return Outcome(task)

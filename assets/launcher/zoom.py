@@ -1,10 +1,11 @@
 """`mech zoom`: a worker process executes what makes the states of a window and looks at them; the UI shows its runs."""
 
 import os
+import pickle
 from contextlib import suppress
+from multiprocessing.connection import wait
 
-import dagster as dg
-
+from mech_pipeline.assets.history import alone_in, open_history
 from mech_pipeline.assets.launcher.execute import close_orphans
 from mech_pipeline.assets.launcher.processes import warm_up, worker_context
 from mech_pipeline.assets.launcher.worker import Outcome, Spoken, Task, work
@@ -24,7 +25,7 @@ def zoom(project: Project, spec: RunSpec, window: tuple[int, int, int], emit: Em
     Raises:
         MechError: the replay failed or was not the run's; what was kept before is whole.
     """
-    with dg.DagsterInstance.from_config(str(project.home)) as instance:
+    with alone_in(project.home), open_history(project.home) as instance:
         close_orphans(instance)
         register(instance, [spec])
     warm_up()
@@ -34,20 +35,24 @@ def zoom(project: Project, spec: RunSpec, window: tuple[int, int, int], emit: Em
     process.start()
     theirs.close()
     first, last, every = window
+    outcome: object = None
     try:
         ours.send(Task("zoom", spec.run, spec.experiment, "", first, last, every))
-        outcome = None
-        with suppress(EOFError):
+        with suppress(EOFError, OSError, pickle.UnpicklingError):
             while not isinstance(outcome, Outcome):
+                if ours not in wait([ours, process.sentinel]):
+                    break  # it died, and something that it started holds the pipe
                 outcome = ours.recv()
                 if isinstance(outcome, Spoken):
                     emit(outcome.said)
-    except KeyboardInterrupt:
-        process.kill()
-        raise
     finally:
         ours.close()
-        process.join()
+        if not isinstance(outcome, Outcome):
+            process.kill()
+        process.join(timeout=3)
+        if not isinstance(outcome, Outcome):
+            with open_history(project.home) as instance:
+                close_orphans(instance)
     if not isinstance(outcome, Outcome):
         raise MechError(f"zoom into {spec.run}: its process died (out of memory?)", "run the same command again")
     if outcome.failure is not None:
