@@ -7,6 +7,7 @@ tells the UI again of checkpoints that it does not know.
 """
 
 import fcntl
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +16,14 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.instance import InstanceRef
+from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Engine, event
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.system_errors import in_words
 
 _FAULTS = (
-    ("Multiple head revisions", "was made by two processes at once and is broken", "remove it and run again"),
+    ("more than one head", "was made by two processes at once and is broken", "remove it and run again"),
     ("malformed", "is damaged", "remove it and run again"),
     ("not a database", "is damaged", "remove it and run again"),
     ("disk is full", "has no space left: the disk is full", "free space, and run it again"),
@@ -54,7 +56,7 @@ def open_history(home: Path) -> Iterator[dg.DagsterInstance]:
         MechError: it cannot be opened.
     """
     try:
-        reference = InstanceRef.from_dir(str(home))
+        reference = _at(home, InstanceRef.from_dir(str(home)))
         logs = reference.compute_logs_data
         if logs.class_name == "LocalComputeLogManager":
             ours = logs._replace(module_name="mech_pipeline.assets.launcher.printed", class_name="PrintedToFiles")
@@ -65,6 +67,18 @@ def open_history(home: Path) -> Iterator[dg.DagsterInstance]:
         raise _readable(home, error) from error
     with instance:
         yield instance
+
+
+def _at(home: Path, reference: InstanceRef) -> InstanceRef:
+    """Relative folders in dagster.yaml are the project's, whichever folder a command is typed in."""
+    placed: dict[str, Any] = {}
+    for name, part in reference._asdict().items():
+        if isinstance(part, ConfigurableClassData):
+            settings = part.config_dict
+            if isinstance(folder := settings.get("base_dir"), str) and not Path(folder).is_absolute():
+                settings = {**settings, "base_dir": str(home / folder)}
+                placed[name] = part._replace(config_yaml=json.dumps(settings))  # which is YAML
+    return reference._replace(**placed)
 
 
 def _readable(home: Path, error: Exception) -> Exception:

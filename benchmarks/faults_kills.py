@@ -1,9 +1,9 @@
 """`mech run` killed with signal 9 at random moments: its worker, itself, its fork server, all of them.
 
 One small experiment is started again and again, each time killed somewhere between its first and its last second, until
-it was killed four times or had nothing left to do; then it may end. What is in its store must be what an undisturbed launch makes. A launch whose
-worker or fork server was killed must end by itself within a minute, in words; and after the last launch no place in a pool
-is taken, no temporary folder and no process is left.
+it was killed four times or had nothing left to do; then it may end. What is in its store must be what an undisturbed
+launch makes. A launch whose worker or fork server was killed must end by itself within a minute, in words; and after the
+last launch no place in a pool is taken, no temporary folder and no process is left.
 """
 
 import os

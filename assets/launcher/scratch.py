@@ -35,7 +35,7 @@ def use_own_scratch() -> Path:
     for left in abandoned(place):
         shutil.rmtree(left, ignore_errors=True)
     making = Path(tempfile.mkdtemp(prefix=".mech-", dir=place))
-    owner = (making / _OWNER).open("w")
+    owner = (making / _OWNER).open("w")  # open for as long as this process lives
     fcntl.flock(owner, fcntl.LOCK_EX)
     folder = making.rename(
         place / f"{_PREFIX}{making.name.removeprefix('.mech-')}"
