@@ -13,7 +13,7 @@ from pydantic import PrivateAttr
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.data.example_weights import weights_sha256
 from mech_pipeline.data.pretrained import resolved_tokenizer
-from mech_pipeline.errors import MechError
+from mech_pipeline.errors import MechError, did_you_mean
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.spec.experiment import Experiment, Names, load_experiment
 from mech_pipeline.spec.initial import initial_sha256
@@ -79,7 +79,8 @@ def _check_names(experiment: Experiment, source: str) -> None:
             if name not in known:
                 allowed = ", ".join(sorted(known))
                 raise MechError(
-                    f"{source}: experiment: {field}: unknown name {name!r}; allowed: {allowed}",
+                    f"{source}: experiment: {field}: unknown name {name!r}; {did_you_mean(name, known)}"
+                    f"allowed: {allowed}",
                     "fix that field and run again",
                 )
 

@@ -6,7 +6,7 @@ import typer
 
 from mech_pipeline.commands.opening import existing_store
 from mech_pipeline.commands.output import show
-from mech_pipeline.errors import MechError
+from mech_pipeline.errors import unknown
 from mech_pipeline.plain_text import PlainTable
 
 
@@ -25,7 +25,7 @@ def tables(name: Annotated[str | None, typer.Argument(help="one table; default: 
             kind = f"{column.type}, may be empty" if column.nullable else column.type
             shown.add_row(column.name, kind, column.unit, column.meaning)
     else:
-        raise MechError(f"there is no table {name!r}", f"tables are {', '.join(TABLES)}")
+        raise unknown("table", name, [*TABLES, SNAPSHOT])
     show(shown)
 
 

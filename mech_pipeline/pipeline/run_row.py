@@ -1,6 +1,6 @@
 """The run's row in the table `runs`: what it is, how far it is, and on what it was made."""
 
-from mech_pipeline.errors import MechError
+from mech_pipeline.errors import MechError, did_you_mean
 from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, current_checkpoints, provenance_columns
 from mech_pipeline.pipeline.training.training import missing_checkpoints
@@ -82,6 +82,8 @@ def stored_spec(store: Store, run: str) -> RunSpec:
     """
     with store.reading("runs") as connection:
         rows = connection.execute("select spec from runs where run = ?", [run]).fetchall()
+        known = [each for (each,) in connection.execute("select run from runs").fetchall()] if not rows else []
     if not rows:
-        raise MechError(f"run {run} is unknown to the store", "`mech run` its experiment, or materialize `run_spec`")
+        step = "`mech run` its experiment, or materialize `run_spec`"
+        raise MechError(f"run {run} is unknown to the store", f"{did_you_mean(run, known)}{step}")
     return RunSpec.model_validate_json(rows[0][0])

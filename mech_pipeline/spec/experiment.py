@@ -5,7 +5,6 @@ Mistakes in the file are found here and named: field, value, what is allowed. Ne
 names stand for (mechanisms, detectors, files) is looked up by `mech_pipeline/resolve.py`, before anything is computed.
 """
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from mech_pipeline.errors import MechError
+from mech_pipeline.errors import MechError, did_you_mean
 from mech_pipeline.spec.analysis import WEIGHTS, Circuits, Event, Influence, InTraining, Ledger, Neurons, Resolution
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.model import Model
@@ -105,7 +104,8 @@ class Experiment(Stage):
         ):
             for name in names:
                 if name not in known:
-                    raise ValueError(f"{field}: unknown name {name!r}; allowed: {', '.join(sorted(known)) or 'none'}")
+                    allowed = f"{did_you_mean(name, known)}allowed: {', '.join(sorted(known)) or 'none'}"
+                    raise ValueError(f"{field}: unknown name {name!r}; {allowed}")
         if WEIGHTS in self.mechanisms:
             raise ValueError(
                 f"mechanisms: {WEIGHTS!r} is the name of the ledger's account of the weights; name it otherwise"
@@ -123,9 +123,9 @@ class Experiment(Stage):
             if not chosen.asks:
                 continue
             if chosen.arms != "all" and (unknown := set(chosen.arms) - set(self.arms)):
-                raise ValueError(
-                    f"{field}.arms: unknown arm {sorted(unknown)[0]!r}; allowed: {', '.join(self.arms)} or all"
-                )
+                arm = min(unknown)
+                allowed = f"{did_you_mean(arm, self.arms)}allowed: {', '.join(self.arms)} or all"
+                raise ValueError(f"{field}.arms: unknown arm {arm!r}; {allowed}")
             chosen_arms = [arm for name, arm in self.arms.items() if chosen.arms == "all" or name in chosen.arms]
             seeds = {seed for arm in chosen_arms for seed in (arm.seeds or self.seeds)}
             if chosen.seeds != "all" and (missing := set(chosen.seeds) - seeds):
@@ -182,9 +182,11 @@ def load_experiment(path: Path, names: Names | None = None) -> Experiment:
         MechError: the file is missing, is not YAML, or holds an unknown or contradictory field.
     """
     if not path.is_file():
-        near = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        there = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        meant = did_you_mean(path.name, [Path(each).name for each in there])
         raise MechError(
-            f"experiment file {path} does not exist", f"there is {', '.join(near)}" if near else "name a YAML file"
+            f"experiment file {path} does not exist",
+            f"{meant}there is {', '.join(there)}" if there else "name a YAML file",
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -215,8 +217,7 @@ def _explain(error: ValidationError) -> str:
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         allowed = sorted(_fields_at(first["loc"][:-1], error.title))
-        near = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(str(first["loc"][-1]), allowed)
         return f"unknown field {path!r} (value {first['input']!r}); {hint}allowed: {', '.join(allowed)}{more}"
     if first["type"] == "missing":
         return f"field {path!r} is missing{more}"

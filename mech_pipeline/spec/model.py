@@ -4,11 +4,11 @@ A preset is a name for fields; other keys beside it override it. It is expanded 
 and the same fields written out are the same run.
 """
 
-import difflib
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from mech_pipeline.errors import did_you_mean
 from mech_pipeline.spec.stage import NamesFiles, added
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -71,9 +71,9 @@ class Model(NamesFiles):
         named = dict(content)
         preset = named.pop("preset", None)
         if preset is not None and preset not in PRESETS:
-            near = difflib.get_close_matches(str(preset), PRESETS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown preset {preset!r}; {hint}there are {', '.join(PRESETS)}")
+            raise ValueError(
+                f"unknown preset {preset!r}; {did_you_mean(str(preset), PRESETS)}there are {', '.join(PRESETS)}"
+            )
         named = PRESETS.get(preset or "", {}) | named
         return _FAMILIES.get(str(named.get("family")), {}) | named
 

@@ -18,7 +18,7 @@ from tests.support.tiny import MINIMAL
         ({"data": {"contxt": 3}}, r"unknown field 'data.contxt' \(value 3\); did you mean 'context'"),
         ({"arms": {"a": {"data": {"contxt": 3}}}}, r"unknown field 'data.contxt'"),
         ({"arms": {"a": {"optimiser": {}}}}, r"unknown field 'arms.a.optimiser'.* did you mean 'optimizer'"),
-        ({"mechanisms": ["induktion"]}, r"mechanisms: unknown name 'induktion'; allowed: .*induction_copy_advantage"),
+        ({"mechanisms": ["induktion"]}, r"name 'induktion'; did you mean 'induction_copy_advantage' or .* allowed: "),
         (
             {"ledger": {"mechanisms": ["previous_token_attention"]}},
             "ledger.mechanisms: unknown name 'previous_token_attention'; allowed",
@@ -59,7 +59,7 @@ def test_the_shipped_experiments_are_valid_and_have_enough_checkpoints():
 
 def test_missing_files_and_broken_yaml_are_named(tmp_path):
     (tmp_path / "near.yaml").write_text("a: [")
-    with pytest.raises(MechError, match=r"does not exist → there is .*near\.yaml"):
+    with pytest.raises(MechError, match=r"does not exist → did you mean .near\.yaml.\? there is .*near\.yaml"):
         load_experiment(tmp_path / "none.yaml")
     with pytest.raises(MechError, match="is not YAML"):
         load_experiment(tmp_path / "near.yaml")

@@ -7,7 +7,6 @@ that reads the residual stream and its bias (`.gate` beside it in gated MLPs), `
 writes; the bias of the latter belongs to no neuron: `L0.MLP.out_bias`.
 """
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mech_pipeline.attribution.per_example.component_labels import Heads, labels_of, neuron_labels
-from mech_pipeline.errors import MechError
+from mech_pipeline.errors import MechError, near
 from mech_pipeline.training.flat import FlatModel, Slot
 
 
@@ -61,8 +60,8 @@ class Components:
         for pattern in patterns:
             fits = [index for index, name in enumerate(self.names) if fnmatchcase(name, pattern)]
             if not fits:
-                near = difflib.get_close_matches(pattern, self.names, n=3, cutoff=0.5) or list(self.names[:5])
-                raise MechError(f"no component fits {pattern!r}", f"names here are like {', '.join(near)}")
+                like = near(pattern, self.names) or list(self.names[:5])
+                raise MechError(f"no component fits {pattern!r}", f"names here are like {', '.join(like)}")
             found.update(fits)
         return sorted(found)
 

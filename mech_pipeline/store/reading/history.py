@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mech_pipeline.errors import MechError
+from mech_pipeline.errors import MechError, unknown
 from mech_pipeline.store import delta
 from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.tables.all import TABLES
@@ -37,7 +37,7 @@ def table_history(files: Files, table: str, limit: int) -> list[TableCommit]:
         MechError: there is no such table, or it was never written.
     """
     if table not in TABLES:
-        raise MechError(f"there is no table {table!r}", f"tables are {', '.join(TABLES)}")
+        raise unknown("table", table, TABLES)
     found = delta.versions(files, table)
     if not found:
         raise MechError(f"table {table} was never written", "`mech run` an experiment first")

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
-from mech_pipeline.errors import MechError
+from mech_pipeline.errors import MechError, unknown
 from mech_pipeline.store import delta
 from mech_pipeline.store.delta import TableVersion
 from mech_pipeline.store.files.interface import Files
@@ -44,8 +44,8 @@ def take_snapshot(
         MechError: a version is not there, or is damaged.
     """
     wanted = list(names)
-    if unknown := set(versions or {}) - set(TABLES):
-        raise MechError(f"there is no table {sorted(unknown)[0]!r}", f"tables are {', '.join(TABLES)}")
+    if strange := set(versions or {}) - set(TABLES):
+        raise unknown("table", min(strange), TABLES)
     with ThreadPoolExecutor(_THREADS) as pool:
         if at is None:
             newest = _newest(files, wanted, pool)
