@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from mech_pipeline.attribution.retraining.lds import linear_datamodeling_score
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
-from mech_pipeline.pipeline.influence.influence import target_steps
 from mech_pipeline.pipeline.influence.rows import stored_totals
+from mech_pipeline.pipeline.influence.wanted import target_steps
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.reading import connect

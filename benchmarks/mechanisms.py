@@ -19,6 +19,7 @@ from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.mechanisms.registry import DETECTORS
 from mech_pipeline.pipeline.analysis import analysis, head_scores
 from mech_pipeline.pipeline.analysis.loaded import Loaded
+from mech_pipeline.pipeline.analysis.wanted import wanted
 from mech_pipeline.pipeline.cells import Cell
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import write_run_row
@@ -61,7 +62,7 @@ def measure_checkpoint(folder: Path, repetitions: int, documents: int, say: Say)
         say(f"checkpoint: trains a short run of {name}")
         run = trained(folder, name, 2, documents)
         step = run.planned[-1]
-        made_from = head_scores.wanted(run, step)
+        made_from = wanted(run, "head_scores", [step])
         for detector in detectors:
             seconds = []
             for _ in range(repetitions + 1):

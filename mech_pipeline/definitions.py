@@ -24,7 +24,7 @@ from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, check_run, night
 from mech_pipeline.assets.orchestration.launching import launch_experiment, withdraw_experiment
 from mech_pipeline.assets.orchestration.nightly import nightly
 from mech_pipeline.assets.orchestration.sensors import experiment_files, work
-from mech_pipeline.mechanisms.registry import MECHANISMS
+from mech_pipeline.mechanisms.chosen import CHOSEN
 from mech_pipeline.pipeline.stages import STAGES
 from mech_pipeline.project import Project, find_project
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
@@ -69,7 +69,7 @@ def build_definitions(store: str, experiments: Path, home: Path | None = None) -
 
 def _of(project: Project) -> dg.Definitions:
     """The definitions that Dagster's processes load."""
-    MECHANISMS.use(project.mechanisms)
+    CHOSEN.use(project.mechanisms)
     experiments = Path(os.environ.get("MECH_EXPERIMENTS", str(project.home / "experiments")))
     return build_definitions(project.store, experiments, project.home)
 

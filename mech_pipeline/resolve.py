@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
-from mech_pipeline.data.example_weights import weights_sha256
 from mech_pipeline.data.pretrained import resolved_tokenizer
+from mech_pipeline.data.weights_file import weights_sha256
 from mech_pipeline.errors import MechError, did_you_mean
-from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
+from mech_pipeline.mechanisms.known import KNOWN
 from mech_pipeline.spec.experiment import Experiment, Names, load_experiment
 from mech_pipeline.spec.initial import initial_sha256
 from mech_pipeline.spec.run import RunSpec
@@ -41,7 +41,7 @@ def read_experiment(path: Path, home: Path | None = None) -> Resolved:
 
 def known_names() -> Names:
     """The mechanisms and detectors that an experiment can ask for."""
-    return {"mechanisms": MECHANISMS, "detectors": DETECTORS}
+    return {"mechanisms": KNOWN.mechanisms, "detectors": KNOWN.detectors}
 
 
 def resolve(experiment: Experiment, home: Path | None = None, *, source: str = "experiment") -> Resolved:
@@ -101,7 +101,7 @@ def _check_requirements(specs: tuple[RunSpec, ...], source: str) -> None:
     """Every run's model must have the heads and neurons that its mechanisms look at."""
     for spec in specs:
         for name in spec.mechanisms:
-            if missing := MECHANISMS[name].missing(spec.model):
+            if missing := KNOWN.missing(name, spec.model):
                 raise MechError(
                     f"{source}: mechanism {name} of run {spec.run} {missing}", "change `model` or the mechanism"
                 )
@@ -111,8 +111,8 @@ def _check_requirements(specs: tuple[RunSpec, ...], source: str) -> None:
 
 def _check_circuit(name: str, spec: RunSpec, source: str) -> None:
     """Patching needs corrupted data, and a key and a value for each head."""
-    if MECHANISMS[name].corrupted is None:
-        able = sorted(known for known, mechanism in MECHANISMS.items() if mechanism.corrupted is not None)
+    if not KNOWN.mechanisms[name].corrupted:
+        able = sorted(known for known, facts in KNOWN.mechanisms.items() if facts.corrupted)
         raise MechError(
             f"{source}: circuits: mechanism {name} has no corrupted data to patch with; these have: {', '.join(able)}",
             "choose one of them, or give it `corrupted` (docs/mechanisms.md)",

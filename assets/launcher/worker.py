@@ -68,10 +68,10 @@ def work(connection: Connection, project: Project, experiments: str, launcher_pi
     from mech_pipeline.assets.history import open_history
     from mech_pipeline.assets.launcher.execute import Executor
     from mech_pipeline.definitions import build_definitions
-    from mech_pipeline.mechanisms.registry import MECHANISMS
+    from mech_pipeline.mechanisms.chosen import CHOSEN
 
     add_sink(lambda said: _tell(connection, Spoken(said)))
-    MECHANISMS.use(project.mechanisms)
+    CHOSEN.use(project.mechanisms)
     with open_history(project.home) as instance:
         definitions = build_definitions(project.store, Path(experiments), project.home)
         executor = Executor(definitions, instance, launcher_pid)

@@ -2,7 +2,7 @@
 
 import time
 
-from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
+from mech_pipeline.mechanisms.known import KNOWN
 from mech_pipeline.store.reading.snapshot import take_snapshot
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
@@ -22,7 +22,7 @@ class KnownCurrent:
     def at(self, store: Store) -> set[str]:
         """Runs with nothing to do, as the store is now; to be added to by whoever looks at one and finds nothing."""
         versions = {name: found and found.version for name, found in take_snapshot(store.files, TABLES).tables.items()}
-        code = [{name: one.version for name, one in them.items()} for them in (MECHANISMS, DETECTORS)]
+        code = [{name: one.version for name, one in them.items()} for them in (KNOWN.mechanisms, KNOWN.detectors)]
         old = time.monotonic() - self._since > FORGOTTEN_AFTER
         if old or self._at != (store.root, versions, code):
             self._at, self._runs, self._since = (store.root, versions, code), set(), time.monotonic()

@@ -12,8 +12,9 @@ from mech_pipeline.assets.partitions import register
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import combined_version, stored_versions
 from mech_pipeline.pipeline.run_row import describe_run
+from mech_pipeline.pipeline.tokens.artifacts import CODE_VERSION
 from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
-from mech_pipeline.pipeline.tokens.tokens import CODE_VERSION, load_tokens, prepare_tokens
+from mech_pipeline.pipeline.tokens.tokens import load_tokens, prepare_tokens
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.run import RunSpec

@@ -30,10 +30,10 @@ def run(
     project = find_project()
     if not Path(project.store, "reports").is_dir():
         warm_up()  # a first run surely has work for workers; a later one may not
-    from mech_pipeline.mechanisms.registry import MECHANISMS
+    from mech_pipeline.mechanisms.chosen import CHOSEN
     from mech_pipeline.resolve import read_experiment
 
-    MECHANISMS.use(project.mechanisms)
+    CHOSEN.use(project.mechanisms)
     file = file.absolute()
     experiment = read_experiment(file, project.home)
     from mech_pipeline.assets.launcher.launch import Launch

@@ -14,14 +14,14 @@ def status(file: Annotated[Path, typer.Argument(help="experiment file")]) -> Non
 
     Stages are named that can work now; what follows from them is not known before they did.
     """
-    from mech_pipeline.mechanisms.registry import MECHANISMS
+    from mech_pipeline.mechanisms.chosen import CHOSEN
     from mech_pipeline.pipeline.plan import Plan
     from mech_pipeline.project import find_project
     from mech_pipeline.resolve import corpus_hashes, read_experiment
     from mech_pipeline.store.store import Store
 
     project = find_project()
-    MECHANISMS.use(project.mechanisms)
+    CHOSEN.use(project.mechanisms)
     experiment = read_experiment(file.absolute(), project.home)
     runs = experiment.runs()
     plan = Plan(Store(project.store), runs, corpus_hashes(runs), experiment)

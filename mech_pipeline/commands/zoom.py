@@ -21,7 +21,7 @@ def zoom(
     The replay is compared with the next checkpoint of the run and kept only if it is the same bit for bit. A zoom
     changes no result: ledger, formation and report rest on the planned checkpoints.
     """
-    from mech_pipeline.mechanisms.registry import MECHANISMS
+    from mech_pipeline.mechanisms.chosen import CHOSEN
     from mech_pipeline.pipeline.grid import request_zoom
     from mech_pipeline.pipeline.run_row import stored_spec
     from mech_pipeline.project import find_project
@@ -29,7 +29,7 @@ def zoom(
 
     promise("stopped; what was kept is kept, run the same command to continue")
     store, project = Store(existing_store().root), find_project()
-    MECHANISMS.use(project.mechanisms)
+    CHOSEN.use(project.mechanisms)
     first, last = _window(window)
     spec = stored_spec(store, run).at(project.home)
     steps = request_zoom(store, spec, first, last, every)

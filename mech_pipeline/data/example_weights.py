@@ -5,9 +5,7 @@ to the last). Where no row applies, the weight is 1. The batch loss is Σ_i w_i 
 0 removes an example and leaves the others as they are, and weight 2 shows it twice.
 """
 
-import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mech_pipeline.data.weights_file import weights_sha256
 from mech_pipeline.errors import MechError
 
 LAST = np.iinfo(np.int64).max
@@ -50,28 +49,6 @@ class ExampleWeights:
             applies = (begin + offset < end) & (self.first[row] <= step) & (step <= self.last[row])
             weights = np.where(applies, self.weight[row], weights)
         return torch.from_numpy(weights)
-
-
-def weights_sha256(name: str, home: Path | None = None) -> str:
-    """SHA-256 of a weights file.
-
-    Args:
-        home: folder that a relative name begins at; default: the current one.
-
-    Raises:
-        MechError: there is no such file.
-    """
-    path = (home or Path.cwd()) / name
-    if not path.is_file():
-        raise MechError(f"weights file {name} does not exist in {home or Path.cwd()}", "check `data.weights`")
-    found = path.stat()
-    return _sha256(str(path.absolute()), found.st_size, found.st_mtime_ns)
-
-
-@lru_cache(maxsize=16)
-def _sha256(path: str, _size: int, _modified: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(name: str, sha256: str, ids: NDArray[np.uint64], home: Path | None = None) -> ExampleWeights:

@@ -14,13 +14,13 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from mech_pipeline.mechanisms.chosen import CHOSEN
 from mech_pipeline.mechanisms.detectors import composition, heads, pairs
 from mech_pipeline.mechanisms.discovery import discover
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.source import ProbeSource
 from mech_pipeline.mechanisms.tasks import brackets, ioi, python_brackets
-from mech_pipeline.project import find_mechanisms
 from mech_pipeline.training.bridge_type import TransformerBridge
 
 
@@ -46,17 +46,7 @@ class Mechanisms(Mapping[str, Mechanism[Any]]):
 
     def __init__(self) -> None:
         self._folder: Path | None = None
-        self._chosen = False
         self._found: dict[str, Mechanism[Any]] | None = None
-
-    def use(self, folder: Path | None) -> None:
-        """Takes the project's own mechanisms from a folder, in this process, from now on.
-
-        Whoever begins a program says so, with `Project.mechanisms`; who does not gets those of the project around the
-        current folder.
-        """
-        if not self._chosen or folder != self._folder:
-            self._folder, self._chosen, self._found = folder, True, None
 
     def loaded(self) -> dict[str, Mechanism[Any]]:
         """All of them.
@@ -64,8 +54,9 @@ class Mechanisms(Mapping[str, Mechanism[Any]]):
         Raises:
             MechError: a file of the project cannot be used; it is named, with the line.
         """
-        if self._found is None:
-            self._found = discover(self._folder if self._chosen else find_mechanisms())
+        if self._found is None or self._folder != CHOSEN.folder:
+            self._folder = CHOSEN.folder
+            self._found = discover(self._folder)
         return self._found
 
     def __getitem__(self, name: str) -> Mechanism[Any]:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
+from mech_pipeline.mechanisms.known import KNOWN
 from mech_pipeline.pipeline.checkpoints import artifact_versions, current_checkpoints
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
@@ -24,14 +24,14 @@ def mechanism_versions() -> str:
     A project's file that cannot be used is named when an experiment is read. Dagster starts all the same.
     """
     try:
-        return fingerprint({name: mechanism.version for name, mechanism in MECHANISMS.items()})[:8]
+        return fingerprint({name: mechanism.version for name, mechanism in KNOWN.mechanisms.items()})[:8]
     except MechError:
         return "unknown"
 
 
 def mechanism_fingerprint(spec: RunSpec, mechanism: str, state_version: str, probe_version: str) -> str:
     """What the value of a mechanism at a checkpoint is made from."""
-    version = MECHANISMS[mechanism].version
+    version = KNOWN.mechanisms[mechanism].version
     return fingerprint("mechanism", mechanism, version, state_version, probe_version, spec.model)
 
 
@@ -41,12 +41,12 @@ def probe_version(mechanism: str, artifacts: Mapping[str, str]) -> str:
     Args:
         artifacts: data version of each tokenised artifact of the run.
     """
-    return _probe_data(MECHANISMS[mechanism].reads_text, artifacts)
+    return _probe_data(KNOWN.mechanisms[mechanism].reads_text, artifacts)
 
 
 def detector_probe_version(detector: str, artifacts: Mapping[str, str]) -> str:
     """What a detector's probe data are made from; a mechanism may have the same name."""
-    return _probe_data(DETECTORS[detector].reads_text, artifacts)
+    return _probe_data(KNOWN.detectors[detector].reads_text, artifacts)
 
 
 def _probe_data(reads_text: bool, artifacts: Mapping[str, str]) -> str:

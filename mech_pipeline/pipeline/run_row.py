@@ -3,7 +3,7 @@
 from mech_pipeline.errors import MechError, did_you_mean
 from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, current_checkpoints, provenance_columns
-from mech_pipeline.pipeline.training.training import missing_checkpoints
+from mech_pipeline.pipeline.training.wanted import missing_checkpoints
 from mech_pipeline.provenance import device, versions_json
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec

@@ -4,14 +4,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from mech_pipeline.pipeline.cells import Cell, pending_cells
+from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.pipeline.needs import Need
-from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Emit
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from mech_pipeline.pipeline.run import OpenRun
 
 
 class Scope(StrEnum):
@@ -78,8 +82,15 @@ class View:
         return self.corpora[self.spec.run]
 
     @cached_property
-    def opened(self) -> OpenRun:
-        """The run opened for work; its tokens must be there."""
+    def found(self) -> FoundRun:
+        """The run as the store has it; its tokens must be there."""
+        return FoundRun(self.store, self.spec)
+
+    @cached_property
+    def opened(self) -> "OpenRun":
+        """The run opened for work, which imports PyTorch; its tokens must be there."""
+        from mech_pipeline.pipeline.run import OpenRun
+
         return OpenRun(self.store, self.spec)
 
 
@@ -210,7 +221,7 @@ class Stage:
 
     def lacks(self, view: View) -> str | None:
         """Why the run's checkpoints do not allow it, in words; none: they do."""
-        missing = sorted(self.needs - view.opened.brings) if self.needs else []
+        missing = sorted(self.needs - view.found.brings) if self.needs else []
         if not missing:
             return None
         return f"needs {' and '.join(missing)}, which the checkpoints of run {view.spec.run} do not bring"

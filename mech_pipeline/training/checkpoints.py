@@ -5,16 +5,15 @@ so two states are equal exactly when their hashes are.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from safetensors.torch import load, save
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.training.flat import FlatModel
+from mech_pipeline.training.parts import PARTS
 from mech_pipeline.training.update.optimizer import State, Vector
-
-_PARTS = {"model": "theta", "exp_avg": "m", "exp_avg_sq": "v"}
 
 
 def vector_sha256(*vectors: Vector) -> str:
@@ -37,7 +36,7 @@ def pack_state(state: State, flat: FlatModel, metadata: Mapping[str, str] | None
     """
     tensors = {
         f"{part}.{name}": tensor.cpu().contiguous()
-        for part, field in _PARTS.items()
+        for part, field in PARTS.items()
         for name, tensor in flat.named(getattr(state, field)).items()
     }
     return save(tensors, metadata=dict(metadata or {"step": str(state.step)}))
@@ -50,7 +49,7 @@ def unpack_state(content: bytes, step: int, flat: FlatModel, what: str) -> State
         MechError: the file holds other parameters than the model has.
     """
     tensors = load(content)
-    theta, m, v = (_vector(tensors, part, flat, what) for part in _PARTS)
+    theta, m, v = (_vector(tensors, part, flat, what) for part in PARTS)
     return State(step, theta, m, v)
 
 
@@ -61,12 +60,6 @@ def unpack_weights(content: bytes, flat: FlatModel, what: str) -> Vector:
         MechError: the file holds other parameters than the model has.
     """
     return _vector(load(content), "model", flat, what)
-
-
-def has_moments(names: Iterable[str]) -> bool:
-    """Whether a file with tensors of these names holds the optimizer's moments beside the weights."""
-    parts = {name.partition(".")[0] for name in names}
-    return set(_PARTS) <= parts
 
 
 def _vector(tensors: Mapping[str, torch.Tensor], part: str, flat: FlatModel, what: str) -> Vector:

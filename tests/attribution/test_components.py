@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mech_pipeline.attribution.per_example.component_labels import names_version
 from mech_pipeline.attribution.per_example.components import Components, components_of
+from mech_pipeline.attribution.per_example.names_version import names_version
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.model import Model
 from mech_pipeline.training.flat import FlatModel

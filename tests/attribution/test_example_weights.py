@@ -8,7 +8,8 @@ import torch
 from mech_pipeline.attribution.influence.reliability import metasmoothness
 from mech_pipeline.attribution.per_example.capture import Capture
 from mech_pipeline.attribution.per_example.contraction import Contraction
-from mech_pipeline.data.example_weights import LAST, ExampleWeights, read_weights, weights_sha256
+from mech_pipeline.data.example_weights import LAST, ExampleWeights, read_weights
+from mech_pipeline.data.weights_file import weights_sha256
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.training.model import example_losses

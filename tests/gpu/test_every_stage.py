@@ -7,9 +7,13 @@ import pytest
 from mech_pipeline.attribution.influence import influence as attribution_influence
 from mech_pipeline.pipeline import cost, report
 from mech_pipeline.pipeline.analysis import analysis, circuits, formation, neurons
+from mech_pipeline.pipeline.analysis import wanted as analysis_cells
 from mech_pipeline.pipeline.influence import influence, sweep
+from mech_pipeline.pipeline.influence import wanted as influence_cells
 from mech_pipeline.pipeline.ledger import ledger
+from mech_pipeline.pipeline.ledger import wanted as ledger_cells
 from mech_pipeline.pipeline.retraining import lds, retraining
+from mech_pipeline.pipeline.retraining import wanted as retraining_cells
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import batches, stack, training
 from mech_pipeline.spec.experiment import parse_experiment
@@ -56,7 +60,7 @@ def test_every_stage_computes_what_is_asked_and_leaves_nothing(folder):
     run = trained(Store(folder / "store"), **EVERYTHING)
     assert run.trainer.device.type != "cpu" or KIND == "cpu"
     batches.write_batches(run.store, run.spec)
-    analysis.analyse(run, analysis.OUTPUTS, run.planned)
+    analysis.analyse(run, analysis_cells.OUTPUTS, run.planned)
     formation.compute_formation(run.store, run.spec)
     circuits.compute_circuits(run, run.planned)
     neurons.compute_neurons(run, run.planned)
@@ -64,10 +68,14 @@ def test_every_stage_computes_what_is_asked_and_leaves_nothing(folder):
     influence.compute_influence(run, [12, 24])
     retraining.compute_retrainings(run, 24)
     lds.compute_lds(run, 24)
-    left = [ledger.pending(run, run.planned), influence.pending(run, [12, 24]), retraining.pending(run, 24)]
-    left += [circuits.pending(run, run.planned), neurons.pending(run, run.planned)]
+    left = [
+        ledger_cells.pending(run, run.planned),
+        influence_cells.pending(run, [12, 24]),
+        retraining_cells.pending(run, 24),
+    ]
+    left += [analysis_cells.pending_circuits(run, run.planned), analysis_cells.pending_neurons(run, run.planned)]
     assert left == [[]] * 5
-    assert not any(analysis.pending(run, analysis.OUTPUTS, run.planned).values())
+    assert not any(analysis_cells.pending(run, analysis_cells.OUTPUTS, run.planned).values())
     counted = "select count(*) from {}"
     for table in (
         "in_training",

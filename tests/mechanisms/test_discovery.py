@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.chosen import CHOSEN
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline import grid
 from mech_pipeline.resolve import resolve
@@ -143,7 +144,7 @@ def test_another_folder_can_be_named(project, tmp_path, mechanisms_of):
     (tmp_path / "elsewhere" / "b.py").write_text(GOOD)
     mechanisms_of(tmp_path / "elsewhere")
     assert set(MECHANISMS) == LIBRARY | {"b"}
-    MECHANISMS.use(tmp_path / "elsewhere")
+    CHOSEN.use(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "b.py").unlink()
     assert set(MECHANISMS) == LIBRARY | {"b"}, "files are read once"
     mechanisms_of(None)

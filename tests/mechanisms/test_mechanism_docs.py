@@ -7,6 +7,7 @@ from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline import plan
 from mech_pipeline.pipeline.analysis import analysis, formation
+from mech_pipeline.pipeline.analysis import wanted as analysis_cells
 from mech_pipeline.pipeline.grid import probe_version
 from mech_pipeline.pipeline.influence import influence
 from mech_pipeline.pipeline.ledger import ledger
@@ -41,7 +42,7 @@ def test_the_pages_examples_go_through_analysis_ledger_formation_and_influence(p
     training.train(project, spec)
     write_batches(project, spec)
     run, steps = OpenRun(project, spec), spec.checkpoint_steps()
-    analysis.analyse(run, analysis.OUTPUTS, steps)
+    analysis.analyse(run, analysis_cells.OUTPUTS, steps)
     formation.compute_formation(project, spec)
     assert ledger.compute_ledger(run, steps) == 5 * 2
     assert influence.compute_influence(run, [12]) == 1

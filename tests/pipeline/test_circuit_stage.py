@@ -13,6 +13,7 @@ from mech_pipeline.mechanisms.circuits.circuit import Curve
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.mechanisms.tasks.induction import without_repetition
 from mech_pipeline.pipeline.analysis import analysis, circuits
+from mech_pipeline.pipeline.analysis import wanted as analysis_cells
 from mech_pipeline.pipeline.plan import ready_stages
 from mech_pipeline.pipeline.report import make_report
 from mech_pipeline.pipeline.run import OpenRun
@@ -38,10 +39,10 @@ def run(folder, local_store):
 
 def test_circuits_are_computed_once_where_they_are_asked_for(run):
     seen = []
-    assert tiny.places(circuits.pending(run, run.planned)) == [(0, COPY), (12, COPY), (24, COPY)]
+    assert tiny.places(analysis_cells.pending_circuits(run, run.planned)) == [(0, COPY), (12, COPY), (24, COPY)]
     assert circuits.compute_circuits(run, run.planned, seen.append) == 3
     assert seen == [[0], [12], [24]]
-    assert circuits.pending(run, run.planned) == []
+    assert analysis_cells.pending_circuits(run, run.planned) == []
     assert circuits.compute_circuits(run, run.planned, seen.append) == 0
     assert seen[-1] == [0, 12, 24]
 
@@ -67,12 +68,12 @@ def test_circuits_are_computed_once_where_they_are_asked_for(run):
 def test_only_what_changed_is_computed_again(run, monkeypatch):
     circuits.compute_circuits(run, run.planned)
     both = OpenRun(run.store, tiny.spec_of(**CHANGE | {"circuits": ASKED | {"mechanisms": [COPY, RANDOM]}}))
-    assert tiny.places(circuits.pending(both, both.planned)) == [(step, RANDOM) for step in (0, 12, 24)]
+    assert tiny.places(analysis_cells.pending_circuits(both, both.planned)) == [(step, RANDOM) for step in (0, 12, 24)]
     assert circuits.compute_circuits(both, [12]) == 1
     more = OpenRun(run.store, tiny.spec_of(**CHANGE | {"circuits": ASKED | {"random_orders": 3}}))
-    assert len(circuits.pending(more, more.planned)) == 3
+    assert len(analysis_cells.pending_circuits(more, more.planned)) == 3
     monkeypatch.setitem(MECHANISMS.loaded(), COPY, replace(MECHANISMS[COPY], version="other"))
-    assert len(circuits.pending(run, run.planned)) == 3
+    assert len(analysis_cells.pending_circuits(run, run.planned)) == 3
 
 
 def test_a_kill_between_the_two_tables_leaves_the_cell_to_be_computed(run, monkeypatch):
@@ -107,7 +108,7 @@ def test_the_plan_and_the_report_know_circuits(run):
     sha256 = corpus_sha256(read_corpus(run.spec.corpus))
     write_batches(run.store, run.spec)
     assert ready_stages(run.store, run.spec, sha256)["circuits"] == 3
-    analysis.analyse(run, analysis.OUTPUTS, run.planned)
+    analysis.analyse(run, analysis_cells.OUTPUTS, run.planned)
     experiment = parse_experiment(tiny.TINY | CHANGE | {"arms": {"baseline": {}}, "seeds": [0]})
     before = make_report(run.store, experiment)
     circuits.compute_circuits(run, run.planned)

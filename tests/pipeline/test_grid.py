@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from mech_pipeline.errors import MechError
 from mech_pipeline.formation.events import formation_step
 from mech_pipeline.pipeline.analysis import analysis, formation
+from mech_pipeline.pipeline.analysis import wanted as analysis_cells
 from mech_pipeline.pipeline.grid import kept_steps, planned_steps, request_zoom
 from mech_pipeline.pipeline.ledger import ledger
+from mech_pipeline.pipeline.ledger import wanted as ledger_cells
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.pipeline.training.training import stretches_between
@@ -36,7 +38,7 @@ def trained(store, **change):
 
 def with_values(store, spec):
     train(store, spec)
-    analysis.analyse(OpenRun(store, spec), analysis.OUTPUTS, kept_steps(store, spec))
+    analysis.analyse(OpenRun(store, spec), analysis_cells.OUTPUTS, kept_steps(store, spec))
 
 
 def test_a_logarithmic_plan_has_the_powers_of_two_and_ends_where_the_linear_one_is_denser():
@@ -80,12 +82,12 @@ def test_a_zoom_changes_no_result(store):
     training.train(store, spec)
     run = OpenRun(store, spec)
     assert planned_steps(store, spec) == spec.checkpoint_steps()
-    assert ledger.pending(run, run.planned) == []
-    waiting = analysis.pending(run, analysis.OUTPUTS, kept_steps(store, spec))
+    assert ledger_cells.pending(run, run.planned) == []
+    waiting = analysis_cells.pending(run, analysis_cells.OUTPUTS, kept_steps(store, spec))
     assert {cell.step for cell in waiting["mechanism_values"]} == {7, 8, 9, 10, 11}
     assert waiting["gradients"] == [], "tensors are not kept at every step of a zoom"
     before = formation.wanted(store, spec)
-    analysis.analyse(run, analysis.OUTPUTS, kept_steps(store, spec))
+    analysis.analyse(run, analysis_cells.OUTPUTS, kept_steps(store, spec))
     assert formation.wanted(store, spec) == before
 
 
@@ -137,7 +139,7 @@ def test_checkpoints_become_denser_exactly_where_the_mechanism_moved(store):
     assert len(expected) == 9
     training.train(store, spec)
     assert set(checkpoint_hashes(store, spec.run)) == expected
-    analysis.analyse(OpenRun(store, spec), analysis.OUTPUTS, kept_steps(store, spec))
+    analysis.analyse(OpenRun(store, spec), analysis_cells.OUTPUTS, kept_steps(store, spec))
     assert set(planned_steps(store, spec)) == expected, "what was added asks for no more"
 
 

@@ -7,6 +7,7 @@ from mech_pipeline.attribution.influence import influence as attribution_influen
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.influence import influence, sweep
+from mech_pipeline.pipeline.influence import wanted as influence_cells
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.reading.connection import query
@@ -34,7 +35,7 @@ def rows(store: Store, table: str, where: str = "true") -> list[tuple]:
 @pytest.mark.slow
 def test_targets_of_a_list_are_swept_together_and_equal_single_sweeps(local_store, tmp_path):
     run = opened(local_store, mechanisms=[COPY, PREVIOUS], at=[6, 24])
-    assert influence.target_steps(run) == [6, 24]
+    assert influence_cells.target_steps(run) == [6, 24]
     assert influence.compute_influence(run, [6, 24]) == 4
     other = Store(tmp_path / "other")
     alone = opened(other, at=[24])
@@ -44,12 +45,12 @@ def test_targets_of_a_list_are_swept_together_and_equal_single_sweeps(local_stor
     assert [row[:4] for row in together] == [row[:4] for row in single]
     scale = max(abs(row[4]) for row in single)
     assert max(abs(a[4] - b[4]) for a, b in zip(together, single, strict=True)) < 1e-4 * scale
-    assert influence.pending(run, [6, 24]) == []
+    assert influence_cells.pending(run, [6, 24]) == []
 
 
 def test_every_planned_checkpoint_can_be_a_target(local_store):
     run = opened(local_store, at="checkpoints", horizon=6)
-    steps = influence.target_steps(run)
+    steps = influence_cells.target_steps(run)
     assert steps == [step for step in run.planned if step > 0]
     influence.compute_influence(run, steps)
     found = query(
@@ -129,12 +130,12 @@ def test_cheap_methods_stand_beside_the_exact_one_and_say_how_well_they_agree(lo
     )
     assert set(agreement) == set(methods) - {"adjoint"}
     assert all(-1 <= value <= 1 for value in agreement.values())
-    assert influence.pending(run, [12]) == []
+    assert influence_cells.pending(run, [12]) == []
     fewer = OpenRun(
         local_store,
         run.spec.model_copy(update={"influence": run.spec.influence.model_copy(update={"methods": ("adjoint",)})}),
     )
-    assert influence.pending(fewer, [12]) == []
+    assert influence_cells.pending(fewer, [12]) == []
 
 
 def test_scores_past_the_horizon_or_in_rough_training_are_flagged(local_store, monkeypatch):
@@ -183,7 +184,7 @@ def test_sketches_are_stored_once_and_answer_later_questions(local_store, monkey
     assert outside["share"] < 0.15, "5 % of normal errors lie beyond two standard errors"
     assert not verify_store(local_store.files).damage
     other = opened(local_store, mechanisms=[COPY], **asked | {"sketch_size": 64})
-    assert tiny.places(influence.pending(other, [12])) == [(12, f"{COPY}:sketch")]
+    assert tiny.places(influence_cells.pending(other, [12])) == [(12, f"{COPY}:sketch")]
 
 
 def test_smoothness_of_the_last_updates_says_nothing_of_earlier_scores(local_store, monkeypatch):
@@ -219,7 +220,7 @@ def test_changing_a_setting_recomputes_only_what_depends_on_it(local_store):
     before = stored_versions(local_store, "influence", run.spec.run)
     asked = run.spec.influence.model_copy(update={"metasmoothness_steps": 6})
     changed = OpenRun(local_store, run.spec.model_copy(update={"influence": asked}))
-    assert tiny.places(influence.pending(changed, [12])) == [(12, COPY)]
+    assert tiny.places(influence_cells.pending(changed, [12])) == [(12, COPY)]
     influence.compute_influence(changed, [12])
     after = stored_versions(local_store, "influence", run.spec.run)
     other = Cell("influence", run.spec.run, 12, COPY, "gradient_dot")

@@ -6,6 +6,7 @@ import torch
 from mech_pipeline.attribution.ledger.token_grid import on_grid
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.ledger import ledger
+from mech_pipeline.pipeline.ledger import wanted as ledger_cells
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.reports.wording import signal_unit
 from mech_pipeline.spec.analysis import WEIGHTS
@@ -23,7 +24,7 @@ def account(store, model=None, **asked):
     spec = tiny.spec_of(ledger={"mechanisms": [COPY]} | asked, **changed)
     run = trained_once(store, spec)
     ledger.compute_ledger(run, run.planned)
-    assert ledger.pending(run, run.planned) == []
+    assert ledger_cells.pending(run, run.planned) == []
     return run
 
 
@@ -83,7 +84,7 @@ def test_asking_for_a_finer_split_recomputes_the_ledger_and_nothing_else_of_the_
     run = account(local_store)
     finer = tiny.spec_of(ledger={"mechanisms": [COPY], "tokens": ["position"]})
     assert finer.training_slice() == run.spec.training_slice()
-    assert len(ledger.pending(OpenRun(local_store, finer), run.planned)) == len(run.planned) - 1
+    assert len(ledger_cells.pending(OpenRun(local_store, finer), run.planned)) == len(run.planned) - 1
 
 
 def test_a_mechanism_may_not_take_the_name_of_the_weights_account():

@@ -7,6 +7,7 @@ import pytest
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.analysis import analysis, neurons
+from mech_pipeline.pipeline.analysis import wanted as analysis_cells
 from mech_pipeline.pipeline.plan import ready_stages
 from mech_pipeline.pipeline.report import make_report
 from mech_pipeline.pipeline.run import OpenRun
@@ -33,7 +34,7 @@ def rows(run, sql):
 
 def test_windows_are_computed_once_and_balance(run):
     seen = []
-    assert tiny.places(neurons.pending(run, run.planned)) == [(6, ""), (24, "")]
+    assert tiny.places(analysis_cells.pending_neurons(run, run.planned)) == [(6, ""), (24, "")]
     assert neurons.compute_neurons(run, run.planned, seen.append) == 2
     assert seen == [[6], [24]]
     assert neurons.compute_neurons(run, run.planned, seen.append) == 0
@@ -77,9 +78,9 @@ def test_tokens_and_positions_are_those_of_the_examples(run):
 def test_only_what_changed_is_computed_again(run, monkeypatch):
     neurons.compute_neurons(run, run.planned)
     other = OpenRun(run.store, tiny.spec_of(**CHANGE | {"neurons": ASKED | {"windows": [[0, 6], [12, 24]]}}))
-    assert tiny.places(neurons.pending(other, other.planned)) == [(24, "")]
+    assert tiny.places(analysis_cells.pending_neurons(other, other.planned)) == [(24, "")]
     finer = OpenRun(run.store, tiny.spec_of(**CHANGE | {"neurons": ASKED | {"tokens": 5}}))
-    assert len(neurons.pending(finer, finer.planned)) == 2
+    assert len(analysis_cells.pending_neurons(finer, finer.planned)) == 2
     write = Store.write
 
     def killed(store, table, *arguments, **named):
@@ -91,14 +92,14 @@ def test_only_what_changed_is_computed_again(run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         neurons.compute_neurons(finer, [6])
     monkeypatch.setattr(Store, "write", write)
-    assert (6, "") in tiny.places(neurons.pending(finer, finer.planned)), "half of a window is none"
+    assert (6, "") in tiny.places(analysis_cells.pending_neurons(finer, finer.planned)), "half of a window is none"
 
 
 @pytest.mark.slow
 def test_the_plan_and_the_report_know_neurons(run):
     write_batches(run.store, run.spec)
     assert ready_stages(run.store, run.spec, corpus_sha256(read_corpus(run.spec.corpus)))["neurons"] == 2
-    analysis.analyse(run, analysis.OUTPUTS, run.planned)
+    analysis.analyse(run, analysis_cells.OUTPUTS, run.planned)
     experiment = parse_experiment(tiny.TINY | CHANGE | {"arms": {"baseline": {}}, "seeds": [0]})
     assert "neurons.png" not in make_report(run.store, experiment).figures
     neurons.compute_neurons(run, run.planned)

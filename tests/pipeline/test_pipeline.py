@@ -13,13 +13,16 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
 from mech_pipeline.pipeline import plan
 from mech_pipeline.pipeline.analysis import analysis, formation
+from mech_pipeline.pipeline.analysis import wanted as analysis_cells
 from mech_pipeline.pipeline.influence import influence
 from mech_pipeline.pipeline.ledger import balance as ledger_balance
 from mech_pipeline.pipeline.ledger import ledger
+from mech_pipeline.pipeline.ledger import wanted as ledger_cells
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.stages import makers
 from mech_pipeline.pipeline.tokens import tokens
 from mech_pipeline.pipeline.training import training
+from mech_pipeline.pipeline.training import wanted as training_cells
 from mech_pipeline.pipeline.training.batches import write_batches
 from mech_pipeline.store.care.repair import repair_store
 from mech_pipeline.store.care.verify import verify_store
@@ -36,7 +39,7 @@ def fill(store, spec):
     """Everything up to formation."""
     train(store, spec)
     write_batches(store, spec)
-    analysis.analyse(OpenRun(store, spec), analysis.OUTPUTS, spec.checkpoint_steps())
+    analysis.analyse(OpenRun(store, spec), analysis_cells.OUTPUTS, spec.checkpoint_steps())
     formation.compute_formation(store, spec)
 
 
@@ -140,7 +143,7 @@ def test_touching_nothing_leaves_nothing_to_do(store):
     ledger.compute_ledger(run, spec.checkpoint_steps())
     sha = corpus_sha256(read_corpus(spec.corpus))
     assert plan.ready_stages(store, spec, sha) == {}
-    assert analysis.analyse(run, analysis.OUTPUTS, spec.checkpoint_steps()) == 0
+    assert analysis.analyse(run, analysis_cells.OUTPUTS, spec.checkpoint_steps()) == 0
     assert ledger.compute_ledger(run, spec.checkpoint_steps()) == 0
     assert formation.compute_formation(store, spec) == 0
     assert tokens.prepare_tokens(store, spec, read_corpus(spec.corpus)) == 0
@@ -153,8 +156,8 @@ def test_changing_a_threshold_touches_formation_only(store):
         formation=[{"mechanism": "induction_copy_advantage", "threshold": 8.0, "sustain": 2}, TINY["formation"][1]]
     )
     run = OpenRun(store, changed)
-    assert not any(analysis.pending(run, analysis.OUTPUTS, changed.checkpoint_steps()).values())
-    assert training.missing_checkpoints(store, changed) == []
+    assert not any(analysis_cells.pending(run, analysis_cells.OUTPUTS, changed.checkpoint_steps()).values())
+    assert training_cells.missing_checkpoints(store, changed) == []
     assert formation.compute_formation(store, changed) == 1
     after = table_versions(store)
     assert {name for name in after if after[name] != before[name]} == {"formation"}
@@ -168,14 +171,14 @@ def test_raising_a_detectors_version_recomputes_that_detector_only(store, monkey
     spec = spec_of()
     run = filled_once(store, spec, fill)
     monkeypatch.setitem(DETECTORS, "prefix_matching", replace(DETECTORS["prefix_matching"], version="2"))
-    pending = analysis.pending(run, analysis.OUTPUTS, spec.checkpoint_steps())
+    pending = analysis_cells.pending(run, analysis_cells.OUTPUTS, spec.checkpoint_steps())
     assert {cell.item for cell in pending["head_scores"]} == {"prefix_matching"}
     assert len(pending["head_scores"]) == len(spec.checkpoint_steps())
     assert not pending["mechanism_values"]
     assert not pending["gradients"]
     others = "select * from head_scores where detector <> 'prefix_matching' order by all"
     before = query(store.root, others).rows()
-    assert analysis.analyse(run, analysis.OUTPUTS, spec.checkpoint_steps()) == len(pending["head_scores"])
+    assert analysis.analyse(run, analysis_cells.OUTPUTS, spec.checkpoint_steps()) == len(pending["head_scores"])
     assert query(store.root, others).rows() == before
     # the scores did not change, so formation, which reads them, has nothing to do (early cut-off)
     assert formation.compute_formation(store, spec) == 0
@@ -187,11 +190,11 @@ def test_raising_a_mechanisms_version_recomputes_what_is_made_of_it(store, monke
     ledger.compute_ledger(run, spec.checkpoint_steps())
     name = "induction_copy_advantage"
     monkeypatch.setitem(MECHANISMS.loaded(), name, replace(MECHANISMS[name], version="2"))
-    pending = analysis.pending(run, analysis.OUTPUTS, spec.checkpoint_steps())
+    pending = analysis_cells.pending(run, analysis_cells.OUTPUTS, spec.checkpoint_steps())
     assert {cell.item for cell in pending["mechanism_values"]} == {name}
     assert {cell.item for cell in pending["gradients"]} == {name}
     assert not pending["head_scores"]
-    assert len(ledger.pending(run, spec.checkpoint_steps())) == 5
+    assert len(ledger_cells.pending(run, spec.checkpoint_steps())) == 5
 
 
 @pytest.mark.slow
@@ -311,7 +314,7 @@ def test_a_corrupt_checkpoint_is_named_and_can_be_made_again(store):
         OpenRun(store, spec).state(12)
     done = repair_store(store.files, verify_store(store.files), makers=makers())
     assert done.lost == ["training_run: run tiny.baseline.s0, step 12"]
-    assert training.missing_checkpoints(store, spec) == [12]
+    assert training_cells.missing_checkpoints(store, spec) == [12]
     training.train(store, spec)
     assert checkpoint_hashes(store, spec.run) == before
     OpenRun(store, spec).state(12)
@@ -358,4 +361,4 @@ def test_a_changed_corpus_changes_everything_after_it(store, folder):
     sha = corpus_sha256(read_corpus(spec.corpus))
     assert "spec" in plan.ready_stages(store, spec, sha)
     prepare(store, spec)
-    assert training.missing_checkpoints(store, spec) == list(spec.checkpoint_steps())
+    assert training_cells.missing_checkpoints(store, spec) == list(spec.checkpoint_steps())

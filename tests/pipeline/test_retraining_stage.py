@@ -14,6 +14,7 @@ from mech_pipeline.pipeline import plan
 from mech_pipeline.pipeline.analysis import analysis, formation
 from mech_pipeline.pipeline.influence import influence
 from mech_pipeline.pipeline.retraining import lds, retraining
+from mech_pipeline.pipeline.retraining import wanted as retraining_cells
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.stage import View
 from mech_pipeline.pipeline.stages import stage_of
@@ -75,7 +76,7 @@ def compute(run):
 
 
 def test_changes_are_those_of_plain_training_without_the_examples(run):
-    assert retraining.retraining_step(run) == STEP
+    assert retraining_cells.retraining_step(run) == STEP
     assert compute(run) == (6, 1)
     seen = retraining.seen_examples(run, 0, STEP)
     assert len(seen) == 64, "12 batches of 8 from a pool of 64"
@@ -122,7 +123,7 @@ def test_nothing_is_left_to_do_and_more_subsets_add_to_what_is_there(run):
     assert compute(run) == (0, 0)
     before = rows(run, "select * from retrainings order by all")
     more = OpenRun(run.store, asked(subsets=6))
-    assert {cell.item for cell in retraining.pending(more, STEP)} == {"random-0.1-4", "random-0.1-5"}
+    assert {cell.item for cell in retraining_cells.pending(more, STEP)} == {"random-0.1-4", "random-0.1-5"}
     assert len(left(more)) == 3
     assert compute(more) == (2, 1)
     after = rows(run, "select * from retrainings order by all")
@@ -147,7 +148,7 @@ def test_only_what_changed_is_retrained(run, monkeypatch):
     )
     assert len(left(run)) == 0, "a mechanism that influence does not name"
     moved = asked(seed=1)
-    assert {cell.item for cell in retraining.pending(OpenRun(run.store, moved), STEP)} == {
+    assert {cell.item for cell in retraining_cells.pending(OpenRun(run.store, moved), STEP)} == {
         f"random-0.1-{number}" for number in range(4)
     }
     run.store.write(  # other scores, as another version of influence would give
@@ -155,7 +156,7 @@ def test_only_what_changed_is_retrained(run, monkeypatch):
         query(run.store.root, "select * replace (-value as value, 'new' as data_version) from influence").to_arrow(),
         replace={"run": [run.spec.run], "step": [STEP], "mechanism": [NAME], "method": ["adjoint"]},
     )
-    assert places(retraining.pending(run, STEP)) == [(STEP, f"top-0.1-adjoint-{NAME}")]
+    assert places(retraining_cells.pending(run, STEP)) == [(STEP, f"top-0.1-adjoint-{NAME}")]
     assert compute(run) == (1, 1)
 
 
@@ -176,7 +177,7 @@ def test_a_killed_stage_goes_on_with_what_is_missing(run, monkeypatch):
         retraining.compute_retrainings(run, STEP)
     assert stored[0] == "none"
     monkeypatch.setattr(retraining, "write_retrained", honest)
-    assert {cell.item for cell in retraining.pending(run, STEP)}.isdisjoint(stored)
+    assert {cell.item for cell in retraining_cells.pending(run, STEP)}.isdisjoint(stored)
     assert compute(run) == (4, 1)
     assert {item for (item,) in rows(run, "select distinct removal from retrainings")} == {
         *("none", f"top-0.1-adjoint-{NAME}", "random-0.1-0", "random-0.1-1", "random-0.1-2", "random-0.1-3")
@@ -231,5 +232,5 @@ def test_what_cannot_be_compared_is_refused(run):
     with pytest.raises(MechError, match="influence, which is not current → materialize `influence` there first"):
         retraining.compute_retrainings(run, 18)
     nothing = OpenRun(run.store, spec_of())
-    assert retraining.retraining_step(nothing) is None
+    assert retraining_cells.retraining_step(nothing) is None
     assert len(left(nothing)) == 0

@@ -229,7 +229,7 @@ def without_moments(store, run):
     """The store's checkpoints as somebody else would have left them: weights alone."""
     opened = OpenRun(store, run.spec)
     for step, version in opened.checkpoints.items():
-        tensors = {n: t for n, t in load(opened._content(step)[0]).items() if n.startswith("model.")}
+        tensors = {n: t for n, t in load(opened.content(step)[0]).items() if n.startswith("model.")}
         blob = store.put_blob(f"checkpoints/run={run.spec.run}/imported-{step}", "state.safetensors", save(tensors))
         row = query(store.root, f"select * from checkpoints where step = {step}").to_dict(as_series=False)
         row |= {"uri": [blob.uri], "bytes": [blob.bytes], "sha256": [blob.sha256]}

@@ -18,6 +18,7 @@ from mech_pipeline.pipeline.checkpoints import artifact_versions, training_finge
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import write_run_row
 from mech_pipeline.pipeline.tokens import artifacts, tokens
+from mech_pipeline.pipeline.tokens import wanted as tokens_cells
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.experiment import parse_experiment
@@ -64,9 +65,9 @@ def test_tokens_and_fingerprints_of_earlier_runs_stay_as_they_were(folder, local
     assert versions["pool"].startswith("c816be469bc1932b")
     assert versions["corpus"].startswith("3c8a4e106a36367d")
     assert versions["probe"].startswith("f044047fb48eccc8")
-    cells = tokens.wanted(spec, corpus_sha256(read_corpus(spec.corpus)))
-    assert cells[tokens.artifact_cell(spec.run, "pool")].startswith("641b96dee38eafe4")
-    assert cells[tokens.artifact_cell(spec.run, "tokenizer")].startswith("c5a286a56c673a86")
+    cells = tokens_cells.wanted(spec, corpus_sha256(read_corpus(spec.corpus)))
+    assert cells[tokens_cells.artifact_cell(spec.run, "pool")].startswith("641b96dee38eafe4")
+    assert cells[tokens_cells.artifact_cell(spec.run, "tokenizer")].startswith("c5a286a56c673a86")
     assert spec.tokens_slice().startswith("d067c86a7146b0a8")
     assert spec.training_slice().startswith("f6961884591808ca")
     assert query(local_store.root, "select count(*) from token_shards").rows() == [(0,)]
@@ -200,7 +201,7 @@ def test_parts_kinds_and_packing_reach_training_and_tables(folder, local_store):
         else:
             assert (prose, seen.count(("packed", "code"))) == (4, 4)
     plain = spec_of(corpus=PARTS, data=PACKED)
-    assert tokens.wanted(plain, "c") == tokens.wanted(spec, "c"), "changing the curriculum makes no tokens"
+    assert tokens_cells.wanted(plain, "c") == tokens_cells.wanted(spec, "c"), "changing the curriculum makes no tokens"
     prepare(local_store, plain)
     assert training_fingerprint(local_store, plain) != training_fingerprint(local_store, spec)
 

@@ -15,9 +15,11 @@ from deltalake import write_deltalake
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.analysis import analysis
+from mech_pipeline.pipeline.analysis import wanted as analysis_cells
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.stages import makers
 from mech_pipeline.pipeline.training import training
+from mech_pipeline.pipeline.training import wanted as training_cells
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store import delta
 from mech_pipeline.store.care import verify_tables
@@ -250,7 +252,7 @@ def train(store: Store, folder: Path) -> RunSpec:
     spec = spec_of()
     prepare(store, spec)
     training.train(store, spec)
-    analysis.analyse(OpenRun(store, spec), analysis.OUTPUTS, spec.checkpoint_steps())
+    analysis.analyse(OpenRun(store, spec), analysis_cells.OUTPUTS, spec.checkpoint_steps())
     return spec
 
 
@@ -265,8 +267,10 @@ def test_lost_index_rows_of_whole_blobs_are_registered_again(store, tmp_path, mo
     done = repair_store(store.files, found(store))
     assert {name: query(store.root, sql.format(name)).rows() for name in before} == before
     assert any("whole files of checkpoints again" in line for line in done.lines)
-    assert training.missing_checkpoints(store, spec) == []
-    assert not any(analysis.pending(OpenRun(store, spec), analysis.OUTPUTS, spec.checkpoint_steps()).values())
+    assert training_cells.missing_checkpoints(store, spec) == []
+    assert not any(
+        analysis_cells.pending(OpenRun(store, spec), analysis_cells.OUTPUTS, spec.checkpoint_steps()).values()
+    )
     assert found(store).damage == []
 
 
@@ -284,7 +288,7 @@ def test_what_is_lost_is_made_again_and_nothing_else(store, tmp_path, monkeypatc
     assert {line.split(":")[0] for line in done.lost} == {"training_run", "mechanism_values", "tokens"}
     prepare(store, spec)
     training.train(store, spec)
-    analysis.analyse(OpenRun(store, spec), analysis.OUTPUTS, spec.checkpoint_steps())
+    analysis.analyse(OpenRun(store, spec), analysis_cells.OUTPUTS, spec.checkpoint_steps())
     assert {name: query(store.root, sql.format(name)).rows() for name in names} == before
     assert query(store.root, "select step, data_version from checkpoints order by step").rows() == hashes
     assert found(store).damage == []

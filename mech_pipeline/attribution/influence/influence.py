@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mech_pipeline.attribution.influence.adjoint import Adjoint, Reversed, reverse_update
+from mech_pipeline.attribution.influence.horizon import first_update
 from mech_pipeline.attribution.influence.replay import Replayed
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.training.loop import Trainer, Update
@@ -26,15 +27,6 @@ from mech_pipeline.training.update.optimizer import Vector
 
 Window = Callable[[], list[Replayed]]
 """Replays one window and returns its updates, first to last."""
-
-
-def first_update(step: int, horizon: int | None) -> int:
-    """The earliest update that a horizon of so many updates before a step reaches; none: the whole run.
-
-    >>> first_update(1000, 200), first_update(100, 200), first_update(1000, None)
-    (800, 0, 0)
-    """
-    return 0 if horizon is None else max(0, step - horizon)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
-"""Analysis of a checkpoint, loaded once: mechanism values, head scores, gradient tensors.
-
-Each mechanism, detector and gradient is a cell of its own: raising one detector's version recomputes that detector.
-"""
+"""Analysis of a checkpoint, loaded once: mechanism values, head scores, gradient tensors."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from mech_pipeline.pipeline.analysis import gradients, head_scores, values
 from mech_pipeline.pipeline.analysis.loaded import Loaded
-from mech_pipeline.pipeline.cells import Block, Cell, pending_cells, write
+from mech_pipeline.pipeline.analysis.wanted import code_version, pending, wanted
+from mech_pipeline.pipeline.cells import Block, Cell, write
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.training.device import computing
 
@@ -20,31 +18,10 @@ class _Measured(Protocol):
 
     TABLE: str
 
-    def code_version(self) -> str: ...
-
-    def wanted(self, run: OpenRun, step: int) -> dict[Cell, str]: ...
-
     def compute(self, at: Loaded, cells: Sequence[Cell], made_from: dict[Cell, str]) -> list[Block]: ...
 
 
 _TABLES: dict[str, _Measured] = {module.TABLE: module for module in (values, head_scores, gradients)}
-OUTPUTS = tuple(_TABLES)
-
-
-def code_version(table: str) -> str:
-    """The version of what fills a table, for Dagster to display."""
-    return _TABLES[table].code_version()
-
-
-def wanted(run: OpenRun, table: str, steps: Iterable[int]) -> dict[Cell, str]:
-    """Fingerprints of a table's cells at the given steps, from what they would be made now."""
-    return {cell: made_from for step in steps for cell, made_from in _TABLES[table].wanted(run, step).items()}
-
-
-def pending(run: OpenRun, tables: Iterable[str], steps: Iterable[int]) -> dict[str, list[Cell]]:
-    """The cells of each table that must be computed."""
-    steps = list(steps)
-    return {table: pending_cells(run.store, wanted(run, table, steps)) for table in tables}
 
 
 def analyse(
@@ -74,7 +51,7 @@ def _computed(run: OpenRun, tables: Sequence[str], step: int, todo: Sequence[Cel
     at, blocks = Loaded(run, step), list[Block]()
     for table in tables:
         if cells := [cell for cell in todo if cell.table == table and cell.step == step]:
-            blocks += _TABLES[table].compute(at, cells, _TABLES[table].wanted(run, step))
+            blocks += _TABLES[table].compute(at, cells, wanted(run, table, [step]))
     return blocks
 
 

@@ -21,16 +21,13 @@ from mech_pipeline.mechanisms.circuits.circuit import (
 from mech_pipeline.mechanisms.circuits.criteria import Criteria
 from mech_pipeline.mechanisms.circuits.graph import Graph
 from mech_pipeline.mechanisms.registry import MECHANISMS
-from mech_pipeline.pipeline.cells import Block, Cell, pending_cells, steps_of, write
-from mech_pipeline.pipeline.grid import probe_version
+from mech_pipeline.pipeline.analysis.wanted import CIRCUIT_TABLES, CIRCUITS_VERSION, pending_circuits, wanted_circuits
+from mech_pipeline.pipeline.cells import Block, steps_of, write
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Report, ignore_progress
-from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.training.device import computing
 
-CODE_VERSION = "1"
 ATTRIBUTED = "attributed"
-_TABLES = ("circuit_curves", "circuit_criteria", "circuits")
 
 
 @dataclass(frozen=True)
@@ -51,33 +48,6 @@ class Found:
         return set(self.order[: self.size])
 
 
-def circuit_steps(run: OpenRun) -> list[int]:
-    """Checkpoints whose circuits are asked for."""
-    asked = run.spec.circuits
-    if not asked.mechanisms:
-        return []
-    return [step for step in run.planned if step % asked.every == 0 or step == run.planned[-1]]
-
-
-def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
-    """Fingerprints of the cells, from what they would be made now."""
-    steps, asked = set(steps), run.spec.circuits
-    return {
-        Cell("circuits", run.spec.run, step, name): fingerprint(
-            *("circuit", CODE_VERSION, name, MECHANISMS[name].version, asked.random_orders),
-            *(run.checkpoint_version(step), probe_version(name, run.artifacts), run.spec.model),
-        )
-        for step in circuit_steps(run)
-        if step in steps and step in run.checkpoints
-        for name in asked.mechanisms
-    }
-
-
-def pending(run: OpenRun, steps: Iterable[int]) -> list[Cell]:
-    """The cells that must be computed: not current in one of the tables."""
-    return pending_cells(run.store, wanted(run, steps), also=_TABLES)
-
-
 def compute_circuits(
     run: OpenRun,
     steps: Iterable[int],
@@ -90,7 +60,7 @@ def compute_circuits(
         on_steps: called with steps whose rows are stored (current ones first).
     """
     steps = list(steps)
-    cells, todo = wanted(run, steps), pending(run, steps)
+    cells, todo = wanted_circuits(run, steps), pending_circuits(run, steps)
     late = steps_of(todo)
     if current := sorted({*steps_of(cells)} - {*late}):
         on_steps(current)
@@ -100,8 +70,8 @@ def compute_circuits(
             flat.load(run.state(step).theta)
             for cell in [cell for cell in todo if cell.step == step]:
                 assert cell.item is not None, "a circuit is of a mechanism"
-                for table, rows in zip(_TABLES, _find(run, bridge, cell.item), strict=True):
-                    write(run.store, [Block(cell.of(table), rows, cells[cell])], CODE_VERSION)
+                for table, rows in zip(CIRCUIT_TABLES, _find(run, bridge, cell.item), strict=True):
+                    write(run.store, [Block(cell.of(table), rows, cells[cell])], CIRCUITS_VERSION)
             on_steps([step])
             report(done)
     return len(todo)

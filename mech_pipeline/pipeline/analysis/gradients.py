@@ -5,44 +5,17 @@ from typing import Any
 
 from safetensors.torch import save
 
-from mech_pipeline.attribution.per_example.component_labels import names_version
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
-from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.analysis.loaded import Loaded
+from mech_pipeline.pipeline.analysis.wanted import BATCH
 from mech_pipeline.pipeline.cells import Block, Cell
-from mech_pipeline.pipeline.grid import mechanism_versions, probe_version
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.blobs import Blob
 from mech_pipeline.store.care.registration import registration
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.update.optimizer import Vector
 
 TABLE = "gradients"
-CODE_VERSION = "1"
-BATCH = "batch"
-
-
-def code_version() -> str:
-    """The version of this code and of all mechanisms, for Dagster to display."""
-    return f"{CODE_VERSION}-{mechanism_versions()}"
-
-
-def wanted(run: OpenRun, step: int) -> dict[Cell, str]:
-    """Fingerprint of each gradient; the tensors are large, so there are none at the steps that only a zoom keeps."""
-    spec, cells = run.spec, dict[Cell, str]()
-    if step not in run.planned or not spec.gradients:
-        return cells
-    state, made_by = run.checkpoint_version(step), [spec.model, *names_version(spec.model)]
-    for name in spec.gradients:
-        version, probe = MECHANISMS[name].version, probe_version(name, run.artifacts)
-        made_from = fingerprint("gradient", CODE_VERSION, name, version, state, probe, *made_by)
-        cells[Cell(TABLE, spec.run, step, name)] = made_from
-    batch: list[Any] = [run.artifacts["pool"], spec.seed, spec.training.batch]
-    batch += [spec.data.mixture] if spec.data.mixture else []
-    batch += [run.artifacts["weights"]] if spec.data.weights is not None else []
-    cells[Cell(TABLE, spec.run, step, BATCH)] = fingerprint("gradient", CODE_VERSION, BATCH, state, batch, *made_by)
-    return cells
 
 
 def compute(at: Loaded, cells: Sequence[Cell], made_from: dict[Cell, str]) -> list[Block]:

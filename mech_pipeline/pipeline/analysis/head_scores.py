@@ -7,26 +7,8 @@ import torch
 from mech_pipeline.mechanisms.registry import DETECTORS
 from mech_pipeline.pipeline.analysis.loaded import Loaded
 from mech_pipeline.pipeline.cells import Block, Cell
-from mech_pipeline.pipeline.grid import detector_probe_version
-from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.spec.fingerprint import fingerprint
 
 TABLE = "head_scores"
-
-
-def code_version() -> str:
-    """One version for all detectors, for Dagster to display."""
-    return fingerprint({name: detector.version for name, detector in DETECTORS.items()})[:8]
-
-
-def wanted(run: OpenRun, step: int) -> dict[Cell, str]:
-    """Fingerprint of each detector's scores at a checkpoint."""
-    state, cells = run.checkpoint_version(step), dict[Cell, str]()
-    for name in run.spec.detectors:
-        probe = detector_probe_version(name, run.artifacts)
-        made_from = fingerprint("detector", name, DETECTORS[name].version, state, probe, run.spec.model)
-        cells[Cell(TABLE, run.spec.run, step, name)] = made_from
-    return cells
 
 
 def compute(at: Loaded, cells: Sequence[Cell], made_from: dict[Cell, str]) -> list[Block]:

@@ -12,44 +12,25 @@ from mech_pipeline.attribution.per_example.components import Components, compone
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.ablation.neuron_ablation import Effect, ablated_increase, ablation_effect, matched_tokens
 from mech_pipeline.mechanisms.source import ProbeSource
-from mech_pipeline.pipeline.cells import Block, Cell, pending_cells, steps_of, write
+from mech_pipeline.pipeline.analysis.wanted import (
+    NEURON_TABLES,
+    NEURONS_VERSION,
+    neuron_windows,
+    pending_neurons,
+    wanted_neurons,
+    window_bounds,
+)
+from mech_pipeline.pipeline.cells import Block, Cell, steps_of, write
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Report, ignore_progress
-from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.seeds import numpy_generator
 from mech_pipeline.training.device import computing
 
-CODE_VERSION = "1"
 HELD_OUT = 128
 BEFORE = 12
 TOLERANCE = 1e-3
 """Largest imbalance of a part in float32: rounding of stored weights, where a part moved little; a missing term leaves more."""
-_TABLES = ("neuron_contexts", "neuron_tokens", "neurons")
 Rows = dict[str, list[Any]]
-
-
-def windows(run: OpenRun) -> dict[int, int]:
-    """First step of each window that is asked for, by its last."""
-    return {end: begin for begin, end in run.spec.neurons.windows}
-
-
-def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
-    """Fingerprints of the windows that end at these steps, from what they would be made now."""
-    asked, steps = run.spec.neurons, set(steps)
-    cells: dict[Cell, str] = {}
-    for end, begin in windows(run).items():
-        if end in steps and {begin, end} <= set(run.checkpoints):
-            states = [run.checkpoint_version(step) for step in _bounds(run, begin, end)]
-            data = [run.artifacts.get(name, "") for name in ("tokenizer", "corpus", "probe")]
-            settings = [asked.tokens, asked.contexts, asked.ablated]
-            cell = Cell("neurons", run.spec.run, end)
-            cells[cell] = fingerprint("neurons", CODE_VERSION, begin, states, run.training, data, settings)
-    return cells
-
-
-def pending(run: OpenRun, steps: Iterable[int]) -> list[Cell]:
-    """The windows that must be computed: not current in one of the tables."""
-    return pending_cells(run.store, wanted(run, steps), also=_TABLES)
 
 
 def compute_neurons(
@@ -68,18 +49,18 @@ def compute_neurons(
         MechError: what moved a part does not sum to how far it moved.
     """
     steps = list(steps)
-    cells, todo = wanted(run, steps), pending(run, steps)
+    cells, todo = wanted_neurons(run, steps), pending_neurons(run, steps)
     if current := sorted({*steps_of(cells)} - {*steps_of(todo)}):
         on_steps(current)
     done = 0
     with computing(run.spec.training):
         for end in steps_of(todo):
-            begin = windows(run)[end]
+            begin = neuron_windows(run)[end]
             account = neuron_account(
                 run.trainer,
                 _components(run),
                 run.state,
-                _bounds(run, begin, end),
+                window_bounds(run, begin, end),
                 vocabulary=run.tokens.vocabulary,
                 contexts=run.spec.neurons.contexts,
                 report=lambda updates, before=done: report(before + updates),  # type: ignore[misc]
@@ -89,11 +70,6 @@ def compute_neurons(
             done += end - begin
             on_steps([end])
     return len(todo)
-
-
-def _bounds(run: OpenRun, begin: int, end: int) -> list[int]:
-    """Planned checkpoints from which pieces of a window are replayed."""
-    return [step for step in run.planned if begin <= step <= end and step in run.checkpoints]
 
 
 def _components(run: OpenRun) -> Components:
@@ -120,9 +96,9 @@ def _store(run: OpenRun, begin: int, end: int, account: NeuronAccount, made_from
         "neuron_tokens": _of_parts(parts, tokens),
         "neuron_contexts": _of_parts(parts, _context_rows(run, account)),
     }
-    for table in _TABLES:
+    for table in NEURON_TABLES:
         columns = {"begin": [begin] * len(rows[table]["layer"]), **rows[table]}
-        write(run.store, [Block(Cell(table, run.spec.run, end), columns, made_from)], CODE_VERSION)
+        write(run.store, [Block(Cell(table, run.spec.run, end), columns, made_from)], NEURONS_VERSION)
 
 
 def _part(name: str) -> tuple[int, int, str]:

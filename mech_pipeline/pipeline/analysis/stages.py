@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mech_pipeline.pipeline.analysis import analysis, circuits, formation, neurons
+from mech_pipeline.pipeline.analysis import formation, wanted
 from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.needs import REPLAY, Need
 from mech_pipeline.pipeline.stage import FIRST_ROWS, TOP, Cells, Output, Scope, Stage, Told, View, always
@@ -11,30 +11,38 @@ from mech_pipeline.progress import Progress
 
 def _analysed(view: View) -> Cells:
     """Cells of all three tables, at the checkpoints that are there."""
-    there = [step for step in kept_steps(view.store, view.spec) if step in view.opened.checkpoints]
+    there = [step for step in kept_steps(view.store, view.spec) if step in view.found.checkpoints]
     return {
         cell: made_from
-        for table in analysis.OUTPUTS
-        for cell, made_from in analysis.wanted(view.opened, table, there).items()
+        for table in wanted.OUTPUTS
+        for cell, made_from in wanted.wanted(view.found, table, there).items()
     }
 
 
 def _analyse(view: View, steps: Sequence[int], told: Told) -> int:
-    return analysis.analyse(view.opened, told.outputs or analysis.OUTPUTS, steps, told.on_steps)
+    from mech_pipeline.pipeline.analysis.analysis import analyse
+
+    return analyse(view.opened, told.outputs or wanted.OUTPUTS, steps, told.on_steps)
 
 
 def _compute_circuits(view: View, steps: Sequence[int], told: Told) -> int:
+    from mech_pipeline.pipeline.analysis.circuits import compute_circuits
+
     run = view.opened
-    late = {cell.step for cell in circuits.pending(run, steps)}
+    late = {cell.step for cell in wanted.pending_circuits(run, steps)}
     report = Progress(told.emit, f"circuits {run.spec.run}", len(late), "checkpoints")
-    return circuits.compute_circuits(run, steps, told.on_steps, report)
+    return compute_circuits(run, steps, told.on_steps, report)
 
 
 def _compute_neurons(view: View, steps: Sequence[int], told: Told) -> int:
+    from mech_pipeline.pipeline.analysis.neurons import compute_neurons
+
     run = view.opened
-    windows = neurons.windows(run)
-    updates = sum(cell.step - windows[cell.step] for cell in neurons.pending(run, steps) if cell.step is not None)
-    return neurons.compute_neurons(
+    windows = wanted.neuron_windows(run)
+    updates = sum(
+        cell.step - windows[cell.step] for cell in wanted.pending_neurons(run, steps) if cell.step is not None
+    )
+    return compute_neurons(
         run, steps, told.on_steps, Progress(told.emit, f"neurons {run.spec.run}", updates, "updates")
     )
 
@@ -48,7 +56,7 @@ ANALYSIS = Stage(
             "mechanism_values",
             "Every mechanism at a checkpoint: a few rows, 20 ms.",
             ("mechanism_values",),
-            lambda: analysis.code_version("mechanism_values"),
+            lambda: wanted.code_version("mechanism_values"),
             inputs=("checkpoint",),
             previewed=False,
             rows="select step, mechanism, value from mechanism_values where run = $run and step in $$ order by all",
@@ -57,7 +65,7 @@ ANALYSIS = Stage(
             "head_scores",
             "Every detector on every attention head at a checkpoint: 32 rows in the demo, 20 ms.",
             ("head_scores",),
-            lambda: analysis.code_version("head_scores"),
+            lambda: wanted.code_version("head_scores"),
             inputs=("checkpoint",),
             previewed=False,
             rows="select step, layer, head, detector, value from head_scores where run = $run and step in $$ "
@@ -67,7 +75,7 @@ ANALYSIS = Stage(
             "gradients",
             "Gradient tensors of mechanisms and of the next batch, with their norms per component: 0.8 MB, 50 ms.",
             ("gradients",),
-            lambda: analysis.code_version("gradients"),
+            lambda: wanted.code_version("gradients"),
             inputs=("checkpoint",),
             previewed=False,
             kinds=("safetensors",),
@@ -94,15 +102,15 @@ CIRCUITS = Stage(
             "Edges that carry a mechanism (EAP with integrated gradients), their faithfulness, and random edges beside it. "
             "Seconds.",
             ("circuits", "circuit_curves", "circuit_criteria"),
-            always(circuits.CODE_VERSION),
+            always(wanted.CIRCUITS_VERSION),
             inputs=("checkpoint",),
             rows="select step, mechanism, source, target, score from circuits where run = $run and step in $$ and "
             f"in_circuit {TOP.format(by='score')} order by step, mechanism, abs(score) desc",
         ),
     ),
     asked=lambda spec: bool(spec.circuits.mechanisms),
-    wanted=lambda view: circuits.wanted(view.opened, view.opened.planned),
-    pending=lambda view, wanted: circuits.pending(view.opened, view.opened.planned),
+    wanted=lambda view: wanted.wanted_circuits(view.found, view.found.planned),
+    pending=lambda view, cells: wanted.pending_circuits(view.found, view.found.planned),
     compute=_compute_circuits,
     reads=("training",),
     needs=frozenset({Need.WEIGHTS}),
@@ -119,7 +127,7 @@ NEURONS = Stage(
             "neurons",
             "Tokens and positions that moved every neuron's weights over the window that ends here. Exact; not a prediction.",
             ("neurons", "neuron_tokens", "neuron_contexts"),
-            always(neurons.CODE_VERSION),
+            always(wanted.NEURONS_VERSION),
             inputs=("checkpoint",),
             group="attribution",
             rows="select step, layer, neuron, part, displacement, effective_tokens from neurons where run = $run and "
@@ -128,8 +136,8 @@ NEURONS = Stage(
         ),
     ),
     asked=lambda spec: bool(spec.neurons.windows),
-    wanted=lambda view: neurons.wanted(view.opened, view.opened.planned),
-    pending=lambda view, wanted: neurons.pending(view.opened, view.opened.planned),
+    wanted=lambda view: wanted.wanted_neurons(view.found, view.found.planned),
+    pending=lambda view, cells: wanted.pending_neurons(view.found, view.found.planned),
     compute=_compute_neurons,
     reads=("training",),
     needs=REPLAY,

@@ -7,26 +7,8 @@ import torch
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.analysis.loaded import Loaded
 from mech_pipeline.pipeline.cells import Block, Cell
-from mech_pipeline.pipeline.grid import mechanism_fingerprint, mechanism_versions, probe_version
-from mech_pipeline.pipeline.run import OpenRun
 
 TABLE = "mechanism_values"
-
-
-def code_version() -> str:
-    """One version for all mechanisms, for Dagster to display."""
-    return mechanism_versions()
-
-
-def wanted(run: OpenRun, step: int) -> dict[Cell, str]:
-    """Fingerprint of each mechanism's value at a checkpoint."""
-    state = run.checkpoint_version(step)
-    return {
-        Cell(TABLE, run.spec.run, step, name): mechanism_fingerprint(
-            run.spec, name, state, probe_version(name, run.artifacts)
-        )
-        for name in run.spec.mechanisms
-    }
 
 
 def compute(at: Loaded, cells: Sequence[Cell], made_from: dict[Cell, str]) -> list[Block]:

@@ -19,7 +19,7 @@ from mech_pipeline.attribution.estimators.gauss_newton import Settings, gauss_ne
 from mech_pipeline.attribution.estimators.gradient_dot import gradient_dot_scores
 from mech_pipeline.attribution.estimators.scores import UpdateScores
 from mech_pipeline.attribution.estimators.sketched_scores import sketched_scores
-from mech_pipeline.attribution.influence.influence import first_update
+from mech_pipeline.attribution.influence.horizon import first_update
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.pipeline.cells import Cell
 from mech_pipeline.pipeline.influence.rows import (
@@ -32,25 +32,14 @@ from mech_pipeline.pipeline.influence.rows import (
 )
 from mech_pipeline.pipeline.influence.score_rows import ExampleScores
 from mech_pipeline.pipeline.influence.sketches import make_sketches, read_sketches, sketcher_of
+from mech_pipeline.pipeline.influence.wanted import ESTIMATES_VERSION, checkpoints_before
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Emit, Progress
-from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.tables.all import ADJOINT
 from mech_pipeline.training.update.optimizer import State
 
-CODE_VERSION = "1"
 AGREEMENT_LIMIT = 0.5
 """A convention: below, an estimator's order of examples has little to do with the exact one."""
-
-
-def estimate_fingerprint(run: OpenRun, step: int, method: str, common: Sequence[str]) -> str:
-    """What the scores of a cheap method are made from."""
-    settings: list[object] = [run.spec.influence.horizon]
-    if method == "sketch":
-        settings.append(run.spec.influence.sketch_size)
-    if method.startswith("gradient_dot") or method == "sketch":
-        settings.append([run.checkpoints[s].data_version for s in _checkpoints(run, step)])
-    return fingerprint("influence", method, CODE_VERSION, *common, settings)
 
 
 def check_environments(cells: Sequence[Cell]) -> None:
@@ -84,7 +73,7 @@ def compute_estimates(run: OpenRun, cells: Sequence[Cell], fingerprints: dict[Ce
                 horizon=0,
                 trusted=trusted,
             )
-            write_scored(run, scored, fingerprints[cell], CODE_VERSION)
+            write_scored(run, scored, fingerprints[cell], ESTIMATES_VERSION)
 
 
 @dataclass(frozen=True)
@@ -111,16 +100,9 @@ def _gradients(run: OpenRun, mechanisms: Sequence[str]) -> Callable[[State], tor
     return at
 
 
-def _checkpoints(run: OpenRun, step: int) -> list[int]:
-    """The planned states up to the target, from the horizon on; the target is the last."""
-    first = first_update(step, run.spec.influence.horizon)
-    planned = sorted({*(s for s in run.planned if s in run.checkpoints and s <= step), step})
-    return [s for i, s in enumerate(planned) if s >= first or (i + 1 < len(planned) and planned[i + 1] > first)]
-
-
 def _first_order(method: str) -> Callable[[OpenRun, int, Sequence[str], Emit], Estimated]:
     def estimate(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Estimated:
-        checkpoints = _checkpoints(run, step)
+        checkpoints = checkpoints_before(run, step)
         progress = Progress(emit, f"{method} {run.spec.run} at {step}", step - checkpoints[0], "updates")
         updates = gradient_dot_scores(
             run.trainer,
@@ -170,7 +152,7 @@ def _ekfac(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Es
 
 def _sketch(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Estimated:
     """First order from stored sketches; every update says how far its scores may be wrong."""
-    sketcher, checkpoints = sketcher_of(run), _checkpoints(run, step)
+    sketcher, checkpoints = sketcher_of(run), checkpoints_before(run, step)
     stored = make_sketches(run, sketcher, checkpoints, emit)
     scores = sketched_scores(
         run.trainer,

@@ -4,20 +4,16 @@ The exact adjoint sweeps once for all targets of a run. Cheap estimators write t
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from mech_pipeline.attribution.influence.influence import first_update
+from mech_pipeline.attribution.influence.horizon import first_update
 from mech_pipeline.attribution.influence.reliability import METASMOOTH_LIMIT, adjoint_growth, metasmoothness
-from mech_pipeline.attribution.per_example.component_labels import names_version
 from mech_pipeline.errors import MechError
-from mech_pipeline.mechanisms.registry import MECHANISMS
-from mech_pipeline.pipeline.analysis.formation import influence_step
-from mech_pipeline.pipeline.cells import Cell, pending_cells, steps_of
-from mech_pipeline.pipeline.grid import probe_version
+from mech_pipeline.pipeline.cells import steps_of
 from mech_pipeline.pipeline.influence import sweep_state
-from mech_pipeline.pipeline.influence.estimates import check_environments, compute_estimates, estimate_fingerprint
+from mech_pipeline.pipeline.influence.estimates import check_environments, compute_estimates
 from mech_pipeline.pipeline.influence.rows import (
     WHOLE,
     WHOLE_SWEEP,
@@ -28,50 +24,11 @@ from mech_pipeline.pipeline.influence.rows import (
 )
 from mech_pipeline.pipeline.influence.score_rows import ExampleScores
 from mech_pipeline.pipeline.influence.sweep import SweptTarget, sweep_targets
+from mech_pipeline.pipeline.influence.wanted import CODE_VERSION, pending, wanted
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Emit, Progress
-from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.tables.all import ADJOINT
 from mech_pipeline.training.device import computing
-
-CODE_VERSION = "3"
-
-
-def target_steps(run: OpenRun) -> list[int]:
-    """The steps at which the run's influence is asked for, as far as they are known and kept; sorted."""
-    chosen = run.spec.influence
-    if not chosen.mechanisms:
-        return []
-    if chosen.at == "formation":
-        step = influence_step(run.store, run.spec)
-        return [step] if step else []
-    wanted = run.planned if chosen.at == "checkpoints" else chosen.at
-    return sorted(step for step in wanted if step > 0 and step in run.checkpoints)
-
-
-def wanted(run: OpenRun, steps: Iterable[int]) -> dict[Cell, str]:
-    """Fingerprints of the influence cells at target steps: one per mechanism and method."""
-    cells: dict[Cell, str] = {}
-    chosen = run.spec.influence
-    for step in steps:
-        state = run.checkpoint_version(step)
-        for name in chosen.mechanisms:
-            exact = Cell("influence", run.spec.run, step, name, ADJOINT)
-            common = [name, MECHANISMS[name].version, state, probe_version(name, run.artifacts), run.training]
-            for method in chosen.methods:
-                if method == ADJOINT:
-                    settings = [chosen.metasmoothness_steps, chosen.metasmoothness_size, chosen.horizon]
-                    settings += [chosen.components, chosen.tokens]
-                    names = names_version(run.spec.model) if chosen.components else []
-                    cells[exact] = fingerprint("influence", CODE_VERSION, *common, settings, *names)
-                else:
-                    cells[replace(exact, method=method)] = estimate_fingerprint(run, step, method, common)
-    return cells
-
-
-def pending(run: OpenRun, steps: Iterable[int]) -> list[Cell]:
-    """Influence cells that must be computed; a cell counts only together with its reliability."""
-    return pending_cells(run.store, wanted(run, steps), also=["reliability"])
 
 
 def compute_influence(run: OpenRun, steps: Iterable[int], emit: Emit = lambda line: None) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mech_pipeline.pipeline.cells import pending_cells
-from mech_pipeline.pipeline.influence import influence
+from mech_pipeline.pipeline.influence.wanted import CODE_VERSION, target_steps, wanted
 from mech_pipeline.pipeline.needs import REPLAY
 from mech_pipeline.pipeline.stage import TOP, Cells, Output, Scope, Stage, Told, View, always
 
@@ -12,11 +12,13 @@ _GROUPED = f"group by step, mechanism, {_EXAMPLE}"
 
 
 def _influenced(view: View) -> Cells:
-    return influence.wanted(view.opened, influence.target_steps(view.opened))
+    return wanted(view.found, target_steps(view.found))
 
 
 def _compute_influence(view: View, steps: Sequence[int], told: Told) -> int:
-    count = influence.compute_influence(view.opened, steps, told.emit)
+    from mech_pipeline.pipeline.influence.influence import compute_influence
+
+    count = compute_influence(view.opened, steps, told.emit)
     told.on_steps(list(steps))
     return count
 
@@ -32,7 +34,7 @@ INFLUENCE = Stage(
             "prediction, for small changes only, where `reliability` allows. About three training steps an update and "
             "mechanism.",
             ("influence", "influence_tokens", "sweeps", "sketches"),
-            always(influence.CODE_VERSION),
+            always(CODE_VERSION),
             inputs=("checkpoint",),
             group="attribution",
             rows="select step, mechanism, sum(value::double) as per_unit_weight, bool_and(reliable) as reliable, "
@@ -44,7 +46,7 @@ INFLUENCE = Stage(
             "reliability",
             "When that influence may be trusted: metasmoothness (two trainings more), adjoint growth, horizon.",
             ("reliability",),
-            always(influence.CODE_VERSION),
+            always(CODE_VERSION),
             inputs=("checkpoint",),
             group="attribution",
             rows="select step, mechanism, method, metric, value from reliability where run = $run and step in $$ "
@@ -53,7 +55,7 @@ INFLUENCE = Stage(
     ),
     asked=lambda spec: bool(spec.influence.mechanisms),
     wanted=_influenced,
-    pending=lambda view, wanted: pending_cells(view.store, wanted, also=["reliability"]),
+    pending=lambda view, cells: pending_cells(view.store, cells, also=["reliability"]),
     compute=_compute_influence,
     reads=("training", "formation"),
     needs=REPLAY,

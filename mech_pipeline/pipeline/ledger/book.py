@@ -17,6 +17,7 @@ from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.cells import Block, Cell, write
 from mech_pipeline.pipeline.ledger.balance import LedgerImbalance, checks
 from mech_pipeline.pipeline.ledger.rows import account_columns, token_columns
+from mech_pipeline.pipeline.ledger.wanted import CODE_VERSION
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.analysis import WEIGHTS
 from mech_pipeline.training.flat import FlatModel
@@ -24,7 +25,6 @@ from mech_pipeline.training.loop import Update
 from mech_pipeline.training.model import build_model
 from mech_pipeline.training.update.optimizer import State, Vector
 
-CODE_VERSION = "2"
 OnBalance = Callable[[list[dict[str, Any]]], None]
 
 

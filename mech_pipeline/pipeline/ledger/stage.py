@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mech_pipeline.pipeline.cells import pending_cells
-from mech_pipeline.pipeline.ledger import ledger
+from mech_pipeline.pipeline.ledger.wanted import CODE_VERSION, pending, wanted
 from mech_pipeline.pipeline.needs import REPLAY
 from mech_pipeline.pipeline.stage import TOP, Output, Scope, Stage, Told, View, always
 from mech_pipeline.progress import Progress
@@ -13,10 +13,12 @@ _GROUPED = f"group by step, mechanism, {_EXAMPLE}"
 
 
 def _compute_ledger(view: View, steps: Sequence[int], told: Told) -> int:
+    from mech_pipeline.pipeline.ledger.ledger import compute_ledger
+
     run = view.opened
-    late = {cell.step for cell in ledger.pending(run, steps)}
+    late = {cell.step for cell in pending(run, steps)}
     report = Progress(told.emit, f"ledger {run.spec.run}", len(late), "windows")
-    return ledger.compute_ledger(run, steps, told.on_steps, report, told.on_rows)
+    return compute_ledger(run, steps, told.on_steps, report, told.on_rows)
 
 
 LEDGER = Stage(
@@ -29,7 +31,7 @@ LEDGER = Stage(
             "What happened since the previous checkpoint, per example and component. Exact; not a prediction. "
             "0.1 s an update.",
             ("ledger", "ledger_balance", "ledger_tokens"),
-            always(ledger.CODE_VERSION),
+            always(CODE_VERSION),
             inputs=("checkpoint",),
             group="attribution",
             rows=f"select step, mechanism, sum(value::double + value_later::double) as moved, {_EXAMPLE} "
@@ -38,8 +40,8 @@ LEDGER = Stage(
         ),
     ),
     asked=lambda spec: bool(spec.accounts),
-    wanted=lambda view: ledger.wanted(view.opened, view.opened.planned),
-    pending=lambda view, wanted: pending_cells(view.store, wanted, also=["ledger_balance"]),
+    wanted=lambda view: wanted(view.found, view.found.planned),
+    pending=lambda view, cells: pending_cells(view.store, cells, also=["ledger_balance"]),
     compute=_compute_ledger,
     reads=("training",),
     needs=REPLAY,

@@ -8,42 +8,15 @@ import polars as pl
 from mech_pipeline.attribution.retraining.effects import lds_measures, removal_effects
 from mech_pipeline.attribution.retraining.lds import Measure, random_measures, top_measures
 from mech_pipeline.attribution.retraining.removals import BASELINE, asked_removals
-from mech_pipeline.pipeline.cells import Block, Cell, combined_version, pending_cells, stored_versions, write
+from mech_pipeline.pipeline.cells import Block, write
+from mech_pipeline.pipeline.retraining.wanted import LDS_VERSION, pending_lds, wanted_lds
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.store import Store
-
-CODE_VERSION = "2"
-
-
-def wanted(run: OpenRun, step: int) -> dict[Cell, str]:
-    """Fingerprints of the scores at a step, from stored influence and stored retrainings: one per mechanism and method."""
-    chosen = run.spec.influence
-    names = [removal.name for removal in asked_removals(chosen)]
-    if not names:
-        return {}
-    made = stored_versions(run.store, "retrainings", run.spec.run)
-    removed = [Cell("retrainings", run.spec.run, step, name) for name in names]
-    retrained = combined_version(made[cell] for cell in removed if cell in made)
-    scores = stored_versions(run.store, "influence", run.spec.run)
-    cells: dict[Cell, str] = {}
-    for mechanism in chosen.mechanisms:
-        for method in chosen.methods:
-            cell = Cell("lds", run.spec.run, step, mechanism, method)
-            if (score := scores.get(cell.of("influence"))) is not None:
-                version = score.data_version
-                cells[cell] = fingerprint("lds", CODE_VERSION, mechanism, method, version, names, retrained)
-    return cells
-
-
-def pending(run: OpenRun, step: int) -> list[Cell]:
-    """The scores that must be computed, as far as retrainings are there."""
-    return pending_cells(run.store, wanted(run, step))
 
 
 def compute_lds(run: OpenRun, step: int) -> int:
     """Computes what is pending at a step from what is stored; returns the number of cells. Seconds."""
-    cells, todo = wanted(run, step), pending(run, step)
+    cells, todo = wanted_lds(run, step), pending_lds(run, step)
     for cell in todo:
         assert cell.item is not None, "a score is of a mechanism"
         assert cell.method is not None, "and of an estimator"
@@ -51,7 +24,7 @@ def compute_lds(run: OpenRun, step: int) -> int:
         columns: dict[str, list[Any]] = {"fraction": [fraction for fraction, _ in found]}
         for name in ("metric", "value", "lower", "upper", "n"):
             columns[name] = [getattr(measure, name) for _, measure in found]
-        write(run.store, [Block(cell, columns, cells[cell])], CODE_VERSION)
+        write(run.store, [Block(cell, columns, cells[cell])], LDS_VERSION)
     return len(todo)
 
 

@@ -9,60 +9,19 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from mech_pipeline.attribution.influence.influence import first_update
+from mech_pipeline.attribution.influence.horizon import first_update
 from mech_pipeline.attribution.retraining.removals import BASELINE, Removal, asked_removals, random_removal, top_removal
 from mech_pipeline.attribution.retraining.retraining import retrain
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.registry import MECHANISMS
-from mech_pipeline.pipeline.cells import Cell, pending_cells, stored_versions
-from mech_pipeline.pipeline.grid import probe_version
-from mech_pipeline.pipeline.influence import influence
 from mech_pipeline.pipeline.influence.rows import stored_totals
+from mech_pipeline.pipeline.influence.wanted import pending as pending_influence
 from mech_pipeline.pipeline.retraining.rows import Retrained, stored_baseline, write_retrained
+from mech_pipeline.pipeline.retraining.wanted import CODE_VERSION, pending, removal_cell, wanted
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Emit, Progress
-from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.update.optimizer import State, Vector
-
-CODE_VERSION = "1"
-
-
-def retraining_step(run: OpenRun) -> int | None:
-    """The step up to which is retrained: the last target of the run's influence; none if nothing is asked for."""
-    steps = influence.target_steps(run)
-    return steps[-1] if steps and asked_removals(run.spec.influence) else None
-
-
-def wanted(run: OpenRun, step: int) -> dict[Cell, str]:
-    """Fingerprints of the retrainings up to a step: one per removal. Those of top examples rest on stored influence."""
-    chosen, cells = run.spec.influence, dict[Cell, str]()
-    mechanisms = [[n, MECHANISMS[n].version, probe_version(n, run.artifacts)] for n in chosen.mechanisms]
-    common = [CODE_VERSION, run.training, run.checkpoint_version(step), chosen.horizon, mechanisms]
-    scores = stored_versions(run.store, "influence", run.spec.run)
-    for removal in asked_removals(chosen):
-        made_from: list[object] = [removal.fraction]
-        if removal.number is not None:
-            assert chosen.retraining is not None, "somebody asked for removals"
-            made_from += [removal.number, chosen.retraining.seed]
-        elif removal.target is not None:
-            version = scores.get(Cell("influence", run.spec.run, step, *removal.target))
-            if version is None:
-                continue
-            made_from.append(version.data_version)
-        cells[_cell(run, step, removal.name)] = fingerprint("retraining", *common, *made_from)
-    return cells
-
-
-def pending(run: OpenRun, step: int) -> list[Cell]:
-    """The removals that must be retrained; one counts only together with the list of its examples."""
-    cells = wanted(run, step)
-    listed = {cell: expected for cell, expected in cells.items() if cell.item != BASELINE}
-    return sorted({*pending_cells(run.store, cells), *pending_cells(run.store, listed, also=["removals"])})
-
-
-def _cell(run: OpenRun, step: int, removal: str) -> Cell:
-    return Cell("retrainings", run.spec.run, step, removal)
 
 
 def compute_retrainings(run: OpenRun, step: int, emit: Emit = lambda line: None) -> int:
@@ -75,7 +34,7 @@ def compute_retrainings(run: OpenRun, step: int, emit: Emit = lambda line: None)
         raise MechError(
             f"retraining up to step 0 of run {run.spec.run}: no example has been seen yet", "name a later step"
         )
-    if influence.pending(run, [step]):
+    if pending_influence(run, [step]):
         raise MechError(
             f"retrainings at step {step} of run {run.spec.run} are compared with its influence, which is not current",
             "materialize `influence` there first, or `mech run` the experiment",
@@ -95,7 +54,7 @@ def _retrain(run: OpenRun, step: int, removals: list[Removal], emit: Emit) -> No
     progress = Progress(
         emit, f"retraining {run.spec.run} to {step}, {len(removals)} times", (step - begin) * len(removals), "updates"
     )
-    baseline, waiting = stored_baseline(run, step, fingerprints[_cell(run, step, BASELINE)]), list[Retrained]()
+    baseline, waiting = stored_baseline(run, step, fingerprints[removal_cell(run, step, BASELINE)]), list[Retrained]()
     diverged = 0
     with closing(retrain(run.trainer, _state_at(run, begin), step, removed, report=progress)) as working:
         for finished in working:
@@ -104,7 +63,9 @@ def _retrain(run: OpenRun, step: int, removals: list[Removal], emit: Emit) -> No
                 diverged += values is None
                 if removal.name == BASELINE:
                     baseline = _baseline(run, step, values, emit)
-                waiting.append(Retrained(removal, removed[index], values, fingerprints[_cell(run, step, removal.name)]))
+                waiting.append(
+                    Retrained(removal, removed[index], values, fingerprints[removal_cell(run, step, removal.name)])
+                )
             if baseline is not None:  # changes are relative to it; it is in one of the first stacks
                 write_retrained(run, step, waiting, baseline, CODE_VERSION)
                 waiting = []

@@ -5,21 +5,23 @@ from collections.abc import Sequence
 from mech_pipeline.attribution.retraining.removals import asked_removals
 from mech_pipeline.pipeline.cells import Cell
 from mech_pipeline.pipeline.needs import REPLAY
-from mech_pipeline.pipeline.retraining import lds, retraining
+from mech_pipeline.pipeline.retraining import wanted
 from mech_pipeline.pipeline.stage import TOP, Cells, Output, Scope, Stage, Told, View, always
 
 
 def _retrained(view: View) -> Cells:
-    step = retraining.retraining_step(view.opened)
-    return {} if step is None else retraining.wanted(view.opened, step) | lds.wanted(view.opened, step)
+    step = wanted.retraining_step(view.found)
+    return {} if step is None else wanted.wanted(view.found, step) | wanted.wanted_lds(view.found, step)
 
 
-def _not_retrained(view: View, wanted: Cells) -> list[Cell]:
-    step = retraining.retraining_step(view.opened)
-    return [] if step is None else retraining.pending(view.opened, step) + lds.pending(view.opened, step)
+def _not_retrained(view: View, cells: Cells) -> list[Cell]:
+    step = wanted.retraining_step(view.found)
+    return [] if step is None else wanted.pending(view.found, step) + wanted.pending_lds(view.found, step)
 
 
 def _retrain(view: View, steps: Sequence[int], told: Told) -> int:
+    from mech_pipeline.pipeline.retraining import lds, retraining
+
     count = 0
     for step in steps:
         count += retraining.compute_retrainings(view.opened, step, told.emit)
@@ -38,7 +40,7 @@ RETRAINING = Stage(
             "What really happens without some examples: the run trained again up to this step, many times. "
             "Half the time of a training each on a core; a killed one goes on with what is missing.",
             ("retrainings", "removals"),
-            always(retraining.CODE_VERSION),
+            always(wanted.CODE_VERSION),
             inputs=("checkpoint", "influence"),
             group="attribution",
             rows="select step, removal, mechanism, n_removed, change from retrainings where run = $run and step in $$ "
@@ -49,7 +51,7 @@ RETRAINING = Stage(
             "How good influence predicts those removals: rank correlation with its interval (the linear "
             "datamodeling score), calibration, and what removing the top examples did. A dozen rows.",
             ("lds",),
-            always(lds.CODE_VERSION),
+            always(wanted.LDS_VERSION),
             inputs=("retrainings", "influence"),
             group="attribution",
             rows="select step, mechanism, method, fraction, metric, value, lower, upper from lds where run = $run and "

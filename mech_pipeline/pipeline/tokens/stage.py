@@ -6,25 +6,28 @@ from mech_pipeline.data.corpora import read_corpus
 from mech_pipeline.pipeline.cells import Cell, pending_cells
 from mech_pipeline.pipeline.run_row import describe_run, run_row_fingerprint
 from mech_pipeline.pipeline.stage import Cells, Output, Scope, Stage, Told, View, always
-from mech_pipeline.pipeline.tokens import tokens
-from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
+from mech_pipeline.pipeline.tokens.artifacts import CODE_VERSION
+from mech_pipeline.pipeline.tokens.wanted import missing_tokens, wanted
 
 
 def _described(view: View) -> Cells:
     row = Cell("runs", view.spec.run)
     made_from = run_row_fingerprint(view.spec, view.corpus_sha256)
-    return {row: made_from} | tokens.wanted(view.spec, view.corpus_sha256)
+    return {row: made_from} | wanted(view.spec, view.corpus_sha256)
 
 
-def _undescribed(view: View, wanted: Cells) -> list[Cell]:
-    row = {cell: made_from for cell, made_from in wanted.items() if cell.table == "runs"}
-    return pending_cells(view.store, row) + tokens.missing_tokens(view.store, view.spec, view.corpus_sha256)
+def _undescribed(view: View, cells: Cells) -> list[Cell]:
+    row = {cell: made_from for cell, made_from in cells.items() if cell.table == "runs"}
+    return pending_cells(view.store, row) + missing_tokens(view.store, view.spec, view.corpus_sha256)
 
 
 def _describe(view: View, steps: Sequence[int], told: Told) -> int:
+    from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
+    from mech_pipeline.pipeline.tokens.tokens import load_tokens, prepare_tokens
+
     describe_run(view.store, view.spec, view.corpus_sha256)
-    made = tokens.prepare_tokens(view.store, view.spec, read_corpus(view.spec.corpus), told.emit)
-    check_probe_data(view.spec, tokens.load_tokens(view.store, view.spec).probe)
+    made = prepare_tokens(view.store, view.spec, read_corpus(view.spec.corpus), told.emit)
+    check_probe_data(view.spec, load_tokens(view.store, view.spec).probe)
     return made
 
 
@@ -46,7 +49,7 @@ SPEC = Stage(
             "tokens",
             "Tokenizer, token shard, examples and probe, content-addressed. About ten seconds for 12 MB, shared by runs.",
             ("tokens", "token_shards", "examples", "example_documents"),
-            always(tokens.CODE_VERSION),
+            always(CODE_VERSION),
             inputs=("run_spec",),
             group="spec",
             kinds=("safetensors",),

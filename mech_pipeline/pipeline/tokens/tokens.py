@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,12 +21,9 @@ from mech_pipeline.data.pool import Pool
 from mech_pipeline.data.tokenizer import open_tokenizer, tokenizer_identity, vocabulary_size
 from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.mechanisms.source import HeldOut, Origin
-from mech_pipeline.pipeline.cells import Cell, pending_cells
 from mech_pipeline.pipeline.tokens.artifacts import (
     AGAIN,
-    CODE_VERSION,
     Artifact,
-    incomplete_artifacts,
     read_artifact,
     shared_artifacts,
     write_artifact,
@@ -34,13 +31,11 @@ from mech_pipeline.pipeline.tokens.artifacts import (
 from mech_pipeline.pipeline.tokens.corpus import HeldTokens, make_tokenizer, open_corpus, tokenise_corpus
 from mech_pipeline.pipeline.tokens.example_rows import write_examples
 from mech_pipeline.pipeline.tokens.pool import StoredPool, open_pool, store_pool
+from mech_pipeline.pipeline.tokens.wanted import missing_tokens, wanted
 from mech_pipeline.progress import Emit
-from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.spec.seeds import numpy_generator
 from mech_pipeline.store.store import Store
-
-__all__ = ["CODE_VERSION", "Tokens", "load_tokens", "missing_tokens", "prepare_tokens", "wanted"]
 
 
 @dataclass(frozen=True)
@@ -63,35 +58,6 @@ class Tokens:
     def example_ids(self) -> np.ndarray:
         """Ids of the pool's examples, as text; 64 bytes of memory each."""
         return np.array(drawing.id_names(_all(self.stored)))
-
-
-def wanted(spec: RunSpec, corpus_sha256: str) -> dict[Cell, str]:
-    """Fingerprint of each artifact. The mixture is not part of the tokenizer's, so arms share it."""
-    data, cell = spec.data, partial(artifact_cell, spec.run)
-    tokenised = fingerprint(
-        "tokens", CODE_VERSION, spec.corpus, corpus_sha256, spec.tokenizer, data.held_out, data.seed
-    )
-    cells = {
-        cell("tokenizer"): fingerprint(tokenised, "tokenizer"),
-        cell("corpus"): fingerprint(tokenised, "corpus"),
-        cell("pool"): fingerprint(tokenised, "pool", data.pool_slice()),
-        cell("probe"): fingerprint(tokenised, "probe", data.context, data.tile_tokens, spec.probe),
-    }
-    if data.weights is not None:
-        cells[cell("weights")] = fingerprint("weights", CODE_VERSION, data.weights_sha256, cells[cell("pool")])
-    return cells
-
-
-def missing_tokens(store: Store, spec: RunSpec, corpus_sha256: str) -> list[Cell]:
-    """Artifacts that are not current, or have lost a shard."""
-    cells = wanted(spec, corpus_sha256)
-    lost = incomplete_artifacts(store, spec.run)
-    return sorted({*pending_cells(store, cells), *(cell for cell in cells if cell.item in lost)})
-
-
-def artifact_cell(run: str, name: str) -> Cell:
-    """The cell of a tokenised artifact: tokenizer, corpus, pool, probe or weights."""
-    return Cell("tokens", run, item=name)
 
 
 def prepare_tokens(store: Store, spec: RunSpec, documents: Sequence[Document], emit: Emit = lambda line: None) -> int:

@@ -2,39 +2,19 @@
 
 from collections.abc import Callable
 
-from mech_pipeline.pipeline.cells import Cell
-from mech_pipeline.pipeline.checkpoints import checkpoint_fingerprint
-from mech_pipeline.pipeline.grid import kept_steps
-from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import mark_status, stored_spec
 from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
 from mech_pipeline.pipeline.tokens.tokens import load_tokens
 from mech_pipeline.pipeline.training import training
-from mech_pipeline.pipeline.training.batches import batches_are_current, batches_fingerprint, write_batches
+from mech_pipeline.pipeline.training.batches import write_batches
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint
 from mech_pipeline.pipeline.training.stack import stack_of, train_stack
-from mech_pipeline.pipeline.training.training import missing_checkpoints
+from mech_pipeline.pipeline.training.wanted import missing_checkpoints
 from mech_pipeline.progress import Emit
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
 Train = Callable[[Store, RunSpec, OnCheckpoint, Emit], int]
-
-
-def wanted(run: OpenRun) -> dict[Cell, str]:
-    """Fingerprints of all checkpoints that the run keeps, and of the order in which it sees its examples."""
-    cells = {
-        Cell("checkpoints", run.spec.run, step): checkpoint_fingerprint(run.training, step)
-        for step in kept_steps(run.store, run.spec)
-    }
-    return cells | {Cell("batches", run.spec.run): batches_fingerprint(run.training, run.spec)}
-
-
-def pending(run: OpenRun) -> list[Cell]:
-    """The checkpoints that must be made; where none, the order if that is not stored."""
-    if missing := missing_checkpoints(run.store, run.spec):
-        return [Cell("checkpoints", run.spec.run, step) for step in missing]
-    return [] if batches_are_current(run.store, run.spec) else [Cell("batches", run.spec.run)]
 
 
 def fill_checkpoints(

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mech_pipeline.pipeline.checkpoints import training_fingerprint
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved
-from mech_pipeline.pipeline.training.training import missing_checkpoints, train
+from mech_pipeline.pipeline.training.training import train
+from mech_pipeline.pipeline.training.wanted import missing_checkpoints
 from mech_pipeline.progress import Emit, Said
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store

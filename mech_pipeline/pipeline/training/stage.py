@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION
 from mech_pipeline.pipeline.stage import Output, Scope, Stage, Told, View, always
-from mech_pipeline.pipeline.training import fill
+from mech_pipeline.pipeline.training.wanted import pending, wanted
 
 
 def _train(view: View, steps: Sequence[int], told: Told) -> int:
-    return sum(fill.fill_checkpoints(view.store, view.spec, emit=told.emit).values())
+    from mech_pipeline.pipeline.training.fill import fill_checkpoints
+
+    return sum(fill_checkpoints(view.store, view.spec, emit=told.emit).values())
 
 
 TRAINING = Stage(
@@ -51,8 +53,8 @@ TRAINING = Stage(
             rows="select * from zooms where run = $run",
         ),
     ),
-    wanted=lambda view: fill.wanted(view.opened),
-    pending=lambda view, wanted: fill.pending(view.opened),
+    wanted=lambda view: wanted(view.found),
+    pending=lambda view, cells: pending(view.found),
     compute=_train,
     reads=("spec",),
     priority=50,

@@ -8,8 +8,6 @@ there are checkpoints in between. Replayed states that are already kept are comp
 from dataclasses import dataclass
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.pipeline.checkpoints import current_checkpoints
-from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training.capture import captured_updates
 from mech_pipeline.pipeline.training.publisher import (
@@ -20,6 +18,7 @@ from mech_pipeline.pipeline.training.publisher import (
     metrics_of,
     state_bytes,
 )
+from mech_pipeline.pipeline.training.wanted import missing_checkpoints
 from mech_pipeline.progress import Emit, Note, Progress, format_count
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
@@ -28,27 +27,6 @@ from mech_pipeline.training.loop import Diverged
 from mech_pipeline.training.many.ranks import ALONE, Ranks
 from mech_pipeline.training.many.stack import Together
 from mech_pipeline.training.update.optimizer import State
-
-
-def missing_checkpoints(store: Store, spec: RunSpec) -> list[int]:
-    """Steps to be kept without a current checkpoint, or without the metrics of the updates that lead to it."""
-    present = current_checkpoints(store, spec)
-    steps = list(kept_steps(store, spec))
-    if not present:
-        return steps
-    measured = _measured_updates(store, spec.run)
-    before = dict(zip(steps[1:], steps, strict=False))
-    return [
-        step for step in steps if step not in present or not measured.issuperset(range(before.get(step, step), step))
-    ]
-
-
-def _measured_updates(store: Store, run: str) -> set[int]:
-    with store.reading("training_metrics") as connection:
-        rows = connection.execute(
-            "select step from training_metrics where run = ? and metric = 'loss_nats'", [run]
-        ).fetchall()
-    return {row[0] for row in rows}
 
 
 def train(

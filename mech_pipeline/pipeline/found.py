@@ -1,0 +1,111 @@
+"""A run as the store has it: what is there, and what it was made from. Nothing here loads a model or tokens."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
+from itertools import pairwise
+from typing import BinaryIO
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.cells import Version
+from mech_pipeline.pipeline.checkpoints import (
+    artifact_versions,
+    checkpoint_blobs,
+    current_checkpoints,
+    training_fingerprint,
+)
+from mech_pipeline.pipeline.grid import planned_steps
+from mech_pipeline.pipeline.needs import Need
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.store import Store
+from mech_pipeline.store.tensors import tensor_names
+from mech_pipeline.training.parts import has_moments
+
+
+@dataclass
+class FoundRun:
+    """What fingerprints, plans and `mech status` need to know of a run.
+
+    Attributes:
+        training: fingerprint of what every checkpoint is made from.
+        artifacts: data version of each tokenised artifact.
+        checkpoints: the current checkpoints, by rising step.
+        planned: the steps that the experiment's results rest on.
+    """
+
+    store: Store
+    spec: RunSpec
+    training: str = field(init=False)
+    artifacts: dict[str, str] = field(init=False)
+    checkpoints: dict[int, Version] = field(init=False)
+    planned: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        training = training_fingerprint(self.store, self.spec)
+        if training is None:
+            raise MechError(
+                f"run {self.spec.run} has no tokens", "materialize `tokens` for it, or `mech run` its experiment"
+            )
+        self.training = training
+        self.artifacts = artifact_versions(self.store, self.spec.run)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads the checkpoint rows and the plan again."""
+        self.checkpoints = current_checkpoints(self.store, self.spec)
+        self._blobs = checkpoint_blobs(self.store, self.spec.run)
+        self.planned = planned_steps(self.store, self.spec)
+
+    @cached_property
+    def brings(self) -> frozenset[Need]:
+        """What its checkpoints bring: a run that was trained here brings all; an imported one perhaps weights alone."""
+        found = {Need.WEIGHTS} if self.checkpoints else set(Need)  # what is not there yet will be trained
+        if "pool" in self.artifacts:
+            found |= {Need.POOL, Need.ORDER}
+        if self.checkpoints:
+            with self._file(max(self.checkpoints)) as file:
+                found |= {Need.MOMENTS} if has_moments(tensor_names(file)) else set()
+        return frozenset(found)
+
+    def windows(self, until: int, also: Iterable[int] = ()) -> list[tuple[int, int]]:
+        """Consecutive (checkpoint, next checkpoint) up to `until`, first to last.
+
+        Args:
+            also: zoomed states that bound windows as well; the others do not.
+        """
+        bounds = {*self.planned, *also}
+        steps = [step for step in self.checkpoints if step <= until and step in bounds]
+        return list(pairwise(steps))
+
+    def checkpoint_version(self, step: int) -> str:
+        """Data version of a checkpoint.
+
+        Raises:
+            MechError: it is not there.
+        """
+        if step not in self.checkpoints:
+            raise MechError(
+                f"checkpoint {step} of run {self.spec.run} does not exist", "`mech run` its experiment first"
+            )
+        return self.checkpoints[step].data_version
+
+    def content(self, step: int) -> tuple[bytes, str]:
+        """The file of a checkpoint, verified against its hash, and what it is in words.
+
+        Raises:
+            MechError: it was not made, or its file is missing or corrupt.
+        """
+        what = f"checkpoint {step} of run {self.spec.run}"
+        blob = self._blobs.get(step)
+        if blob is None:
+            raise MechError(
+                f"{what} does not exist", f"`mech run` its experiment; there is {sorted(self._blobs)[:5]} …"
+            )
+        again = "`mech verify --repair`, then `mech run` the experiment: it is trained again from the one before"
+        return self.store.get_blob(blob, what, again), what
+
+    def _file(self, step: int) -> BinaryIO:
+        """The file of a checkpoint, unchecked: its header says what it holds."""
+        path = self.store.files.local_path(self._blobs[step].uri)
+        return BytesIO(self.content(step)[0]) if path is None else path.open("rb")

@@ -1,0 +1,60 @@
+"""Which checkpoints of a run there should be, and the order of its examples; and what each would be made from now."""
+
+from mech_pipeline.pipeline.cells import Cell, stored_versions
+from mech_pipeline.pipeline.checkpoints import checkpoint_fingerprint, current_checkpoints, training_fingerprint
+from mech_pipeline.pipeline.found import FoundRun
+from mech_pipeline.pipeline.grid import kept_steps
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.store import Store
+
+
+def wanted(run: FoundRun) -> dict[Cell, str]:
+    """Fingerprints of all checkpoints that the run keeps, and of the order in which it sees its examples."""
+    cells = {
+        Cell("checkpoints", run.spec.run, step): checkpoint_fingerprint(run.training, step)
+        for step in kept_steps(run.store, run.spec)
+    }
+    return cells | {Cell("batches", run.spec.run): batches_fingerprint(run.training, run.spec)}
+
+
+def pending(run: FoundRun) -> list[Cell]:
+    """The checkpoints that must be made; where none, the order if that is not stored."""
+    if missing := missing_checkpoints(run.store, run.spec):
+        return [Cell("checkpoints", run.spec.run, step) for step in missing]
+    return [] if batches_are_current(run.store, run.spec) else [Cell("batches", run.spec.run)]
+
+
+def missing_checkpoints(store: Store, spec: RunSpec) -> list[int]:
+    """Steps to be kept without a current checkpoint, or without the metrics of the updates that lead to it."""
+    present = current_checkpoints(store, spec)
+    steps = list(kept_steps(store, spec))
+    if not present:
+        return steps
+    measured = _measured_updates(store, spec.run)
+    before = dict(zip(steps[1:], steps, strict=False))
+    return [
+        step for step in steps if step not in present or not measured.issuperset(range(before.get(step, step), step))
+    ]
+
+
+def _measured_updates(store: Store, run: str) -> set[int]:
+    with store.reading("training_metrics") as connection:
+        rows = connection.execute(
+            "select step from training_metrics where run = ? and metric = 'loss_nats'", [run]
+        ).fetchall()
+    return {row[0] for row in rows}
+
+
+def batches_are_current(store: Store, spec: RunSpec) -> bool:
+    """Whether the table `batches` holds this run's order; false while its tokens are not made."""
+    training = training_fingerprint(store, spec)
+    stored = stored_versions(store, "batches", spec.run).get(Cell("batches", spec.run))
+    return (
+        training is not None and stored is not None and stored.input_fingerprint == batches_fingerprint(training, spec)
+    )
+
+
+def batches_fingerprint(training: str, spec: RunSpec) -> str:
+    """What the order is made from."""
+    return fingerprint(training, "batches", spec.training.steps)
