@@ -58,6 +58,7 @@ def user_interface(home: Path) -> Iterator[str]:
             process.wait(20)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.wait()  # a child that nobody waited for is a warning, and warnings are errors
 
 
 def wait_for(look: Callable[[], T], what: str, process: subprocess.Popen[bytes] | None = None) -> T:
