@@ -18,7 +18,7 @@ import yaml
 from reporting import report
 from store_measure import Result, Say
 
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 
 ROOT = Path(__file__).parents[1]
 COMPARED = ("checkpoints", "mechanism_values", "head_scores", "gradients", "ledger", "influence", "formation")

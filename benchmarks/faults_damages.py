@@ -19,7 +19,7 @@ from mech_pipeline.progress import Progress
 from mech_pipeline.store.blobs import Blob
 from mech_pipeline.store.care.maintain import maintain_store
 from mech_pipeline.store.care.verify import verify_store
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 

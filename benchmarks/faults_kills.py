@@ -25,7 +25,7 @@ from faults_frame import Outcome, Trial
 from store_measure import Say
 
 from mech_pipeline.progress import Progress
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 
 _MECH = [sys.executable, "-m", "mech_pipeline.commands.app"]
 _AT_ONCE = 4

@@ -14,7 +14,7 @@ from mech_pipeline.mechanisms.registry import DETECTORS
 from mech_pipeline.mechanisms.tasks.induction import attention_patterns
 from mech_pipeline.spec.data import Corpus, Generated
 from mech_pipeline.spec.experiment import parse_experiment
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.store.tables.documentation import tables_markdown
 from mech_pipeline.training.flat import FlatModel

@@ -43,8 +43,8 @@ def sql(
     Example: mech sql "select run, step, value from mechanism_values order by value desc limit 5" --output top.csv
     """
     from mech_pipeline.store.reading import formats as export
-    from mech_pipeline.store.reading.connection import parse_time
-    from mech_pipeline.store.reading.connection import query as run_query
+    from mech_pipeline.store.reading.query import parse_time
+    from mech_pipeline.store.reading.query import query as run_query
 
     files = existing_store()
     kind = format or _by_name(output)

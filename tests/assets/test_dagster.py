@@ -26,7 +26,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline import soundness
 from mech_pipeline.pipeline.stages import STAGES
 from mech_pipeline.spec.experiment import load_experiment
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.tables.all import TABLES
 from tests.support.tiny import write_experiment, write_project
 

@@ -9,7 +9,7 @@ from mech_pipeline.assets.launcher.execute import Executor
 from mech_pipeline.assets.partitions import partition, register
 from mech_pipeline.definitions import build_definitions
 from mech_pipeline.spec.experiment import load_experiment
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from tests.support.tiny import write_project
 
 pytestmark = pytest.mark.slow

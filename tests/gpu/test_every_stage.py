@@ -18,7 +18,7 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import batches, stack, training
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.care.verify import verify_store
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from tests.support import tiny
 from tests.support.gpu import KIND, NEEDS_GPU

@@ -14,7 +14,7 @@ from mech_pipeline.pipeline.ledger import ledger
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.pipeline.training.batches import write_batches
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from tests.support.docs_commands import blocks
 from tests.support.tiny import prepare, spec_of, write_text

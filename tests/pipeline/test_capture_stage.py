@@ -8,7 +8,7 @@ from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.pipeline.training import training
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.update.optimizer import coefficients, scaling
 from tests.support import tiny

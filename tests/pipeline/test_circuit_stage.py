@@ -20,7 +20,8 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training.batches import write_batches
 from mech_pipeline.reports.circuits import queries as circuit_queries
 from mech_pipeline.spec.experiment import parse_experiment
-from mech_pipeline.store.reading.connection import connect, query
+from mech_pipeline.store.reading.connection import connect
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from tests.support import tiny
 from tests.support.once import trained

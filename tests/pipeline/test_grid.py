@@ -16,7 +16,7 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.pipeline.training.training import stretches_between
 from mech_pipeline.spec.training import Checkpoints
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from tests.support.once import filled_once
 from tests.support.once import trained as trained_once

@@ -10,7 +10,7 @@ from mech_pipeline.pipeline.influence import influence, sweep
 from mech_pipeline.pipeline.influence import wanted as influence_cells
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.care.verify import verify_store
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from tests.support import tiny
 from tests.support.once import trained as trained_once

@@ -10,7 +10,7 @@ from mech_pipeline.pipeline.ledger import wanted as ledger_cells
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.reports.wording import signal_unit
 from mech_pipeline.spec.analysis import WEIGHTS
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from tests.support import tiny
 from tests.support.once import trained as trained_once
 

@@ -13,7 +13,7 @@ from mech_pipeline.pipeline.report import make_report
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training.batches import write_batches
 from mech_pipeline.spec.experiment import parse_experiment
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from tests.support import tiny
 from tests.support.once import trained

@@ -26,7 +26,7 @@ from mech_pipeline.pipeline.training import wanted as training_cells
 from mech_pipeline.pipeline.training.batches import write_batches
 from mech_pipeline.store.care.repair import repair_store
 from mech_pipeline.store.care.verify import verify_store
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.checkpoints import state_sha256
 from mech_pipeline.training.update.optimizer import State

@@ -19,7 +19,7 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.stage import View
 from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.pipeline.training.batches import write_batches
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from tests.support.once import filled_once
 from tests.support.tiny import places, spec_of, train
 

@@ -11,7 +11,7 @@ from mech_pipeline.pipeline import soundness
 from mech_pipeline.pipeline.analysis import analysis
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.delta import latest_version, table_version
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from tests.support.models import ARCHITECTURES, components
 from tests.support.once import trained
 from tests.support.tiny import spec_of

@@ -18,7 +18,7 @@ from mech_pipeline.pipeline.stage import SILENT, Output, Read, Scope, Stage, Vie
 from mech_pipeline.pipeline.work import work_of
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.fingerprint import fingerprint
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.tables.all import TABLES
 from tests.support import tiny, toy_stage
 from tests.support.places import ROOT

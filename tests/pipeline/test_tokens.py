@@ -25,7 +25,7 @@ from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.care.maintain import maintain_store
 from mech_pipeline.store.care.repair import repair_store
 from mech_pipeline.store.care.verify import verify_store
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.update.optimizer import State
 from tests.support.tiny import TINY

@@ -9,7 +9,7 @@ from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.store import store as store_module
 from mech_pipeline.store.care.compaction import compact
 from mech_pipeline.store.care.verify import verify_store
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 

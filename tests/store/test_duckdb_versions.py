@@ -107,7 +107,7 @@ def test_the_oldest_understands_every_query_of_the_documentation(store, tmp_path
     queries.write_text(json.dumps([block.text for block in blocks("docs/sql.md", "sql")]))
     code = """
 import json, pathlib
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 for sql in json.loads(pathlib.Path(sys.argv[2]).read_text()):
     query(sys.argv[1], sql)
 print("understood")

@@ -21,8 +21,9 @@ from mech_pipeline.store.care.maintain import compact_runs, maintain_store, remo
 from mech_pipeline.store.care.migrate import migrate_store
 from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.layout import layout_of
-from mech_pipeline.store.reading.connection import connect, query
+from mech_pipeline.store.reading.connection import connect
 from mech_pipeline.store.reading.history import table_history
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 

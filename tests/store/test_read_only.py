@@ -10,7 +10,8 @@ import pytest
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.store.care.verify import verify_store
-from mech_pipeline.store.reading.connection import connect, query
+from mech_pipeline.store.reading.connection import connect
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 
 

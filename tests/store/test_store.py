@@ -18,7 +18,8 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Cell, outdated, partition_version, stored_versions
 from mech_pipeline.store.blobs import Blob, named_sha256
 from mech_pipeline.store.reading import reading
-from mech_pipeline.store.reading.connection import connect, query
+from mech_pipeline.store.reading.connection import connect
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.reading.warehouse import write_warehouse
 from mech_pipeline.store.rows import check_rows, content_version
 from mech_pipeline.store.store import Store

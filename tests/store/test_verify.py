@@ -28,7 +28,7 @@ from mech_pipeline.store.care.maintain import compact_runs
 from mech_pipeline.store.care.references import named_blobs
 from mech_pipeline.store.care.repair import repair_store
 from mech_pipeline.store.care.verify import verify_store
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from tests.support.damage import flip
 from tests.support.tiny import prepare, spec_of, write_text

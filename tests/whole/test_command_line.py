@@ -12,7 +12,7 @@ import time
 import polars as pl
 import pytest
 
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from tests.support.command_line import FINISHED, MECH, finished_project, mech
 from tests.support.docs_commands import commands, for_tiny
 from tests.support.places import ROOT

@@ -11,7 +11,7 @@ import pytest
 from mech_pipeline.assets.partitions import partition, register
 from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.store.files.open import open_files
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from tests.support.deployment import deployed
 from tests.support.postgres_server import postgres_programs, postgres_server
 from tests.support.tiny import write_project

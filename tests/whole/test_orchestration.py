@@ -18,7 +18,7 @@ from mech_pipeline.pipeline.ledger import ledger
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.pipeline.work import stored_specs, work_of
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.checkpoints import pack_state, state_sha256
 from mech_pipeline.training.update.optimizer import State

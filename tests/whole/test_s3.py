@@ -18,7 +18,8 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.store.care.maintain import maintain_store
 from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.files.open import open_files
-from mech_pipeline.store.reading.connection import connect, query
+from mech_pipeline.store.reading.connection import connect
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from tests.support.command_line import FINISHED, finished_project, mech
 from tests.support.rows import write_run

@@ -11,7 +11,7 @@ from torch import multiprocessing
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.spec.training import Training
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.flat import Slot
 from mech_pipeline.training.update.norm import norm_of_rows, row_squares

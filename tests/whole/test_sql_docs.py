@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import s3fs
 
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.tables.all import SNAPSHOT, TABLES
 from tests.support.docs_commands import ROOT, blocks, commands, for_tiny, inline_commands
 from tests.support.tiny import write_project

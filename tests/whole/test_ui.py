@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from mech_pipeline.assets.partitions import partition
-from mech_pipeline.store.reading.connection import query
+from mech_pipeline.store.reading.query import query
 from tests.support.live import CHROMIUM, user_interface, wait_for
 from tests.support.tiny import write_project
 
