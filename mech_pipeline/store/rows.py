@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mech_pipeline.store.tables.all import Table
 
@@ -55,6 +54,8 @@ def _completed(table: Table, rows: Mapping[str, Any] | pa.Table) -> Mapping[str,
 
 def value_faults(table: Table, rows: pa.Table) -> list[str]:
     """Columns with empty values where none may be, or with numbers that are not finite."""
+    import pyarrow.compute as pc  # a tenth of a second that only writing needs
+
     faults = []
     for column in table.all_columns:
         values = rows[column.name]
