@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import mech_pipeline
 from mech_pipeline.mechanisms.chosen import CHOSEN
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.model import Model
@@ -173,7 +172,7 @@ def _file(folder: Path | None) -> Path | None:
         contents = [path.read_bytes() for path in own]
         if not all(map(_is_covered, contents)):
             return None
-        package = Path(mech_pipeline.__file__).parent
+        package = Path(__file__).parents[1]
         ours = [(path, path.read_bytes()) for path in sorted(package.rglob("*.py"))]
     except (OSError, SyntaxError, ValueError):
         return None

@@ -8,6 +8,7 @@ from mech_pipeline.data.order import Order
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.pipeline.tokens.tokens import Tokens, load_tokens
+from mech_pipeline.spec.model import Model
 from mech_pipeline.training.bridge_type import TransformerBridge
 from mech_pipeline.training.checkpoints import state_sha256, unpack_state, unpack_weights
 from mech_pipeline.training.device import training_device
@@ -88,10 +89,20 @@ class OpenRun(FoundRun):
     @cached_property
     def bridged(self) -> tuple[FlatModel, TransformerBridge]:
         """A second model of the run with a TransformerBridge around it: load a state's θ into the first."""
+        return self._bridged(self.spec.model)
+
+    def bridged_at(self, step: int) -> TransformerBridge:
+        """A model of its own with the weights of a checkpoint and a TransformerBridge around it; see `state`."""
+        flat, wrapped = self._bridged(self.spec.model.model_copy(update={"init_from": None}))  # they are replaced
+        content, what = self.content(step)
+        flat.load(unpack_weights(content, flat, what))
+        return wrapped.eval()
+
+    def _bridged(self, spec: Model) -> tuple[FlatModel, TransformerBridge]:
         from mech_pipeline.training.bridging import bridge
 
         tokens = self.tokens
-        model = build_model(self.spec.model, tokens.vocabulary, tokens.pool.shape[1], self.spec.seed, for_bridge=True)
+        model = build_model(spec, tokens.vocabulary, tokens.pool.shape[1], self.spec.seed, for_bridge=True)
         flat = FlatModel(model)  # before the bridge, which rewires the module
         return flat, bridge(model)
 

@@ -4,7 +4,6 @@ import os
 import subprocess
 from pathlib import Path
 
-import mech_pipeline
 from mech_pipeline.errors import MechError
 from mech_pipeline.progress import Emit
 
@@ -62,7 +61,7 @@ def run_worker(interpreter: str, folder: Path, emit: Emit) -> None:
     """
     code = folder / "code"
     code.mkdir()
-    (code / "mech_pipeline").symlink_to(Path(mech_pipeline.__file__).parent, target_is_directory=True)
+    (code / "mech_pipeline").symlink_to(Path(__file__).parents[2], target_is_directory=True)
     command = [interpreter, "-m", "mech_pipeline.attribution.estimators.ekfac_worker", str(folder)]
     errors = folder / "stderr"
     with errors.open("w") as stderr:

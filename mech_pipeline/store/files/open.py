@@ -5,6 +5,7 @@ from pathlib import Path
 from mech_pipeline.errors import MechError
 from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.files.local import LocalFiles
+from mech_pipeline.store.layout import check_readable
 
 
 def open_files(root: Path | str) -> Files:
@@ -25,3 +26,15 @@ def open_files(root: Path | str) -> Files:
             f"store root {text} is neither a folder nor s3://bucket/prefix", "set MECH_STORE to one of these"
         )
     return LocalFiles(Path(text))
+
+
+def existing_files(root: Path | str) -> Files:
+    """The files of a store that is there.
+
+    Raises:
+        MechError: there is none.
+    """
+    files = open_files(root)
+    if check_readable(files) is None:
+        raise MechError(f"there is no store at {files.root}", "`make demo` makes one, or set MECH_STORE")
+    return files
