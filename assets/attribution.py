@@ -123,7 +123,7 @@ counterfactual_retraining = step_asset(stage_of("retraining"), shown=_measures)
 )
 def influence_is_reliable(store: StoreResource) -> dg.AssetCheckResult:
     """A warning, not an error: the scores are stored with their flag, and every reader can leave them out."""
-    with store.open().reading("influence", "lds") as connection:
+    with store.open().reading("influence", "reliability", "lds") as connection:
         verdicts = influence_verdicts(connection)
     return dg.AssetCheckResult(
         passed=not any(verdict.flagged for verdict in verdicts),

@@ -39,8 +39,10 @@ class ExampleWeights:
     first: NDArray[np.int64]
     last: NDArray[np.int64]
 
-    def at(self, step: int, examples: Int[Tensor, " example"]) -> Float[Tensor, " example"]:
-        """Weights of some examples at an update, float64."""
+    def at(
+        self, step: int | Int[np.ndarray, " example"], examples: Int[Tensor, " example"]
+    ) -> Float[Tensor, " example"]:
+        """Weights of some examples at an update, or each at an update of its own, float64."""
         wanted = examples.numpy()
         begin, end = (np.searchsorted(self.example, wanted, side=side) for side in ("left", "right"))
         weights = np.ones(len(wanted))

@@ -1,11 +1,13 @@
 """A run opened for work: its tokens, a trainer, its checkpoints. Shared by training, analysis and attribution."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from mech_pipeline.attribution.per_example.components import Components, components_of
 from mech_pipeline.data.order import Order
 from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.pipeline.tokens.tokens import Tokens, load_tokens
 from mech_pipeline.spec.model import Model
@@ -119,6 +121,12 @@ class OpenRun(FoundRun):
         """The weights of a checkpoint, which need not have moments; see `state`."""
         content, what = self.content(step)
         return unpack_weights(content, self.trainer.flat, what)
+
+    def values_at(self, theta: Vector, mechanisms: Iterable[str]) -> dict[str, float]:
+        """Mechanisms of the run's model with these weights, on the run's probe."""
+        flat = self.trainer.flat
+        flat.load(theta)
+        return {name: float(MECHANISMS[name].value(flat.model, self.tokens.probe).detach()) for name in mechanisms}
 
     def replay(self, begin: int, end: int) -> list[Update]:
         """All updates between two checkpoints, verified bit for bit against the second.

@@ -73,7 +73,8 @@ def influence_sentences(subject: Subject, shares: pl.DataFrame, verdict: Trust) 
     if shares.height < 2:
         return f"For {where}: {verdict.sentence}"
     return (
-        f"Of the 5 % of examples with the largest {where}, {listed(shares, 'top')}; of all {shares['n'].sum():,} examples "
+        f"Of the 5 % of examples with the largest {where}, {listed(shares, 'top')}; of the 5 % with the "
+        f"smallest, {listed(shares, 'bottom')}; of all {shares['n'].sum():,} examples "
         f"with an influence, {listed(shares, 'everything')}. {verdict.sentence}"
     )
 

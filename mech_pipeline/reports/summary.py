@@ -97,7 +97,10 @@ def _influence(console: Console, connection: duckdb.DuckDBPyConnection, told: Su
     shares = kind_shares(connection, told)
     kinds = ""
     if shares.height > 1:
-        kinds = f"of the top 5 % of examples {listed(shares, 'top')} (of all: {listed(shares, 'everything')}). "
+        kinds = (
+            f"of the top 5 % of examples {listed(shares, 'top')}, of the bottom 5 % {listed(shares, 'bottom')} "
+            f"(of all: {listed(shares, 'everything')}). "
+        )
     console.print(
         f"\nInfluence on {told.mechanism} at step {told.target}, {told.run}: {kinds}A prediction for small changes. "
         f"{trust(connection, told.run, told.target, told.mechanism).sentence}"

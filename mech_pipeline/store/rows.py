@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mech_pipeline.store.tables.all import Table
+from mech_pipeline.store.tables.all import Column, Table
 
 
 def check_rows(table: Table, rows: Mapping[str, Any] | pa.Table) -> pa.Table:
@@ -71,11 +71,21 @@ def value_faults(table: Table, rows: pa.Table) -> list[str]:
 
 
 def content_version(table: Table, columns: Mapping[str, Any]) -> str:
-    """SHA-256 of rows without provenance and the chance names of blobs: equal content, in any order, has equal versions."""
-    names = [column.name for column in table.columns if column.name != "uri"]
+    """SHA-256 of rows without provenance and the chance names of blobs: equal content, in any order, has equal versions.
+
+    A column that came later has a part in it only where it holds more than its default, so that older cells keep theirs.
+    """
+    names = [c.name for c in table.columns if c.name != "uri" and not _says_nothing(c, columns.get(c.name))]
     schema = pa.schema([table.schema.field(name) for name in names])
     rows = pa.table({name: columns[name] for name in names}, schema=schema)
     return rows_sha256(rows.sort_by([(key, "ascending") for key in table.keys]))
+
+
+def _says_nothing(column: Column, values: Any) -> bool:
+    """Whether a column that came later is left out, or is its default everywhere."""
+    return column.came_later and (
+        values is None or all(value == column.default for value in pc.unique(values).to_pylist())
+    )
 
 
 def rows_sha256(rows: pa.Table) -> str:

@@ -120,7 +120,7 @@ def test_weights_of_the_data_and_of_a_perturbation_multiply(weighted):
     assert (trainer.weights_at(3, examples) != trainer.weights_at(5, examples)).any()
     start = State.initial(trainer.flat.vector)
     reference = list(trainer.updates(start, 3))[-1].after.theta
-    assert metasmoothness(trainer, start, 3, 0.01, reference) > 0.9
+    assert metasmoothness(trainer, start, 3, 0.01, reference).value > 0.9
 
 
 def test_equal_weights_from_a_file_and_from_a_tensor_give_equal_states(make_trainer):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mech_pipeline.attribution.influence import influence as attribution_influence
+from mech_pipeline.attribution.influence.reliability import Smoothness
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.influence import influence, sweep
@@ -24,6 +25,12 @@ def opened(store: Store, **influence_fields) -> OpenRun:
     asked = {"mechanisms": [COPY], "metasmoothness_steps": 0} | influence_fields
     spec = tiny.spec_of(influence=asked)
     return trained_once(store, spec)
+
+
+def smooth(value, given):
+    """Metasmoothness of that value, without perturbed trainings."""
+    reference = given[4]
+    return Smoothness(value, reference, reference)
 
 
 def rows(store: Store, table: str, where: str = "true") -> list[tuple]:
@@ -151,7 +158,7 @@ def test_scores_past_the_horizon_or_in_rough_training_are_flagged(local_store, m
 
 def test_metasmoothness_is_measured_once_for_all_mechanisms_of_a_target(local_store, monkeypatch):
     calls = []
-    monkeypatch.setattr(influence, "metasmoothness", lambda *given: calls.append(given) or 0.25)
+    monkeypatch.setattr(influence, "metasmoothness", lambda *given: calls.append(given) or smooth(0.25, given))
     run = opened(local_store, mechanisms=[COPY, PREVIOUS], at=[12], metasmoothness_steps=6)
     influence.compute_influence(run, [12])
     assert len(calls) == 1
@@ -188,7 +195,7 @@ def test_sketches_are_stored_once_and_answer_later_questions(local_store, monkey
 
 
 def test_smoothness_of_the_last_updates_says_nothing_of_earlier_scores(local_store, monkeypatch):
-    monkeypatch.setattr(influence, "metasmoothness", lambda *given: 0.95)
+    monkeypatch.setattr(influence, "metasmoothness", lambda *given: smooth(0.95, given))
     influence.compute_influence(opened(local_store, at=[12], metasmoothness_steps=3), [12])
     since = query(local_store.root, "select value from reliability where metric = 'metasmoothness_since'").item()
     assert 0 < since <= 9

@@ -289,8 +289,13 @@ def test_influence_is_stored_with_its_reliability_and_found_again(store):
     assert rows == [(12 * 8, 0, 11)]
     metrics = dict(query(store.root, "select metric, value from reliability where update_step = -1").rows())
     assert set(metrics) == {
-        *("metasmoothness", "metasmoothness_since", "adjoint_growth", "horizon_step", "influence_sum", "reliable")
+        *("metasmoothness", "metasmoothness_since", "adjoint_growth", "horizon_step", "influence_sum", "reliable"),
+        *("value_at_0", "value_at_h", "value_at_2h"),
     }
+    true = query(
+        store.root, "select value from mechanism_values where step = 12 and mechanism = 'induction_copy_advantage'"
+    )
+    assert metrics["value_at_0"] == pytest.approx(true.item(), abs=1e-5), "float32, in another order of sums"
     assert -1 <= metrics["metasmoothness"] <= 1
     with pytest.raises(MechError, match="no example has been seen yet"):
         influence.compute_influence(run, [0])

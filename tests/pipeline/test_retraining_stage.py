@@ -3,9 +3,11 @@
 import dataclasses
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
+from mech_pipeline.attribution.retraining.effects import removal_effects
 from mech_pipeline.attribution.retraining.removals import random_removal
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
@@ -20,18 +22,19 @@ from mech_pipeline.pipeline.stage import View
 from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.pipeline.training.batches import write_batches
 from mech_pipeline.store.reading.query import query
+from mech_pipeline.store.store import Store
 from tests.support.once import filled_once
-from tests.support.tiny import places, spec_of, train
+from tests.support.tiny import TINY, places, prepare, spec_of, train
 
 NAME = "induction_copy_advantage"
 STEP = 12
 
 
-def asked(**retraining):
+def asked(data=TINY["data"], **retraining):
     """The tiny run with retraining at a step that is named."""
     chosen = {"fractions": [0.1], "subsets": 4, "top": [0.1]} | retraining
     wanted = {"mechanisms": [NAME], "metasmoothness_steps": 0, "at": [STEP], "retraining": chosen}
-    return spec_of(influence=wanted, ledger={}, gradients=[], detectors=[], formation=EVENT)
+    return spec_of(influence=wanted, ledger={}, gradients=[], detectors=[], formation=EVENT, data=data)
 
 
 EVENT = [{"mechanism": NAME, "threshold": 9.0, "sustain": 2}]
@@ -234,3 +237,29 @@ def test_what_cannot_be_compared_is_refused(run):
     nothing = OpenRun(run.store, spec_of())
     assert retraining_cells.retraining_step(nothing) is None
     assert len(left(nothing)) == 0
+
+
+def test_leaving_out_an_example_counts_with_the_weight_it_had(store, folder):
+    unweighted = Store(folder / "unweighted")
+    prepare(unweighted, asked())
+    ids = [str(name) for name in OpenRun(unweighted, asked()).tokens.example_ids]
+    rows_of_file = [(name, 0.0, 0) for name in ids[::4]] + [(name, 4.0, 6) for name in ids[1::4]]
+    columns = ["example_id", "weight", "first_update"]
+    pl.DataFrame(rows_of_file, schema=columns, orient="row").write_csv(folder / "weights.csv")
+    spec = asked(data=TINY["data"] | {"weights": str(folder / "weights.csv")})
+    up_to_influence(store, spec)
+    run = OpenRun(store, spec)
+    compute(run)
+    given = "select distinct weight, update_step >= 6 from influence where example_id in ('{}')"
+    assert set(rows(run, given.format("', '".join(ids[::4])))) == {(0.0, False), (0.0, True)}
+    assert set(rows(run, given.format("', '".join(ids[1::4])))) == {(1.0, False), (4.0, True)}
+    assert set(rows(run, given.format("', '".join(ids[2::4])))) == {(1.0, False), (1.0, True)}
+    silent = f"top-0.1-adjoint-{NAME}"
+    removed = {name for (name,) in rows(run, f"select example_id from removals where removal = '{silent}'")}
+    assert not removed & set(ids[::4]), "nothing is lost without an example that weighs nothing"
+    names = [f"random-0.1-{number}" for number in range(4)]
+    with run.store.reading("influence", "removals", "retrainings") as connection:
+        predicted = removal_effects(connection, run.spec.run, STEP, NAME, "adjoint", names)["predicted"].to_list()
+    sums = "select -sum(weight::double * value) from removals join influence using (example_id) group by removal order by removal"
+    wanted = rows(run, sums.replace("group", f"where removal in {tuple(names)} group"))
+    assert predicted == pytest.approx([value for (value,) in wanted])

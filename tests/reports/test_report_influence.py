@@ -36,9 +36,17 @@ def test_shares_of_kinds_count_distinct_examples_of_the_top(
     found = influence_queries.kind_shares(connection, SUBJECT, share)
     assert dict(found.select("kind", "top").rows()) == {"tiled": tiled, "plain": 1 - tiled}
     assert dict(found.select("kind", "everything").rows()) == {"tiled": 0.5, "plain": 0.5}
+    assert found["bottom"].sum() == pytest.approx(1)
     assert found["n"].to_list() == [20, 20]
     assert found["top"].is_sorted(descending=True)
     assert influence_queries.kind_shares(connection, Subject("demo.baseline.s1", MECHANISM, 20), share).is_empty()
+
+
+def test_shares_of_kinds_are_given_at_both_ends(connection: duckdb.DuckDBPyConnection) -> None:
+    found = influence_queries.kind_shares(connection, SUBJECT, 0.05)
+    assert dict(found.select("kind", "bottom").rows()) == {"tiled": 0.5, "plain": 0.5}, "of 40, x39 and x38 are last"
+    found = influence_queries.kind_shares(connection, SUBJECT, 0.025)
+    assert dict(found.select("kind", "bottom").rows()) == {"tiled": 0.0, "plain": 1.0}
 
 
 def test_influence_is_averaged_over_bins_of_updates(connection: duckdb.DuckDBPyConnection) -> None:
@@ -63,7 +71,9 @@ def test_influence_and_ledger_are_compared_example_by_example(connection: duckdb
 
 
 def test_unreliable_influence_is_called_so_wherever_it_is_spoken_of(report: Report) -> None:
-    shares = pl.DataFrame({"kind": ["tiled", "plain"], "n": [20, 20], "top": [1.0, 0.0], "everything": [0.5, 0.5]})
+    shares = pl.DataFrame(
+        {"kind": ["tiled", "plain"], "n": [20, 20], "top": [1.0, 0.0], "bottom": [0.8, 0.2], "everything": [0.5, 0.5]}
+    )
     for known in (shares, shares[:1]):
         assert "marked not reliable" in influence_sentences(SUBJECT, known, Trust(False, retrained=False))
         assert "has not been measured" in influence_sentences(SUBJECT, known, Trust(None, retrained=False))

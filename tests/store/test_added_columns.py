@@ -10,10 +10,11 @@ from mech_pipeline.store import store as store_module
 from mech_pipeline.store.care.compaction import compact
 from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.reading.query import query
+from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 
-NEW = ("method", "component", "reliable")
+NEW = ("method", "component", "reliable", "weight")
 KEY = {"run": ["r"], "step": [10], "mechanism": ["m"]}
 EXACT = Cell("influence", "r", 10, "m", "adjoint")
 
@@ -49,8 +50,8 @@ def old_store(local_store, monkeypatch):
 
 
 def test_old_rows_read_as_the_exact_method_on_all_components(old_store):
-    found = query(old_store.root, "select distinct method, component, reliable from influence").rows()
-    assert found == [("adjoint", "all", None)]
+    found = query(old_store.root, "select distinct method, component, reliable, weight from influence").rows()
+    assert found == [("adjoint", "all", None, 1.0)]
     assert stored_versions(old_store, "influence", "r").keys() == {EXACT}
 
 
@@ -80,3 +81,10 @@ def test_compaction_writes_the_default_down(old_store):
 def test_a_row_without_its_method_is_refused(local_store):
     with pytest.raises(ValueError, match="column method has empty values; write 'adjoint'"):
         local_store.write("influence", rows(1, method=None, component="all", reliable=None), replace=KEY)
+
+
+def test_a_column_that_came_later_has_a_part_in_versions_only_where_it_says_something():
+    table = TABLES["influence"]
+    before = rows(method="adjoint", component="all", reliable=True)
+    assert content_version(table, before | {"weight": [1.0] * 3}) == content_version(table, before)
+    assert content_version(table, before | {"weight": [1.0, 1.0, 0.5]}) != content_version(table, before)

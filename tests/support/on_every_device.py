@@ -82,7 +82,7 @@ def metasmoothness_is_near_one_for_a_short_gentle_training(make_trainer):
     trainer = make_trainer()
     start = State.initial(initial_theta(trainer))
     reference = list(trainer.updates(start, 3))[-1].after.theta
-    assert metasmoothness(trainer, start, 3, 0.01, reference) > 0.95
+    assert metasmoothness(trainer, start, 3, 0.01, reference).value > 0.95
 
 
 def influence_of_one_tokens_loss_equals_finite_differences_of_retraining(make_trainer, tiny_probe, architecture):

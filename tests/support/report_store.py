@@ -191,7 +191,7 @@ def write_attribution(store: Store, kinds: tuple[str, str] = ("tiled", "plain"))
         run=[RUN],
     )
     measures = [
-        ("metasmoothness", -1, 0.75),
+        ("metasmoothness", -1, 0.95),
         ("adjoint_growth", -1, 90.0),
         ("horizon_step", -1, 0.0),
         ("influence_sum", -1, -1.5e-6),

@@ -1,7 +1,7 @@
 """Removals that were really retrained, beside what influence predicts for them.
 
-The prediction for a removal is minus the influence of its examples, over all updates before the target step. Changes are
-relative to a retraining that leaves out nothing. Both are in the unit of the mechanism.
+The prediction for a removal is minus the influence of its examples, each times the weight it had, over all updates before
+the target step. Changes are relative to a retraining that leaves out nothing. Both are in the unit of the mechanism.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def removal_effects(
     return frame(
         connection,
         """with totals as (
-            select example_id, sum(value::double) as total from influence
+            select example_id, sum(weight::double * value) as total from influence
             where run = $run and step = $step and mechanism = $mechanism and method = $method group by example_id),
         predictions as (
             select removal, -sum(total) as predicted from removals left join totals using (example_id)

@@ -1,6 +1,6 @@
 """How good are predictions of removal? Predicted against measured effects of removals that were really retrained.
 
-    predicted(S) = −Σ_{i ∈ S} I_i            I_i: influence of example i, summed over the updates that saw it
+    predicted(S) = −Σ_{i ∈ S} Σ_s w_is I_is  I_is: influence of example i at update s, w_is: its weight in the run there
     measured(S)  = M(θ_T without S) − M(θ_T)
     LDS          = Spearman's rank correlation of the two over random sets S of one size
 

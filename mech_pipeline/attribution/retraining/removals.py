@@ -1,7 +1,7 @@
 """Which examples are left out when a run is trained again.
 
     random-<fraction>-<number>              a random share of the examples seen, without replacement
-    top-<fraction>-<method>-<mechanism>     the share with the most positive influence
+    top-<fraction>-<method>-<mechanism>     the share without which the mechanism is predicted to fall most
     none                                    nothing: the baseline
 
 A random set depends on nothing but the examples seen, its share, its number and a seed: asking for more sets adds to
@@ -70,7 +70,7 @@ def top_removal(seen: NDArray[np.int64], influence: NDArray[np.float64], fractio
     """The share of the examples seen that has the most positive influence, sorted; ties go to the first in the pool.
 
     Args:
-        influence: of every example of the pool.
+        influence: of every example of the pool, times the weight it has.
 
     >>> top_removal(np.array([1, 2, 3]), np.array([9.0, 1.0, 3.0, 2.0]), 0.34).tolist()
     [2]

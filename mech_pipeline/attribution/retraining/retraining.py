@@ -2,9 +2,9 @@
 
     L_t = (1/B) Σ_{i ∈ B_t} w_i ℓ_i,      w_i = 0 for removed examples, else the run's own weight
 
-The divisor stays B. That is what influence differentiates: minus the influence of the removed examples, summed over the
-updates that saw them, predicts the change of M(θ_T) (docs/method.md §2). Nothing removed is a retraining as well, the baseline
-of the others.
+The divisor stays B. That is what influence differentiates: minus the influence of the removed examples, times their
+weights, summed over the updates that saw them, predicts the change of M(θ_T) (docs/method.md §2). Nothing removed is a
+retraining as well, the baseline of the others.
 
 Cost: one training each, shared among the CPU cores. Small models are trained in stacks, which take a quarter of the time
 at width 16 and two thirds at width 32. From about the demo's size on a stack gains nothing: matrix products fill a core

@@ -28,6 +28,7 @@ from mech_pipeline.pipeline.influence.rows import (
     Metric,
     Scored,
     stored_totals,
+    weights_of,
     write_scored,
 )
 from mech_pipeline.pipeline.influence.score_rows import ExampleScores
@@ -186,7 +187,8 @@ def _agreement(run: OpenRun, step: int, mechanism: str, scores: ExampleScores) -
     exact = stored_totals(run, step, mechanism, ADJOINT)
     totals: dict[str, float] = {}
     ids = run.tokens.example_ids
-    for example, value in zip(scores.example.tolist(), scores.values.sum(axis=1).tolist(), strict=True):
+    effects = weights_of(run, scores) * scores.values.sum(axis=1)
+    for example, value in zip(scores.example.tolist(), effects.tolist(), strict=True):
         totals[str(ids[example])] = totals.get(str(ids[example]), 0.0) + value
     both = sorted(set(exact) & set(totals))
     pair = np.array([[exact[i] for i in both], [totals[i] for i in both]]).reshape(2, -1)

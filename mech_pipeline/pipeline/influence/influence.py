@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mech_pipeline.attribution.influence.horizon import first_update
-from mech_pipeline.attribution.influence.reliability import METASMOOTH_LIMIT, adjoint_growth, metasmoothness
+from mech_pipeline.attribution.influence.reliability import adjoint_growth, metasmoothness
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import steps_of
 from mech_pipeline.pipeline.influence import sweep_state
@@ -27,6 +27,7 @@ from mech_pipeline.pipeline.influence.sweep import SweptTarget, sweep_targets
 from mech_pipeline.pipeline.influence.wanted import CODE_VERSION, pending, wanted
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Emit, Progress
+from mech_pipeline.store.reading.verdict import METASMOOTH_LIMIT
 from mech_pipeline.store.tables.all import ADJOINT
 from mech_pipeline.training.device import computing
 
@@ -61,10 +62,15 @@ def compute_influence(run: OpenRun, steps: Iterable[int], emit: Emit = lambda li
 
 @dataclass(frozen=True)
 class _Smoothness:
-    """Metasmoothness of training from a step to a target."""
+    """Metasmoothness of training from a step to a target.
+
+    Attributes:
+        mechanisms: M at the target as it was trained, and where weights were perturbed by h and by 2 h.
+    """
 
     value: float
     since: int
+    mechanisms: dict[str, tuple[float, float, float]]
 
 
 def _scored(run: OpenRun, swept: SweptTarget, smooth: _Smoothness | None) -> Scored:
@@ -91,6 +97,8 @@ def _scored(run: OpenRun, swept: SweptTarget, smooth: _Smoothness | None) -> Sco
             ("metasmoothness", WHOLE_SWEEP, smooth.value),
             ("metasmoothness_since", WHOLE_SWEEP, float(smooth.since)),
         ]
+        ends = zip(("value_at_0", "value_at_h", "value_at_2h"), smooth.mechanisms[target.name], strict=True)
+        metrics += [(name, WHOLE_SWEEP, value) for name, value in ends if np.isfinite(value)]
         within = trusted and horizon <= begin
         if not within or smooth.since <= begin:
             metrics.append(("reliable", WHOLE_SWEEP, float(within)))
@@ -139,5 +147,7 @@ def _metasmoothness(run: OpenRun, step: int, emit: Emit) -> _Smoothness | None:
         emit, f"metasmoothness {run.spec.run}, updates {start}–{step}, twice", 2 * (step - start), "updates"
     )
     reference = run.state(step).theta
-    value = metasmoothness(run.trainer, run.state(start), step, chosen.metasmoothness_size, reference, progress)
-    return _Smoothness(value, start)
+    found = metasmoothness(run.trainer, run.state(start), step, chosen.metasmoothness_size, reference, progress)
+    ends = [run.values_at(theta, chosen.mechanisms) for theta in (reference, found.at_h, found.at_2h)]
+    mechanisms = {name: (ends[0][name], ends[1][name], ends[2][name]) for name in chosen.mechanisms}
+    return _Smoothness(found.value, start, mechanisms)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
+from jaxtyping import Float
 
 from mech_pipeline.attribution.ledger.token_grid import on_grid
 from mech_pipeline.pipeline.cells import Block, Cell, write
@@ -69,15 +71,24 @@ def write_scored(run: OpenRun, scored: Scored, made_from: str, code_version: str
     columns |= {
         "component": scored.scores.parts(scored.components),
         "reliable": scored.reliable(columns["update_step"].to_numpy()),
+        "weight": pa.array(np.repeat(weights_of(run, scored.scores), len(scored.components)).astype(np.float32)),
     }
     write(run.store, [Block(cell, columns, made_from)], code_version)
 
 
+def weights_of(run: OpenRun, scores: ExampleScores) -> Float[np.ndarray, " row"]:
+    """What each pair's example weighed in training, at that update."""
+    weights = run.tokens.weights
+    if weights is None:
+        return np.ones(len(scores.example))
+    return weights.at(scores.update_step, torch.from_numpy(scores.example)).numpy()
+
+
 def stored_totals(run: OpenRun, step: int, mechanism: str, method: str) -> dict[str, float]:
-    """Stored influence of every example by id, over all its updates."""
+    """Weight times influence of every example by id, over all its updates: minus this is the prediction without it."""
     with run.store.reading("influence") as connection:
         rows = connection.execute(
-            "select example_id, sum(value::double) from influence where run = ? and step = ? and mechanism = ? "
+            "select example_id, sum(weight::double * value) from influence where run = ? and step = ? and mechanism = ? "
             "and method = ? group by 1",
             [run.spec.run, step, mechanism, method],
         ).fetchall()

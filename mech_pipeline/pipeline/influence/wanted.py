@@ -15,6 +15,8 @@ from mech_pipeline.store.tables.all import ADJOINT
 
 CODE_VERSION = "3"
 ESTIMATES_VERSION = "1"
+WEIGHTED_VERSION = "weight of every example"
+"""Of rows in runs whose examples have weights."""
 
 
 def target_steps(run: FoundRun) -> list[int]:
@@ -38,6 +40,8 @@ def wanted(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:
         for name in chosen.mechanisms:
             exact = Cell("influence", run.spec.run, step, name, ADJOINT)
             common = [name, KNOWN.mechanisms[name].version, state, probe_version(name, run.artifacts), run.training]
+            if run.spec.data.weights is not None:
+                common.append(WEIGHTED_VERSION)
             for method in chosen.methods:
                 if method == ADJOINT:
                     settings = [chosen.metasmoothness_steps, chosen.metasmoothness_size, chosen.horizon]

@@ -13,7 +13,6 @@ from mech_pipeline.attribution.influence.horizon import first_update
 from mech_pipeline.attribution.retraining.removals import BASELINE, Removal, asked_removals, random_removal, top_removal
 from mech_pipeline.attribution.retraining.retraining import retrain
 from mech_pipeline.errors import MechError
-from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.influence.rows import stored_totals
 from mech_pipeline.pipeline.influence.wanted import pending as pending_influence
 from mech_pipeline.pipeline.retraining.rows import Retrained, stored_baseline, write_retrained
@@ -93,7 +92,7 @@ def _examples(run: OpenRun, step: int, removal: Removal, seen: NDArray[np.int64]
 
 
 def _total_influence(run: OpenRun, step: int, mechanism: str, method: str) -> NDArray[np.float64]:
-    """Influence of every example of the pool, over all updates."""
+    """Influence of every example of the pool times its weight, over all updates."""
     totals = stored_totals(run, step, mechanism, method)
     return np.array([totals.get(str(name), 0.0) for name in run.tokens.example_ids])
 
@@ -110,10 +109,7 @@ def _values(run: OpenRun, theta: Vector | None) -> dict[str, float] | None:
     """All mechanisms at the end of a retraining; none if it diverged."""
     if theta is None:
         return None
-    flat = run.trainer.flat
-    flat.load(theta)
-    names = run.spec.influence.mechanisms
-    values = {name: float(MECHANISMS[name].value(flat.model, run.tokens.probe).detach()) for name in names}
+    values = run.values_at(theta, run.spec.influence.mechanisms)
     return values if np.isfinite(list(values.values())).all() else None
 
 

@@ -17,7 +17,7 @@ from mech_pipeline.reports.drawing import (
 
 
 def influence_against_ledger(both: pl.DataFrame, unit: str, title: str) -> Figure:
-    """One dot per example: what it did (ledger) against what weighting it more is predicted to do (influence).
+    """One dot per example: what it did (ledger) against what leaving it out is predicted to cost (influence).
 
     Args:
         both: `queries.influence_against_ledger`.
@@ -42,7 +42,7 @@ def influence_against_ledger(both: pl.DataFrame, unit: str, title: str) -> Figur
     finish_axes(
         axes,
         f"ledger: what happened ({unit})",
-        f"influence: predicted change\nif weighted more ({unit} per unit weight)",
+        f"influence: predicted loss\nwithout the example ({unit})",
         f"{title}: {rank_correlation(both)}",
     )
     legend_beside(axes)

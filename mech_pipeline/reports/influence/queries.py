@@ -1,7 +1,7 @@
 """Which examples are responsible, by ledger or by influence, and when influence may be trusted.
 
-The ledger says what happened, in the unit of the mechanism; influence says what a small change of one example's
-weight would do, in the unit of the mechanism per unit weight. The two never share a column here.
+The ledger says what happened; influence says what the mechanism would lose without an example: the derivative by its
+weight, times the weight it has. Both are in the unit of the mechanism, and never share a column here.
 All sums are in double precision. Frames are empty (with their columns) when the store holds nothing for the run.
 """
 
@@ -16,7 +16,7 @@ _TOTALS = {
     "ledger": """select example_id, sum(value::double + value_later::double) as total from ledger
         where run = $run and mechanism = $mechanism and term = 'example' and update_step < $target
         group by example_id""",
-    "influence": """select example_id, sum(value::double) as total from influence
+    "influence": """select example_id, sum(weight::double * value) as total from influence
         where run = $run and mechanism = $mechanism and step = $target and method = 'adjoint' group by example_id""",
 }
 # Scores may be split by component.
@@ -35,7 +35,8 @@ def responsible_documents(
     """The examples with the largest positive totals over the updates before the target step, largest first.
 
     `total` is the sum of value + value_later (ledger: what the example did, in the unit of the mechanism) or the sum
-    of influence at the target step (per unit weight). `times_seen` counts updates before the target step.
+    of weight times influence at the target step (what it is predicted to lose without the example).
+    `times_seen` counts updates before the target step.
     A gradient just before the target still acts after it through momentum; the ledger's total includes that tail.
 
     Args:
@@ -67,19 +68,23 @@ def influence_against_ledger(connection: duckdb.DuckDBPyConnection, subject: Sub
 
 
 def kind_shares(connection: duckdb.DuckDBPyConnection, subject: Subject, share: float = 0.05) -> pl.DataFrame:
-    """Which kinds of examples have the largest influence: kind, n, top and everything, the largest share of the top first.
+    """Which kinds of examples are at both ends of influence: kind, n, top, bottom and everything, the largest top first.
 
-    `top` is the kind's share among the top `share` of distinct examples by total influence (at least one example),
-    `everything` its share among all n examples that have an influence: what `top` would be if kinds did not matter.
+    `top` is the kind's share among the `share` of distinct examples with the largest total influence (at least one
+    example), `bottom` among as many with the smallest, which hold the mechanism back, `everything` among all n examples
+    that have an influence: what both would be if kinds did not matter.
     """
     return frame(
         connection,
         f"""with totals as ({_TOTALS["influence"]}),
-        ranked as (select example_id, row_number() over (order by total desc, example_id)
-            <= greatest(1, round($share * count(*) over ())) as is_top from totals),
-        counted as (select {KIND} as kind, count(*) as n, count(*) filter (is_top) as n_top
+        sized as (select *, greatest(1, round($share * count(*) over ())) as size from totals),
+        ranked as (select example_id, row_number() over (order by total desc, example_id) <= size as is_top,
+            row_number() over (order by total, example_id) <= size as is_bottom from sized),
+        counted as (select {KIND} as kind, count(*) as n, count(*) filter (is_top) as n_top,
+                count(*) filter (is_bottom) as n_bottom
             from ranked left join examples e using (example_id) group by 1)
-        select kind, n, n_top / sum(n_top) over () as top, n / sum(n) over () as everything
+        select kind, n, n_top / sum(n_top) over () as top, n_bottom / sum(n_bottom) over () as bottom,
+            n / sum(n) over () as everything
         from counted order by top desc, everything desc, kind""",
         **_keys(subject),
         share=share,

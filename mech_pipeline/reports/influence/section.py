@@ -20,6 +20,9 @@ from mech_pipeline.reports.wording import UNKNOWN, number, percent
 
 MEASURES = {
     "metasmoothness": "1: the weights move straight with the data weights, so a derivative predicts; 0: it does not",
+    "value_at_0": "the mechanism at the target, as it was trained",
+    "value_at_h": "the mechanism after training with weights of the examples perturbed by h",
+    "value_at_2h": "the same, perturbed by twice as much: near a straight line through the other two where training is smooth",
     "metasmoothness_since": "first update that metasmoothness speaks of",
     "adjoint_growth": "largest adjoint norm on the way back, relative to the norm at the target step",
     "horizon_step": "first update from which on the adjoint stays within its limit; distrust influence from before it",
@@ -113,6 +116,7 @@ def _kinds(shares: pl.DataFrame) -> list[dict[str, str]]:
             "kind": row["kind"],
             "n": f"{row['n']:,}",
             "top": percent(row["top"]),
+            "bottom": percent(row["bottom"]),
             "everything": percent(row["everything"]),
         }
         for row in shares.iter_rows(named=True)

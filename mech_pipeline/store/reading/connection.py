@@ -19,6 +19,7 @@ from mech_pipeline.store.files.interface import Files, readable_storage_errors
 from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.layout import check_readable
 from mech_pipeline.store.reading.snapshot import Snapshot, take_snapshot
+from mech_pipeline.store.reading.verdict import READ, judged, overruled
 from mech_pipeline.store.tables.all import SNAPSHOT, TABLES, Column, Table
 
 _DUCKDB = {
@@ -99,15 +100,24 @@ def new_duckdb(spill: str | None = None) -> duckdb.DuckDBPyConnection:
 def create_views(
     connection: duckdb.DuckDBPyConnection, files: Files, cut: Snapshot, *, temporary: bool = False
 ) -> None:
-    """A view for each table of a cut, over its exact files.
+    """A view for each table of a cut, over its exact files; where it has them all, with the verdict of `verdict`.
 
     Args:
         temporary: views that only this connection sees and that end with it.
     """
     connection.execute("set enable_progress_bar = false")  # it would write into logs
-    for name, found in cut.tables.items():
-        kind = "temporary view" if temporary else "view"
-        connection.execute(f'create {kind} "{name}" as {view_sql(files, TABLES[name], found)}')
+    kind = "temporary view" if temporary else "view"
+    rows = {name: view_sql(files, TABLES[name], found) for name, found in cut.tables.items()}
+    for name, sql in rows.items():
+        connection.execute(f'create {kind} "{name}" as {sql}')
+    if has_verdict(cut):
+        for name, sql in judged(overruled(connection), rows):
+            connection.execute(f'create or replace {kind} "{name}" as {sql}')
+
+
+def has_verdict(cut: Snapshot) -> bool:
+    """Whether the cut holds influence, and what decides whether it may be trusted."""
+    return set(READ) <= set(cut.tables) and cut.tables["influence"] is not None
 
 
 def view_sql(files: Files, table: Table, found: TableVersion | None) -> str:

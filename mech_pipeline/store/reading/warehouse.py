@@ -14,8 +14,9 @@ from mech_pipeline.store import checksums
 from mech_pipeline.store.files.interface import Files, readable_storage_errors
 from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.layout import check_readable
-from mech_pipeline.store.reading.connection import quoted, snapshot_sql, view_sql
+from mech_pipeline.store.reading.connection import has_verdict, quoted, snapshot_sql, view_sql
 from mech_pipeline.store.reading.snapshot import take_snapshot
+from mech_pipeline.store.reading.verdict import judged, overruled
 from mech_pipeline.store.tables.all import SNAPSHOT, SNAPSHOT_COLUMNS, SNAPSHOT_MEANING, TABLES, Table
 
 FILE = "warehouse.duckdb"
@@ -53,8 +54,13 @@ def _fill(connection: duckdb.DuckDBPyConnection, files: Files, path: Path) -> No
     )
     # v1.0.0 is the storage version that every DuckDB command line since 1.0 opens.
     connection.execute(f"attach {quoted(path)} as warehouse (storage_version 'v1.0.0')")
+    rows = {name: view_sql(files, TABLES[name], found) for name, found in cut.tables.items()}
+    for name, sql in rows.items():
+        connection.execute(f'create view warehouse."{name}" as {sql}')
+    if has_verdict(cut):
+        for name, sql in judged(overruled(connection, "warehouse."), rows):
+            connection.execute(f'create or replace view warehouse."{name}" as {sql}')
     for name, found in cut.tables.items():
-        connection.execute(f'create view warehouse."{name}" as {view_sql(files, TABLES[name], found)}')
         _comment(connection, TABLES[name], -1 if found is None else found.version)
     connection.execute(f"create view warehouse.{SNAPSHOT} as {snapshot_sql(cut)}")
     connection.execute(f"comment on view warehouse.{SNAPSHOT} is {quoted(f'{SNAPSHOT_MEANING}: {SNAPSHOT_COLUMNS}')}")

@@ -145,9 +145,20 @@ ATTRIBUTION_TABLES = (
             Column(
                 "reliable",
                 "bool",
-                "false: outside the regime in which this number may be trusted; empty: not measured. `reliable` in `lds`, where"
-                " there is one, outranks it",
+                "the verdict on this number, as it stands when it is read (docs/method.md, Reliability): whether retraining"
+                " confirmed it; where nothing was retrained, whether training is metasmooth and the update lies within the"
+                " horizon; empty: not measured",
                 nullable=True,
+            ),
+            Column(
+                "weight",
+                "float32",
+                "weight that the example had in the loss of this update; leaving it out is predicted to change the"
+                " mechanism by -weight * value",
+                "1",
+                nullable=True,
+                default=1.0,
+                came_later=True,
             ),
         ),
         keys=("run", "step", "mechanism", "method", "update_step", "example_id", "component"),
@@ -211,7 +222,8 @@ ATTRIBUTION_TABLES = (
             Column(
                 "metric",
                 "string",
-                "metasmoothness, metasmoothness_since (its first update), "
+                "metasmoothness, metasmoothness_since (its first update), value_at_0, value_at_h, value_at_2h (the mechanism"
+                " as trained, and after the two perturbed trainings), "
                 "adjoint_norm, adjoint_growth, horizon_step, influence_sum (sum / sum of sizes),"
                 " agreement (rank correlation with the adjoint; _lower, _upper: its 95 % interval), reliable, and what"
                 " else an estimator knows of itself",

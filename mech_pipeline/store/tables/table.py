@@ -23,8 +23,10 @@ class Column:
     meaning: str
     unit: str = ""
     nullable: bool = False
-    default: str | None = None
+    default: str | float | None = None
     """What an empty value means, where the column came after rows had been written: it is read as this."""
+    came_later: bool = False
+    """Whether cells had versions before it: it has a part in a cell's only where it holds more than its default."""
 
 
 @dataclass(frozen=True)
