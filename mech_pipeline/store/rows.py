@@ -83,9 +83,10 @@ def content_version(table: Table, columns: Mapping[str, Any]) -> str:
 
 def _says_nothing(column: Column, values: Any) -> bool:
     """Whether a column that came later is left out, or is its default everywhere."""
-    return column.came_later and (
-        values is None or all(value == column.default for value in pc.unique(values).to_pylist())
-    )
+    if not column.came_later or values is None:
+        return column.came_later
+    held = pa.array(values) if isinstance(values, list) else values
+    return held.unique().to_pylist() == [column.default]
 
 
 def rows_sha256(rows: pa.Table) -> str:

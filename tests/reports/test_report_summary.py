@@ -16,7 +16,8 @@ def test_summary_tells_formation_balance_and_kinds(tmp_path: Path, experiment: E
     assert "Formation of induction_copy_advantage: at least 1, sustained 1 ×" in text
     assert f"Ledger of {MECHANISM}, {RUN}: explained +13.4375000 of a change of +12.9375000 nats" in text
     assert "Most responsible documents up to step 20" in text
-    assert "of the top 5 % of examples 50 % are plain, 50 % tiled (of all: 50 % are plain, 50 % tiled)." in text
+    half = "50 % are plain, 50 % tiled"
+    assert f"of the top 5 % of examples {half}, of the bottom 5 % {half} (of all: {half})." in text
 
 
 def test_summary_of_one_kind_says_nothing_of_kinds(tmp_path: Path, experiment: Experiment) -> None:
