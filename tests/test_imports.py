@@ -87,7 +87,17 @@ def test_resources_do_not_import_assets():
         assert "mech_pipeline.assets" not in path.read_text()
 
 
-COMMANDS = ["--help", "tables", "sql 'select 1'", "report tiny", "history runs", "verify --quick", "warehouse"]
+COMMANDS = [
+    "--help",
+    "ls",
+    "compare tiny tiny",
+    "tables",
+    "sql 'select 1'",
+    "report tiny",
+    "history runs",
+    "verify --quick",
+    "warehouse",
+]
 
 
 def loaded_by(command, home):

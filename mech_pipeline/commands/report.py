@@ -1,26 +1,51 @@
 """`mech report`: where the newest report of an experiment is."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import typer
 
+from mech_pipeline.commands import completing
 from mech_pipeline.commands.opening import existing_store
-from mech_pipeline.commands.output import say
-from mech_pipeline.errors import MechError
+from mech_pipeline.commands.output import note, say
+from mech_pipeline.errors import MechError, did_you_mean
 
 
-def report(experiment: Annotated[str, typer.Argument(help="experiment name, for example induction")]) -> None:
+def report(
+    experiment: Annotated[
+        str, typer.Argument(help="experiment name, for example induction", autocompletion=completing.experiments)
+    ],
+    open_it: Annotated[bool, typer.Option("--open", help="show it in the web browser")] = False,
+) -> None:
     """Print where the newest report of an experiment is (from S3, a local copy is made)."""
+    path = _local(experiment)
+    say(path)
+    if not open_it:
+        return
+    import webbrowser
+
+    if not webbrowser.open(path.as_uri()):
+        note("no web browser was found here; open that file where there is one, or set BROWSER")
+
+
+def _local(experiment: str) -> Path:
+    """The report as a file of this machine.
+
+    Raises:
+        MechError: there is none.
+    """
     from mech_pipeline.project import find_project, report_name
     from mech_pipeline.store.reading.formats import save
 
     files, name = existing_store(), report_name(experiment)
     if files.info(name) is None:
-        raise MechError(f"experiment {experiment!r} has no report", "`mech run` its file")
+        there = [PurePosixPath(entry.name) for entry in files.entries("reports")]
+        known = [path.stem for path in there if path.suffix == ".html"]
+        raise MechError(
+            f"experiment {experiment!r} has no report", f"{did_you_mean(experiment, known)}`mech run` its file"
+        )
     if "://" not in files.root:
-        say(Path(files.root) / name)
-        return
+        return Path(files.root) / name
     path = find_project().local_folder / name
     save(path, files.read(name))
-    say(path)
+    return path

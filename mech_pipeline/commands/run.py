@@ -23,6 +23,7 @@ def run(
     Nothing is computed twice: run it again after a change, a crash or Ctrl-C, and only the rest is done.
     """
     began = time.monotonic()
+    say(f"{file}: reading")  # at once: the imports take seconds
     promise("stopped; what was finished is kept, run the same command to continue")
     from mech_pipeline.assets.launcher.processes import warm_up
     from mech_pipeline.project import find_project

@@ -2,6 +2,9 @@
 
 import typer
 
+from mech_pipeline.commands.compare import compare
+from mech_pipeline.commands.example import example
+from mech_pipeline.commands.ls import ls
 from mech_pipeline.commands.report import report
 from mech_pipeline.commands.run import run
 from mech_pipeline.commands.sql import sql
@@ -14,9 +17,10 @@ from mech_pipeline.commands.zoom import zoom
 app = typer.Typer(
     help="Training process transparency: which training data made this mechanism, when, and how do we know?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run, status, report, zoom, sql, tables, history, verify, maintain, migrate, warehouse):
+_ASKING = (ls, status, report, compare, example, sql, tables, history)
+_STORE = (verify, maintain, migrate, warehouse)
+for command in (run, *_ASKING, zoom, *_STORE):
     app.command()(command)

@@ -4,13 +4,18 @@ from typing import Annotated
 
 import typer
 
+from mech_pipeline.commands import completing
 from mech_pipeline.commands.opening import existing_store
 from mech_pipeline.commands.output import show
 from mech_pipeline.errors import unknown
 from mech_pipeline.plain_text import PlainTable
 
 
-def tables(name: Annotated[str | None, typer.Argument(help="one table; default: all")] = None) -> None:
+def tables(
+    name: Annotated[
+        str | None, typer.Argument(help="one table; default: all", autocompletion=completing.tables)
+    ] = None,
+) -> None:
     """List tables, or the columns of one, with units and meanings."""
     from mech_pipeline.store.tables.all import SNAPSHOT, SNAPSHOT_COLUMNS, SNAPSHOT_MEANING, TABLES
 
@@ -30,7 +35,7 @@ def tables(name: Annotated[str | None, typer.Argument(help="one table; default: 
 
 
 def history(
-    table: Annotated[str, typer.Argument(help="a table, for example ledger")],
+    table: Annotated[str, typer.Argument(help="a table, for example ledger", autocompletion=completing.tables)],
     limit: Annotated[int, typer.Option(help="newest versions to show", min=1)] = 20,
 ) -> None:
     """List the versions of a table: when, what, by which Dagster run, code and git commit.

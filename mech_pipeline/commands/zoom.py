@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from mech_pipeline.commands import completing
 from mech_pipeline.commands.opening import existing_store
 from mech_pipeline.commands.output import say
 from mech_pipeline.commands.progress import progress_lines
@@ -12,7 +13,9 @@ from mech_pipeline.stopping import promise
 
 
 def zoom(
-    run: Annotated[str, typer.Argument(help="run id, for example induction.baseline.s0")],
+    run: Annotated[
+        str, typer.Argument(help="run id, for example induction.baseline.s0", autocompletion=completing.runs)
+    ],
     window: Annotated[str, typer.Argument(help="FROM:TO, steps of the run, for example 860:880")],
     every: Annotated[int, typer.Option(help="updates between the states that are kept", min=1)] = 1,
 ) -> None:

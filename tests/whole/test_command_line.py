@@ -168,7 +168,7 @@ def test_without_a_store_or_project_the_next_step_is_named(tmp_path):
 
 def test_every_command_explains_itself():
     store = ("sql", "tables", "history", "verify", "maintain", "migrate", "warehouse")
-    for command in ("", "run", "status", "report", *store):
+    for command in ("", "run", "ls", "status", "report", "compare", "example", *store):
         found = subprocess.run([*MECH, *command.split(), "--help"], capture_output=True, text=True, check=True)
         assert "Usage" in found.stdout
 
