@@ -4,24 +4,24 @@ Sources: the running Python's standard library (about 10 MB, on every machine), 
 by hub name or from a folder written with `save_to_disk`, and made-up languages. A corpus may have several named parts.
 """
 
-import glob
 import os
 import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from mech_pipeline.data.dataset_rows import dataset_rows
 from mech_pipeline.data.documents import Document, Documents, Reader, corpus_sha256
+from mech_pipeline.data.file_names import matching_files
 from mech_pipeline.data.languages import LANGUAGES
+from mech_pipeline.data.text_files import TextFiles
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.data import Corpus, Generated, Source
 from mech_pipeline.spec.seeds import numpy_generator
 
 __all__ = ["Document", "Documents", "corpus_sha256", "read_corpus"]
 _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
-_ROWS = 1_000  # rows of a dataset read at a time
 
 
 def read_corpus(spec: Corpus) -> Documents:
@@ -57,31 +57,7 @@ def _reader(spec: Source, part: str, home: Path) -> Reader:
         return _files(spec.files, part, home)
     if spec.generated is not None:
         return _Sentences(part or spec.generated.language, spec.generated)
-    return _dataset(spec, part, home)
-
-
-@dataclass(frozen=True)
-class _TextFiles:
-    """Text files: names as they are reported, relative to a folder."""
-
-    source: str
-    folder: Path
-    names: list[str]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[Document]:
-        return (self.read(index) for index in range(len(self.names)))
-
-    def read(self, index: int) -> Document:
-        name = self.names[index]
-        try:
-            return Document(self.source, name, (self.folder / name).read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise MechError(
-                f"corpus file {name} is not UTF-8 text: {error.reason}", "convert it, or narrow `files`"
-            ) from error
+    return dataset_rows(spec, part, home)
 
 
 @dataclass(frozen=True)
@@ -103,29 +79,7 @@ class _Sentences:
         return Document(self.source, f"document {index}", LANGUAGES[language](generator, **self.spec.options()))
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """A text column of a Hugging Face dataset, which memory-maps its files."""
-
-    source: str
-    table: Any
-    column: str
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __iter__(self) -> Iterator[Document]:
-        index = 0
-        for rows in self.table.select_columns([self.column]).iter(batch_size=_ROWS):
-            for text in rows[self.column]:
-                yield Document(self.source, f"row {index}", str(text))
-                index += 1
-
-    def read(self, index: int) -> Document:
-        return Document(self.source, f"row {index}", str(self.table[index][self.column]))
-
-
-def _python_stdlib(part: str) -> _TextFiles:
+def _python_stdlib(part: str) -> TextFiles:
     """Tests are left out because some distributions ship without them, `_sysconfigdata` because it names the machine."""
     root = Path(sysconfig.get_paths()["stdlib"])
     names = []
@@ -134,11 +88,11 @@ def _python_stdlib(part: str) -> _TextFiles:
         if path.name.startswith("_sysconfigdata"):
             continue
         try:
-            path.read_text(encoding="utf-8")
+            path.read_bytes().decode()
         except UnicodeDecodeError:
             continue  # a handful of files in other encodings; skipping them keeps the corpus plain UTF-8
         names.append(relative.as_posix())
-    return _TextFiles(part or f"python-{sys.version_info.major}.{sys.version_info.minor}-stdlib", root, names)
+    return TextFiles(part or f"python-{sys.version_info.major}.{sys.version_info.minor}-stdlib", root, names)
 
 
 def _python_files(root: Path) -> Iterator[Path]:
@@ -147,33 +101,9 @@ def _python_files(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in names if name.endswith(".py"))
 
 
-def _files(pattern: str, part: str, home: Path) -> _TextFiles:
-    found = sorted(glob.glob(pattern, root_dir=home, recursive=True))
-    names = [name for name in found if (home / name).is_file()]
+def _files(pattern: str, part: str, home: Path) -> TextFiles:
+    names = matching_files(pattern, home)
     if not names:
         what = f"part {part} of the corpus" if part else "the corpus"
         raise MechError(f"{what} is empty: no file matches {pattern!r} in {home}", "check `corpus.files`")
-    return _TextFiles(part or "files", home, names)
-
-
-def _dataset(spec: Source, part: str, home: Path) -> _Rows:
-    import datasets
-
-    assert spec.dataset is not None, "the corpus model allows exactly one source"
-    try:
-        if (home / spec.dataset).is_dir():
-            loaded = datasets.load_from_disk(str(home / spec.dataset))
-            table = loaded[spec.split] if isinstance(loaded, datasets.DatasetDict) else loaded
-        else:
-            table = datasets.load_dataset(spec.dataset, split=spec.split)
-    except Exception as error:
-        raise MechError(
-            f"dataset {spec.dataset!r} split {spec.split!r} cannot be loaded: {' '.join(str(error).split())[:300]}",
-            "check `corpus.dataset` and `corpus.split`, or the network",
-        ) from error
-    if spec.column not in table.column_names:
-        raise MechError(
-            f"dataset {spec.dataset!r} has no column {spec.column!r}",
-            f"set `corpus.column` to one of {', '.join(table.column_names)}",
-        )
-    return _Rows(part or spec.dataset, table, spec.column)
+    return TextFiles(part or "files", home, names)

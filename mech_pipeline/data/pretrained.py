@@ -1,6 +1,7 @@
 """Tokenizers that are there already: a tokenizer.json, or a name on the Hugging Face hub."""
 
 import json
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 
@@ -25,7 +26,8 @@ def resolved_tokenizer(spec: TokenizerSpec, *, packed: bool) -> TokenizerSpec:
     """
     if not spec.pretrained:
         return spec.ending_documents(packed=packed)
-    tokenizer = load_pretrained(spec)
+    read = _read(spec)
+    tokenizer = read.tokenizer
     size = vocabulary_size(tokenizer)
     if spec.max_vocabulary is not None and size > spec.max_vocabulary:
         raise MechError(
@@ -39,8 +41,7 @@ def resolved_tokenizer(spec: TokenizerSpec, *, packed: bool) -> TokenizerSpec:
             f"tokenizer {described(spec)} has no end-of-text token{f' {end!r}' if end else ' that is known'}",
             f"set tokenizer.end_of_text to one of its tokens; its special ones are {', '.join(special[:10]) or 'none'}",
         )
-    content = sha256(tokenizer.to_str().encode()).hexdigest()
-    return spec.model_copy(update={"sha256": content, "end_of_text": end})
+    return spec.model_copy(update={"sha256": read.sha256, "end_of_text": end})
 
 
 def load_pretrained(spec: TokenizerSpec) -> Tokenizer:
@@ -49,17 +50,29 @@ def load_pretrained(spec: TokenizerSpec) -> Tokenizer:
     Raises:
         MechError: it cannot be read, encodes at random, or is not what the experiment was read with.
     """
+    return _read(spec).tokenizer
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A tokenizer as it is used, and what its file says beside truncation and padding, which make no difference."""
+
+    tokenizer: Tokenizer
+    sha256: str
+
+
+def _read(spec: TokenizerSpec) -> _Read:
     if spec.file is not None:
         path = spec.home / spec.file
         if not path.is_file():
             raise MechError(f"tokenizer file {spec.file} does not exist in {spec.home}", "check `tokenizer.file`")
-        tokenizer = _from_file(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns)
+        read = _from_file(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns)
     else:
         assert spec.name is not None, "only pretrained tokenizers are loaded"
-        tokenizer = _from_hub(spec.name)
-    if spec.sha256 is not None and sha256(tokenizer.to_str().encode()).hexdigest() != spec.sha256:
+        read = _from_hub(spec.name)
+    if spec.sha256 is not None and read.sha256 != spec.sha256:
         raise MechError(f"tokenizer {described(spec)} has changed since the experiment was read", "`mech run` it again")
-    return tokenizer
+    return read
 
 
 def described(spec: TokenizerSpec) -> str:
@@ -68,7 +81,7 @@ def described(spec: TokenizerSpec) -> str:
 
 
 @lru_cache(maxsize=8)
-def _from_file(path: str, _size: int, _modified: int) -> Tokenizer:
+def _from_file(path: str, _size: int, _modified: int) -> _Read:
     try:
         return _checked(Tokenizer.from_file(path), path)
     except MechError:
@@ -81,7 +94,7 @@ def _from_file(path: str, _size: int, _modified: int) -> Tokenizer:
 
 
 @lru_cache(maxsize=8)
-def _from_hub(name: str) -> Tokenizer:
+def _from_hub(name: str) -> _Read:
     try:
         return _checked(Tokenizer.from_pretrained(name), name)
     except MechError:
@@ -93,8 +106,7 @@ def _from_hub(name: str) -> Tokenizer:
         ) from error
 
 
-def _checked(tokenizer: Tokenizer, name: str) -> Tokenizer:
-    """As it is used; the content hash is taken of this, so that truncation in the file makes no difference."""
+def _checked(tokenizer: Tokenizer, name: str) -> _Read:
     if dropout := json.loads(tokenizer.to_str())["model"].get("dropout"):
         raise MechError(
             f"tokenizer {name} encodes at random (BPE dropout {dropout}): the same text would have other tokens each time",
@@ -102,4 +114,7 @@ def _checked(tokenizer: Tokenizer, name: str) -> Tokenizer:
         )
     if not tokenizer.get_vocab():
         raise MechError(f"tokenizer {name} has no vocabulary", "name a trained one")
-    return as_used(tokenizer)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    content = sha256(tokenizer.to_str().encode()).hexdigest()
+    return _Read(as_used(tokenizer), content)

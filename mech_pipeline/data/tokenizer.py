@@ -1,7 +1,8 @@
 """Byte-level BPE, trained on the corpus itself, and what has to be known of any tokenizer.
 
 In a byte-level tokenizer every character of a token stands for one byte, so byte offsets follow from token lengths.
-Where lengths do not add up to the text (other kinds, normalisation), the offsets that the tokenizer reports are used.
+Where tokens do not spell the text (other kinds, a text that normalisation changes), the offsets that the tokenizer reports
+are used: they are right to the character.
 """
 
 import json
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mech_pipeline.data.documents import Document
+from mech_pipeline.errors import MechError
 from mech_pipeline.spec.fingerprint import fingerprint
 
 SMALL_VOCABULARY = 1 << 16
@@ -44,6 +46,7 @@ def as_used(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a document is text
+    tokenizer.post_processor = None  # adds special tokens, and trims the spaces of tokens off their offsets
     return tokenizer
 
 
@@ -68,9 +71,13 @@ def tokenizer_identity(tokenizer: Tokenizer) -> str:
 
 
 def token_lengths(tokenizer: Tokenizer) -> NDArray[np.int64]:
-    """Length in bytes of each vocabulary entry of a byte-level tokenizer."""
-    size = vocabulary_size(tokenizer)
-    return np.array([len(tokenizer.id_to_token(index) or "") for index in range(size)], dtype=np.int64)
+    """Length in bytes of each vocabulary entry of a byte-level tokenizer; tokens added to it are plain text."""
+    lengths = np.zeros(vocabulary_size(tokenizer), dtype=np.int64)
+    for token, index in tokenizer.get_vocab().items():
+        lengths[index] = len(token)
+    for index, added in tokenizer.get_added_tokens_decoder().items():
+        lengths[index] = len(added.content.encode())
+    return lengths
 
 
 def is_byte_level(tokenizer: Tokenizer) -> bool:
@@ -83,19 +90,32 @@ def is_byte_level(tokenizer: Tokenizer) -> bool:
     )
 
 
+def spells_bytes(tokenizer: Tokenizer) -> bool:
+    """Whether token characters stand for bytes, of a text that may have been rewritten before."""
+    decoder = json.loads(tokenizer.to_str())["decoder"] or {}
+    return [step.get("type") for step in decoder.get("decoders", [decoder])] == ["ByteLevel"]
+
+
 def byte_offsets(
     tokenizer: Tokenizer, text: str, tokens: NDArray[np.unsignedinteger], lengths: NDArray[np.int64] | None
 ) -> NDArray[np.int64]:
     """Where each token of a document begins, in bytes of its UTF-8 text.
 
     Args:
-        lengths: `token_lengths` of a byte-level tokenizer; none for others.
+        lengths: `token_lengths` of a tokenizer that `spells_bytes`; none for others.
+
+    Raises:
+        MechError: the text has other tokens.
     """
     if lengths is not None:
-        ends = np.cumsum(lengths[tokens])
-        if ends.size and ends[-1] == len(text.encode()):
-            return ends - lengths[tokens]
-    begins = [begin for begin, _ in tokenizer.encode(text, add_special_tokens=False).offsets]
+        spelt, size = tokenizer.decode(tokens.tolist(), skip_special_tokens=False), len(text.encode())
+        ends, added = np.cumsum(lengths[tokens]), len(spelt) - len(text)  # a space may be put before the text
+        if spelt == " " * added + text and ends.size and ends[-1] == added + size:
+            return np.maximum(ends - lengths[tokens] - added, 0)
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    if encoding.ids != tokens.tolist():
+        raise MechError("a document's tokens are not those of its text", "`mech run` the experiment again")
+    begins = np.array([begin for begin, _ in encoding.offsets], dtype=np.int64)
     points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
     sizes = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
     return (np.cumsum(sizes) - sizes)[np.minimum(begins, len(points) - 1)]

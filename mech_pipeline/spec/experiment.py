@@ -10,13 +10,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mech_pipeline.errors import MechError, did_you_mean
 from mech_pipeline.spec.analysis import WEIGHTS, Circuits, Event, Influence, InTraining, Ledger, Neurons, Resolution
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.model import Model
+from mech_pipeline.spec.plain_yaml import read_yaml
 from mech_pipeline.spec.run import RunSpec, check_run_id, run_id
 from mech_pipeline.spec.stage import Stage
 from mech_pipeline.spec.training import Checkpoints, Optimizer, Training
@@ -144,8 +144,11 @@ class Experiment(Stage):
         stages: dict[str, Any] = {}
         for name in OVERRIDABLE:
             changes = getattr(self.arms[arm], name)
-            # A preset in an arm stands for a whole model: it replaces, and does not change, the experiment's.
-            stages[name] = ({} if "preset" in changes else getattr(self, name).model_dump()) | changes
+            before = getattr(self, name)
+            if "preset" in changes:  # stands for a whole model: it replaces, and does not change, the experiment's
+                stages[name] = changes
+            else:
+                stages[name] = before.changed(changes) if name == "model" else before.model_dump() | changes
         spec = RunSpec(
             run=check_run_id(run_id(self.experiment, arm, seed)),
             experiment=self.experiment,
@@ -188,11 +191,7 @@ def load_experiment(path: Path, names: Names | None = None) -> Experiment:
             f"experiment file {path} does not exist",
             f"{meant}there is {', '.join(there)}" if there else "name a YAML file",
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MechError(f"{path} is not YAML: {' '.join(str(error).split())}", "fix that line") from error
-    return parse_experiment(content, source=str(path), names=names)
+    return parse_experiment(read_yaml(path), source=str(path), names=names)
 
 
 def parse_experiment(content: Any, source: str = "experiment", names: Names | None = None) -> Experiment:

@@ -6,7 +6,7 @@ and the same fields written out are the same run.
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from mech_pipeline.errors import did_you_mean
 from mech_pipeline.spec.stage import NamesFiles, added
@@ -63,11 +63,12 @@ class Model(NamesFiles):
     )
     init_sha256: str | None = added(None, "content of `init_from`; filled in when the experiment is resolved")
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _expanded(cls, content: Any) -> Any:
+    def _expanded(cls, content: Any, make: ModelWrapValidatorHandler["Model"]) -> "Model":
+        """With preset and family spelt out; what the family gives counts as its default, and not as written."""
         if not isinstance(content, dict):
-            return content
+            return make(content)
         named = dict(content)
         preset = named.pop("preset", None)
         if preset is not None and preset not in PRESETS:
@@ -75,7 +76,20 @@ class Model(NamesFiles):
                 f"unknown preset {preset!r}; {did_you_mean(str(preset), PRESETS)}there are {', '.join(PRESETS)}"
             )
         named = PRESETS.get(preset or "", {}) | named
-        return _FAMILIES.get(str(named.get("family")), {}) | named
+        made = make(_FAMILIES.get(str(named.get("family")), {}) | named)
+        made.model_fields_set.intersection_update(named)
+        return made
+
+    def changed(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """What was written here with an arm's changes; of another family, nothing that belongs to this one alone.
+
+        >>> Model(layers=1, normalization="layer_norm").changed({"family": "llama"})
+        {'layers': 1, 'family': 'llama'}
+        """
+        written = self.model_dump(exclude_unset=True)
+        if changes.get("family", self.family) != self.family:
+            written = {name: value for name, value in written.items() if name not in _FIXED}
+        return written | changes
 
     @model_validator(mode="after")
     def _divisible(self) -> "Model":

@@ -4,7 +4,7 @@ Parameter names are those of `transformers`, so `model.*` of a checkpoint loads 
 architecture's own initialisation, or read from a checkpoint in safetensors (never pickle).
 """
 
-import json
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,9 +29,12 @@ from transformers.utils import logging
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.initial import checkpoint_folder, initial_sha256
 from mech_pipeline.spec.model import Model
-from mech_pipeline.training.kernels import MATH_ATTENTION
+from mech_pipeline.training.kernels import MATH_ATTENTION, use_training_kernels
+from mech_pipeline.training.source_config import source_config
 
 CLASSES = {"gpt2": GPT2LMHeadModel, "gpt_neox": GPTNeoXForCausalLM, "llama": LlamaForCausalLM}
+_COMPARED, _ROUNDING = 64, 1e-4
+"""Tokens on which a loaded model is compared with its source; largest difference of logits, for logits of about 1."""
 TRANSFORMERS_ATTENTION = (GPT2Attention, GPTNeoXAttention, LlamaAttention)
 
 
@@ -83,51 +86,97 @@ def transformers_config(spec: Model, vocabulary: int, context: int, attention: s
     return LlamaConfig(num_key_value_heads=spec.key_value_heads, head_dim=spec.head_width, **shared)
 
 
-def build_transformers_model(spec: Model, vocabulary: int, context: int, *, for_bridge: bool) -> nn.Module:
+def configuration(spec: Model, vocabulary: int, context: int, attention: str) -> PretrainedConfig:
+    """The configuration of the spec, or of the checkpoint that it starts from, which must say the same."""
+    if spec.init_from is None:
+        return transformers_config(spec, vocabulary, context, attention)
+    folder = checkpoint_folder(spec.init_from, spec.home)
+    return source_config(folder, spec.init_from, spec, vocabulary, context, attention)
+
+
+def build_transformers_model(
+    spec: Model, vocabulary: int, context: int, *, for_bridge: bool, weights: bool = True
+) -> nn.Module:
     """The model, freshly initialised from PyTorch's current random state or from `init_from`.
+
+    Args:
+        weights: read those of `init_from`; otherwise the model has its shape alone.
 
     Raises:
         MechError: the checkpoint does not fit the spec, or is not the one that the experiment was read with.
     """
-    config = transformers_config(spec, vocabulary, context, "eager" if for_bridge else MATH_ATTENTION)
+    config = configuration(spec, vocabulary, context, "eager" if for_bridge else MATH_ATTENTION)
     kind: Any = (CLASSES if for_bridge else _TRAINED)[spec.family]
-    return kind(config) if spec.init_from is None else _loaded(kind, config, spec, spec.init_from)
+    if spec.init_from is None or not weights:
+        return kind(config)
+    if initial_sha256(spec.init_from, spec.home) != spec.init_sha256:
+        raise MechError(
+            f"checkpoint {spec.init_from} is not what it was when the run was described "
+            f"(SHA-256 {str(spec.init_sha256)[:12]}…)",
+            "`mech run` the experiment again: a run that starts from other weights is another run",
+        )
+    return _loaded(kind, config, spec, spec.init_from)
 
 
 def _loaded(kind: Any, config: PretrainedConfig, spec: Model, source: str) -> nn.Module:
-    """The weights of a checkpoint in a model of the spec's shape."""
-    if initial_sha256(source, spec.home) != spec.init_sha256:
+    """The weights of a checkpoint, read by `transformers`' own class, and then used as ours."""
+    stock: Any = CLASSES[spec.family]  # renames what older files call otherwise, which a derived class does not
+    try:
+        with _quiet():
+            model, found = stock.from_pretrained(
+                checkpoint_folder(source, spec.home),
+                config=copy.deepcopy(config),
+                attn_implementation="eager",
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # cut, damaged and missing files raise whatever their reader raises
         raise MechError(
-            f"checkpoint {source} is not what it was when the run was described (SHA-256 {str(spec.init_sha256)[:12]}…)",
-            "`mech run` the experiment again: a run that starts from other weights is another run",
-        )
-    folder = checkpoint_folder(source, spec.home)
-    rows = json.loads((folder / "config.json").read_text()).get("vocab_size")
-    if rows != config.vocab_size:
-        raise MechError(
-            f"vocabulary mismatch: checkpoint {source} has {rows} rows, the run asks for {config.vocab_size}",
-            f"set model.vocabulary: {rows}, and use the checkpoint's tokenizer",
-        )
-    with _quiet():
-        model, found = kind.from_pretrained(
-            folder,
-            config=config,
-            use_safetensors=True,
-            local_files_only=True,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+            f"weights of checkpoint {source} cannot be read: {' '.join(str(error).split())[:300]}",
+            "save or download it again",
+        ) from error
+    _check_weights(model, found, source)
+    if kind is stock:
+        return model
+    return _as_trained(model, kind, config, source)
+
+
+def _check_weights(model: nn.Module, found: dict[str, Any], source: str) -> None:
     wrong = [f"{name} is missing" for name in found["missing_keys"]]
     wrong += [f"{name} is {list(has)}, expected {list(want)}" for name, has, want in found["mismatched_keys"]]
-    wrong += [f"{name} is more than the model has" for name in found["unexpected_keys"]]
+    wrong += [
+        f"{name} is more than the model has"
+        for name in found["unexpected_keys"]
+        if not name.endswith("rotary_emb.inv_freq")  # older files keep it; it follows from the configuration
+    ]
+    wrong += [f"{name} is not finite" for name, weight in model.named_parameters() if not weight.isfinite().all()]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise MechError(
             f"checkpoint {source} does not fit the model: {sorted(wrong)[0]}{more}",
-            "make `model` (and data.context, for learned positions) the shape of the checkpoint",
+            "save it again with `save_pretrained(folder)`: its weights are not those that its config.json describes",
         )
-    return model
+
+
+def _as_trained(model: Any, kind: Any, config: PretrainedConfig, source: str) -> nn.Module:
+    """The same model with our attention and norms, if it then computes what `transformers` computes."""
+    length = min(_COMPARED, config.max_position_embeddings)
+    tokens = (torch.arange(length) * 7 % config.vocab_size)[None]
+    with torch.no_grad():
+        theirs = model.eval()(tokens).logits
+        model.set_attn_implementation(config._attn_implementation)
+        model.__class__ = kind
+        use_training_kernels(model)
+        difference = float((model(tokens) - theirs).abs().max())
+    if not difference <= _ROUNDING * max(1.0, float(theirs.abs().max())):
+        raise MechError(
+            f"checkpoint {source} would be another model here: logits differ by {difference:.1g} from transformers' own",
+            "name another checkpoint, and report its config.json: something in it is not followed",
+        )
+    return model.train()
 
 
 @contextmanager

@@ -61,8 +61,14 @@ def build_model(spec: Model, vocabulary: int, context: int, seed: int, *, for_br
 
 def parameter_count(spec: Model, vocabulary: int, context: int) -> int:
     """Number of parameters, without allocating them."""
+    from mech_pipeline.training.architectures import build_transformers_model
+
     with torch.device("meta"):
-        model = build_model(spec.model_copy(update={"init_from": None, "init": "pytorch"}), vocabulary, context, 0)
+        if spec.init_from is None:
+            model = build_model(spec.model_copy(update={"init": "pytorch"}), vocabulary, context, 0)
+        else:
+            rows = vocabulary if spec.vocabulary is None else spec.vocabulary
+            model = build_transformers_model(spec, rows, context, for_bridge=False, weights=False)
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -9,8 +9,9 @@ from tokenizers import Tokenizer
 
 from mech_pipeline.data.drawing import Chunk, DrawnPool
 from mech_pipeline.data.examples import id_names
+from mech_pipeline.data.text_files import line_numbers
 from mech_pipeline.data.tokenised import TokenisedCorpus
-from mech_pipeline.data.tokenizer import byte_offsets, is_byte_level
+from mech_pipeline.data.tokenizer import byte_offsets, spells_bytes
 from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.store.store import Store
 
@@ -19,7 +20,7 @@ _ROWS = 32_768  # examples whose text is in memory at a time
 
 def write_examples(store: Store, corpus: TokenisedCorpus, tokenizer: Tokenizer, pool: DrawnPool, emit: Emit) -> None:
     """Adds the examples that the tables do not have yet."""
-    lengths = corpus.token_bytes if is_byte_level(tokenizer) else None
+    lengths = corpus.token_bytes if spells_bytes(tokenizer) else None
     progress = Progress(emit, "describe examples", len(pool), "examples")
     done = 0
     for chunk in pool.chunks(_ROWS):
@@ -50,8 +51,7 @@ class _Origins:
             self.names[index] = read.source, read.name
             places = byte_offsets(self.tokenizer, read.text, self.corpus.tokens_of(index), self.lengths)
             offsets[rows] = places[start[rows]]
-            newlines = np.flatnonzero(np.frombuffer(read.text.encode(), dtype=np.uint8) == ord("\n"))
-            lines[rows] = np.searchsorted(newlines, offsets[rows], side="left") + 1
+            lines[rows] = line_numbers(read.text, offsets[rows])
         return offsets, lines
 
 

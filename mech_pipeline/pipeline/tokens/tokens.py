@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from mech_pipeline.data import examples as drawing
-from mech_pipeline.data.documents import Document, corpus_bytes, corpus_sha256
+from mech_pipeline.data.documents import Document, blank_documents, corpus_bytes, corpus_sha256
 from mech_pipeline.data.drawing import draw_pool
 from mech_pipeline.data.example_weights import ExampleWeights, read_weights
 from mech_pipeline.data.pool import Pool
@@ -186,7 +186,8 @@ class _Maker:
             return tokenizer, open_corpus(self.store, self.kept["corpus"], self.documents, tokenizer)
         size = corpus_bytes(self.documents) / 1e6
         doing = "loading" if self.spec.tokenizer.pretrained else "training"
-        self.emit(f"tokens: {len(self.documents)} documents, {size:.1f} MB; {doing} the tokenizer")
+        blank = f" ({n} blank ones left out)" if (n := blank_documents(self.documents)) else ""
+        self.emit(f"tokens: {len(self.documents)} documents{blank}, {size:.1f} MB; {doing} the tokenizer")
         tokenizer = make_tokenizer(self.spec, self.documents)
         made_from = self.made_from["corpus"]
         return tokenizer, tokenise_corpus(self.store, self.spec, tokenizer, self.documents, made_from, self.emit)
