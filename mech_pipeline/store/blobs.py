@@ -5,7 +5,6 @@ contains the beginning of the content's SHA-256, so that a file can be checked e
 """
 
 import hashlib
-import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from mech_pipeline.errors import MechError
 from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.files.local import write_whole
+from mech_pipeline.store.files.roots import cache_folder
 
 _HEAD = 16
 
@@ -67,7 +67,7 @@ def blob_path(files: Files, blob: Blob, what: str, next_step: str) -> Path:
     """
     local = files.local_path(blob.uri)
     if local is None:
-        local = _cache() / f"{blob.sha256}{Path(blob.uri).suffix}"
+        local = cache_folder() / f"{blob.sha256}{Path(blob.uri).suffix}"
         if not (local.is_file() and local.stat().st_size == blob.bytes):
             write_whole(local, get_blob(files, blob, what, next_step))
     if not local.is_file():
@@ -78,11 +78,6 @@ def blob_path(files: Files, blob: Blob, what: str, next_step: str) -> Path:
             next_step,
         )
     return local
-
-
-def _cache() -> Path:
-    named = os.environ.get("MECH_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "mech_pipeline"
 
 
 def is_there(files: Files, blob: Blob) -> bool:

@@ -26,6 +26,7 @@ from mech_pipeline.store import blobs, commits, delta
 from mech_pipeline.store.blobs import Blob
 from mech_pipeline.store.files.interface import readable_storage_errors
 from mech_pipeline.store.files.open import open_files
+from mech_pipeline.store.files.roots import check_writable
 from mech_pipeline.store.layout import open_layout
 from mech_pipeline.store.reading import reading
 from mech_pipeline.store.rows import check_rows, rows_sha256
@@ -67,6 +68,7 @@ class Store:
         self.root = self.files.root
         self._dagster_run = dagster_run
         self.committed: dict[str, Commit] = {}
+        check_writable(self.root)
         with readable_storage_errors(self.root):
             open_layout(self.files)
 

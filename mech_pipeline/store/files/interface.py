@@ -49,8 +49,12 @@ class Files(ABC):
         return hash(self.root)
 
     def url(self, name: str) -> str:
-        """What DuckDB, deltalake and people open."""
+        """What deltalake and people open."""
         return f"{self.root}/{name}"
+
+    def sql_url(self, name: str) -> str:
+        """What DuckDB opens, which reads patterns and columns in names."""
+        return self.url(name)
 
     def local_path(self, name: str) -> Path | None:
         """The file itself, where files lie on this machine; none where they must be fetched."""

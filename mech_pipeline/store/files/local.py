@@ -12,6 +12,7 @@ import duckdb
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.store.files.interface import Entry, Files, readable_storage_errors
+from mech_pipeline.store.files.roots import local_root, plain_name
 
 _READ_ONLY = 0o444
 
@@ -20,8 +21,12 @@ class LocalFiles(Files):
     """Files under a local folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
+        self.folder = local_root(str(folder))
         self.root = self.scratch = str(self.folder)
+        self._plain_root = plain_name(self.folder)
+
+    def sql_url(self, name: str) -> str:
+        return f"{self._plain_root}/{name}"
 
     def local_path(self, name: str) -> Path:
         return self.folder / name

@@ -5,6 +5,7 @@ from pathlib import Path
 from mech_pipeline.errors import MechError
 from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.files.local import LocalFiles
+from mech_pipeline.store.files.roots import s3_endpoint, s3_root
 from mech_pipeline.store.layout import check_readable
 
 
@@ -12,15 +13,15 @@ def open_files(root: Path | str) -> Files:
     """The files under a root.
 
     Raises:
-        MechError: the root is neither a folder nor an S3 address.
+        MechError: the root is neither a folder nor an S3 address, or has a name that cannot be read safely.
     """
     text = str(root)
     if text.startswith("s3://"):
-        if not text.removeprefix("s3://").strip("/"):
-            raise MechError(f"store root {text} names no bucket", "write s3://bucket/prefix")
+        root = s3_root(text)
+        s3_endpoint()
         from mech_pipeline.store.files.s3 import open_s3  # s3fs is loaded only by who uses it
 
-        return open_s3(text)
+        return open_s3(root)
     if "://" in text:
         raise MechError(
             f"store root {text} is neither a folder nor s3://bucket/prefix", "set MECH_STORE to one of these"

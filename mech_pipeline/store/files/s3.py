@@ -16,9 +16,9 @@ from typing import Any
 import duckdb
 import s3fs
 
-from mech_pipeline.errors import MechError
 from mech_pipeline.store.files.interface import Entry, Files, readable_storage_errors
 from mech_pipeline.store.files.lease import lease
+from mech_pipeline.store.files.roots import s3_endpoint
 
 _LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 _CONNECT_SECONDS, _ATTEMPTS = 5, 3
@@ -26,7 +26,7 @@ _CONNECT_SECONDS, _ATTEMPTS = 5, 3
 
 def open_s3(root: str) -> "S3Files":
     """Files of a bucket; one client for each root and setting of the environment."""
-    return _open_s3(root.rstrip("/"), _environment(), os.getpid())
+    return _open_s3(root, _environment(), os.getpid())
 
 
 @lru_cache(maxsize=16)
@@ -39,7 +39,7 @@ def _environment() -> tuple[tuple[str, str], ...]:
 
 
 def _client_settings() -> dict[str, Any]:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = s3_endpoint()
     config: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "retries": {"max_attempts": _ATTEMPTS}}
     if endpoint:
         config["s3"] = {"addressing_style": "path"}  # most servers but Amazon's have no name for each bucket
@@ -81,18 +81,12 @@ class _ReadOnlyS3(s3fs.S3FileSystem):
 
 
 class S3Files(Files):
-    """Files under `s3://bucket/prefix`.
-
-    Raises:
-        MechError: the address names no bucket.
-    """
+    """Files under `s3://bucket/prefix`, written as `roots.s3_root` writes it."""
 
     parallel = 8
 
     def __init__(self, root: str) -> None:
-        self.root = root.rstrip("/")
-        if not self.root.removeprefix("s3://"):
-            raise MechError(f"store root {root} names no bucket", "write s3://bucket/prefix")
+        self.root = root
         settings = _client_settings()
         self._fs = s3fs.S3FileSystem(**settings, skip_instance_cache=True)
         self._reader = _ReadOnlyS3(**settings)  # one for all connections: making a client takes 0.2 s

@@ -77,7 +77,7 @@ def open_views(
     """
     connection = new_duckdb(spill)
     try:
-        sizes = {files.url(f.name): f.bytes for found in cut.tables.values() if found for f in found.files}
+        sizes = {files.sql_url(f.name): f.bytes for found in cut.tables.values() if found for f in found.files}
         with readable_storage_errors(files.root):
             files.make_readable(connection, sizes)
             create_views(connection, files, cut)
@@ -136,7 +136,7 @@ def view_sql(files: Files, table: Table, found: TableVersion | None) -> str:
 def _select(files: Files, table: Table, group: list[DataFile], lacking: frozenset[str]) -> str:
     """Of files with the same columns; a column that was added after they were written is empty in them."""
     columns = ", ".join(_read(c, lacking=c.name in lacking) for c in table.all_columns)
-    listed = ", ".join(quoted(files.url(file.name)) for file in group)
+    listed = ", ".join(quoted(files.sql_url(file.name)) for file in group)
     hive = ", hive_partitioning=true, hive_types={run: VARCHAR}" if table.per_run else ""
     return f"select {columns} from read_parquet([{listed}]{hive})"
 

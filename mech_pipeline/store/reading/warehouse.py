@@ -3,15 +3,15 @@
 Views only, with absolute paths; swapped in whole, so it never blocks the pipeline and never shows half of a write.
 """
 
-import os
-import uuid
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 
 from mech_pipeline.project import find_project
 from mech_pipeline.store import checksums
 from mech_pipeline.store.files.interface import Files, readable_storage_errors
+from mech_pipeline.store.files.local import write_whole
 from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.layout import check_readable
 from mech_pipeline.store.reading.connection import has_verdict, quoted, snapshot_sql, view_sql
@@ -33,15 +33,9 @@ def write_warehouse(root: Path | str, folder: Path | str | None = None) -> Path:
         folder = find_project().home / ".mech" if "://" in files.root else files.root
     target = Path(folder).absolute() / FILE
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".warehouse-{os.getpid()}-{uuid.uuid4().hex[:6]}.duckdb")
-    connection = duckdb.connect()
-    try:
-        with readable_storage_errors(files.root):
-            _fill(connection, files, aside)
-            aside.replace(target)
-    finally:
-        connection.close()
-        aside.unlink(missing_ok=True)
+    with readable_storage_errors(files.root), duckdb.connect() as connection, TemporaryDirectory() as made:
+        _fill(connection, files, Path(made, FILE))  # DuckDB cannot make a database where `?` is in a folder's name
+        write_whole(target, Path(made, FILE).read_bytes())
     if str(target.parent) == files.root:
         checksums.record(files, "warehouse", 0, {FILE: checksums.checksum(target.read_bytes())})
     return target
@@ -50,7 +44,7 @@ def write_warehouse(root: Path | str, folder: Path | str | None = None) -> Path:
 def _fill(connection: duckdb.DuckDBPyConnection, files: Files, path: Path) -> None:
     cut = take_snapshot(files, TABLES)
     files.make_readable(
-        connection, {files.url(f.name): f.bytes for found in cut.tables.values() if found for f in found.files}
+        connection, {files.sql_url(f.name): f.bytes for found in cut.tables.values() if found for f in found.files}
     )
     # v1.0.0 is the storage version that every DuckDB command line since 1.0 opens.
     connection.execute(f"attach {quoted(path)} as warehouse (storage_version 'v1.0.0')")
