@@ -12,6 +12,7 @@ from mech_pipeline.attribution.retraining.trust import influence_verdicts
 from mech_pipeline.pipeline.ledger import balance as ledger_balance
 from mech_pipeline.pipeline.stage import View
 from mech_pipeline.pipeline.stages import stage_of
+from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.retraining.figures import draw_predictions
 from mech_pipeline.resources.store import StoreResource
 
@@ -103,8 +104,8 @@ def _measures(view: View, output: str, step: int) -> dict[str, Any]:
         parameters = {"run": view.spec.run, "step": step}
         numbers: dict[str, Any] = dict(connection.execute(_MEASURES[output], parameters).fetchall())
         if output == "lds":
-            for name, png in draw_predictions(connection, view.spec, step).items():
-                picture = base64.b64encode(png).decode()
+            for name, figure in draw_predictions(connection, view.spec, step).items():
+                picture = base64.b64encode(figure_png(figure)).decode()
                 numbers[name] = dg.MetadataValue.md(f"![predicted against measured](data:image/png;base64,{picture})")
     return numbers
 

@@ -9,7 +9,7 @@ from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.store import Store
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 HTML = "report.html"
 _READ = (
     *("mechanism_values", "head_scores", "ledger_balance", "influence", "reliability", "formation"),
@@ -39,16 +39,8 @@ def wanted(store: Store, experiment: Experiment) -> dict[Cell, str]:
         for spec in experiment.runs()
         for table in _READ
     ]
-    made_from = fingerprint("report", _numbers_version(experiment), experiment, versions)
+    made_from = fingerprint("report", CODE_VERSION, experiment, versions)
     return {Cell("reports", experiment.experiment): made_from}
-
-
-def _numbers_version(experiment: Experiment) -> str:
-    """The version of the page's numbers.
-
-    Version 1 added up the scores of several estimators; pages with one have the same numbers in both, and stay.
-    """
-    return CODE_VERSION if len(experiment.influence.methods) > 1 else "1"
 
 
 def pending(store: Store, experiment: Experiment) -> list[Cell]:
@@ -64,6 +56,7 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
     Raises:
         MechError: none of the experiment's runs is in the store.
     """
+    from mech_pipeline.pipeline.tokens.example_tokens import stored_tokens
     from mech_pipeline.reports.answer import answer_text
     from mech_pipeline.reports.page import build_report  # late: matplotlib takes a second to load
 
@@ -73,7 +66,7 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
         if not known:
             raise MechError(f"no run of experiment {experiment.experiment!r} is in the store", "`mech run` it first")
         answer = answer_text(connection, experiment)
-        report = build_report(connection, experiment)
+        report = build_report(connection, experiment, stored_tokens(store))
     contents = {HTML: report.html.encode()} | {
         f"{name.removesuffix('.png')}.png": png for name, png in report.figures.items()
     }

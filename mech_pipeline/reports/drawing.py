@@ -44,11 +44,11 @@ def new_figure(width_inches: float = 9.0, height_inches: float = 4.0) -> Figure:
     return figure
 
 
-def panels(count: int, columns: int, row_inches: float = 3.6) -> tuple[Figure, list[Axes]]:
+def panels(count: int, columns: int, row_inches: float = 3.6, width_inches: float = 9.0) -> tuple[Figure, list[Axes]]:
     """A figure with `count` panels in rows of at most `columns`."""
     columns = max(1, min(columns, count))
     rows = max(1, math.ceil(count / columns))
-    figure = new_figure(height_inches=0.4 + row_inches * rows)
+    figure = new_figure(width_inches, 0.4 + row_inches * rows)
     return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
 
 

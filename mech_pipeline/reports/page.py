@@ -6,15 +6,20 @@ entry in `SECTIONS`.
 """
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
+from mech_pipeline.data.example_tokens import TokenReader, no_tokens
 from mech_pipeline.reports.answer import answer
 from mech_pipeline.reports.circuits.section import circuits
+from mech_pipeline.reports.contrast.section import contrast
+from mech_pipeline.reports.drawing import figure_png
+from mech_pipeline.reports.first.page import CURVE, cards, curve
 from mech_pipeline.reports.formation.section import curves, results
 from mech_pipeline.reports.heads.section import heads
 from mech_pipeline.reports.influence.comparison import comparison
@@ -31,13 +36,14 @@ from mech_pipeline.spec.experiment import Experiment
 SECTIONS: tuple[Callable[[Study], Section], ...] = (
     results,
     curves,
-    heads,
-    circuits,
-    neurons,
+    contrast,
     ledger,
     influence,
     comparison,
     predictions,
+    heads,
+    circuits,
+    neurons,
     meaning,
     provenance,
 )
@@ -51,19 +57,38 @@ class Report:
     figures: dict[str, bytes]
 
 
-def build_report(connection: duckdb.DuckDBPyConnection, experiment: Experiment) -> Report:
+def build_report(
+    connection: duckdb.DuckDBPyConnection, experiment: Experiment, tokens: TokenReader = no_tokens
+) -> Report:
     """Queries, draws and writes the report of an experiment. Seconds, mostly for the ledger's sums.
 
     Args:
         connection: from `store.reading.connect`.
         experiment: names the runs; rows of other runs are not read.
+        tokens: reads the tokens of a run's examples.
     """
-    study = Study(connection, experiment, tuple(experiment.runs()))
+    study = Study(connection, experiment, tuple(experiment.runs()), tokens)
     sections = [section(study) for section in SECTIONS]
+    figures = {name: figure_png(each) for name, each in (curve(study) | drawn(sections)).items()}
     environment = _environment()
-    shown = [{"anchor": each.anchor, "title": each.title, "html": _html(environment, each)} for each in sections]
-    html = environment.get_template("report.html").render(experiment=experiment, answer=answer(study), sections=shown)
-    return Report(html, {name: png for section in sections for name, png in section.figures.items()})
+    shown = [
+        {"anchor": each.anchor, "title": each.title, "empty": each.empty, "html": _html(environment, each, figures)}
+        for each in sorted(sections, key=lambda each: each.empty)
+    ]
+    html = environment.get_template("report.html").render(
+        experiment=experiment,
+        answer=answer(study),
+        cards=cards(study),
+        curve=CURVE if CURVE in figures else "",
+        images=_inline(figures),
+        sections=shown,
+    )
+    return Report(html, figures)
+
+
+def drawn(sections: Sequence[Section]) -> dict[str, Figure]:
+    """All figures of some sections by file name."""
+    return {name: figure for section in sections for name, figure in section.figures.items()}
 
 
 def _environment() -> Environment:
@@ -76,7 +101,11 @@ def _environment() -> Environment:
     )
 
 
-def _html(environment: Environment, section: Section) -> Markup:
+def _html(environment: Environment, section: Section, figures: Mapping[str, bytes]) -> Markup:
     """What stands below the section's heading; its template has escaped what came from outside."""
-    images = {name: base64.b64encode(png).decode() for name, png in section.figures.items()}
+    images = _inline({name: figures[name] for name in section.figures})
     return Markup(environment.get_template(section.template).render(section.context, images=images))
+
+
+def _inline(figures: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: base64.b64encode(png).decode() for name, png in figures.items()}

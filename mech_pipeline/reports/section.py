@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True)
 class Section:
@@ -16,11 +18,13 @@ class Section:
         anchor: the heading's id: where a link into the page leads.
         template: path below `reports/`.
         context: what the template is given, its figures aside.
-        figures: PNG by file name; the template shows them by that name.
+        figures: by file name; the template shows them by that name.
+        empty: whether it only says that there is nothing: it is folded then, and comes last.
     """
 
     anchor: str
     title: str
     template: str
     context: Mapping[str, Any] = field(default_factory=dict)
-    figures: Mapping[str, bytes] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    empty: bool = False

@@ -1,18 +1,20 @@
 """What a report is made from (a study), and what an attribution speaks of: one mechanism of one run at one step."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import duckdb
 
+from mech_pipeline.data.example_tokens import TokenReader, no_tokens
 from mech_pipeline.frames import frame
 from mech_pipeline.reports.wording import signal_unit
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.run import RunSpec
 
 Account = Literal["ledger", "influence"]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,20 @@ class Study:
     Attributes:
         connection: from `store.reading.connect`.
         specs: the experiment's runs, in its order.
+        tokens: reads the tokens of a run's examples.
     """
 
     connection: duckdb.DuckDBPyConnection
     experiment: Experiment
     specs: tuple[RunSpec, ...]
+    tokens: TokenReader = no_tokens
+    _kept: dict[object, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, key: object, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made the first time that somebody asks for the key: sections share what is costly."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     @cached_property
     def runs(self) -> list[str]:

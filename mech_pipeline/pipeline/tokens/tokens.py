@@ -97,9 +97,9 @@ def load_tokens(store: Store, spec: RunSpec) -> Tokens:
     def sequences(kind: str) -> Sequences:
         return Sequences(_int64(probe[f"{kind}.tokens"]), _int64(probe[f"{kind}.period"]))
 
-    stored, vocabulary = _stored_pool(store, spec.run), int(probe["vocabulary"][0])
+    stored, vocabulary = stored_pool(store, spec.run), int(probe["vocabulary"][0])
     origin = Origin(
-        vocabulary, spec.probe.seed, lambda: _stored_tokenizer(store, spec.run), lambda: _held_out(store, spec.run)
+        vocabulary, spec.probe.seed, lambda: stored_tokenizer(store, spec.run), lambda: _held_out(store, spec.run)
     )
     return Tokens(
         pool=Pool(stored.tokens),
@@ -118,17 +118,19 @@ def _arrays(store: Store, run: str, name: str) -> dict[str, NDArray]:
     return load_arrays(store.get_blob(read_artifact(store, run, name).blob, f"{name} of run {run}", AGAIN))
 
 
-def _stored_tokenizer(store: Store, run: str) -> Tokenizer:
+def stored_tokenizer(store: Store, run: str) -> Tokenizer:
+    """The tokenizer of a run."""
     blob = read_artifact(store, run, "tokenizer").blob
     return open_tokenizer(store.get_blob(blob, f"tokenizer of run {run}", AGAIN).decode())
 
 
 def _held_out(store: Store, run: str) -> HeldOut:
-    held = open_corpus(store, read_artifact(store, run, "corpus"), (), _stored_tokenizer(store, run))
+    held = open_corpus(store, read_artifact(store, run, "corpus"), (), stored_tokenizer(store, run))
     return HeldOut(held.corpus, held.held_out)
 
 
-def _stored_pool(store: Store, run: str) -> StoredPool:
+def stored_pool(store: Store, run: str) -> StoredPool:
+    """The pool of a run, its tokens mapped from files where they are large."""
     return open_pool(store, read_artifact(store, run, "pool"), f"pool of run {run}")
 
 
@@ -141,7 +143,7 @@ def _make_weights(store: Store, spec: RunSpec) -> Artifact:
     name, sha256 = spec.data.weights, spec.data.weights_sha256
     assert name is not None, "asked for only if the spec names a file"
     assert sha256 is not None, "filled in when the experiment is read"
-    weights = read_weights(name, sha256, _all(_stored_pool(store, spec.run)), spec.home)
+    weights = read_weights(name, sha256, _all(stored_pool(store, spec.run)), spec.home)
     content = save_arrays({k: getattr(weights, k) for k in ("example", "weight", "first", "last")})
     return Artifact(store.put_blob("tokens", "weights.safetensors", content), len(weights.example))
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
+from matplotlib.figure import Figure
 
 from mech_pipeline.reports.circuits import queries
 from mech_pipeline.reports.circuits.criteria import circuit_criteria
 from mech_pipeline.reports.circuits.figures import ATTRIBUTED, circuit_graphs, circuits_over_steps
-from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.section import Section
 from mech_pipeline.reports.subject import Study, first_per_mechanism
 from mech_pipeline.reports.wording import plus_minus, signal_unit
@@ -40,7 +40,7 @@ def circuits(study: Study) -> Section:
     pairs = queries.with_circuits(study.connection, study.runs)
     pairs = [pair for pair in pairs if pair[1] in study.experiment.mechanisms]
     areas = queries.circuit_areas(study.connection, study.runs)
-    parts, drawn = list[CircuitPart](), dict[str, bytes]()
+    parts, drawn = list[CircuitPart](), dict[str, Figure]()
     for run, mechanism in first_per_mechanism(pairs):
         here = _draw(study, run, mechanism, areas.filter(run=run, mechanism=mechanism))
         drawn |= here
@@ -51,10 +51,10 @@ def circuits(study: Study) -> Section:
         step = f"{last['step'][0]:,}"
         parts.append(CircuitPart(mechanism, signal_unit(mechanism), run, step, list(here), shown, rows))
     context = {"parts": parts, "nothing": no_circuits(study)}
-    return Section("circuits", "Circuits", "circuits/section.html", context, drawn)
+    return Section("circuits", "Circuits", "circuits/section.html", context, drawn, empty=not parts)
 
 
-def _draw(study: Study, run: str, mechanism: str, areas: pl.DataFrame) -> dict[str, bytes]:
+def _draw(study: Study, run: str, mechanism: str, areas: pl.DataFrame) -> dict[str, Figure]:
     """The figures of one run and mechanism by file name: over steps, graphs, criteria."""
     connection, title = study.connection, f"{mechanism}: circuits of run {run}, n = 1 seed"
     curves = queries.faithfulness_curves(connection, run, mechanism)
@@ -67,7 +67,7 @@ def _draw(study: Study, run: str, mechanism: str, areas: pl.DataFrame) -> dict[s
     trials = queries.criteria(connection, run, mechanism)
     if trials.height:
         made["circuit_criteria"] = circuit_criteria(trials, title)
-    return {f"{what}_{mechanism}.png": figure_png(figure) for what, figure in made.items()}
+    return {f"{what}_{mechanism}.png": figure for what, figure in made.items()}
 
 
 def no_circuits(study: Study) -> str:

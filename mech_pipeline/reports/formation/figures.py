@@ -7,10 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mech_pipeline.reports.drawing import MUTED, finish_axes, headline, legend_inside, line_look, panels
-from mech_pipeline.reports.wording import counted
+from mech_pipeline.reports.wording import counted, signal_name
 
 
-def formation_curves(curves: pl.DataFrame, events: pl.DataFrame, units: Mapping[str, str]) -> Figure:
+def formation_curves(
+    curves: pl.DataFrame, events: pl.DataFrame, units: Mapping[str, str], width_inches: float = 9.0
+) -> Figure:
     """Each mechanism over training: one line per run, colour by arm, a dot where it formed, the threshold dashed.
 
     Args:
@@ -18,7 +20,7 @@ def formation_curves(curves: pl.DataFrame, events: pl.DataFrame, units: Mapping[
         events: `queries.formation_events`.
         units: unit of every mechanism; one panel each, in this order.
     """
-    figure, all_axes = panels(len(units), columns=3)
+    figure, all_axes = panels(len(units), columns=3, width_inches=width_inches)
     arms = curves["arm"].unique(maintain_order=True).to_list()
     for axes, (mechanism, unit) in zip(all_axes, units.items(), strict=True):
         here = events.filter(pl.col("mechanism") == mechanism)
@@ -26,7 +28,7 @@ def formation_curves(curves: pl.DataFrame, events: pl.DataFrame, units: Mapping[
             _arm_curves(axes, curves.filter(mechanism=mechanism, arm=arm), here.filter(arm=arm), arm, colour)
         for threshold in here["threshold"].unique().sort():
             axes.axhline(threshold, color=MUTED, linestyle="--", linewidth=1.0, label=f"threshold {threshold:g}")
-        finish_axes(axes, "training step (updates)", f"value ({unit})", mechanism)
+        finish_axes(axes, "training step (updates)", f"value ({unit})", signal_name(mechanism))
         legend_inside(axes)
     headline(figure, f"Formation: {counted(curves['run'].n_unique(), 'run')}, one line each; dot = formation step")
     return figure

@@ -44,6 +44,22 @@ def mechanism_curves(connection: duckdb.DuckDBPyConnection, runs: Sequence[str])
     )
 
 
+def signal_curves(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], signal: str) -> pl.DataFrame:
+    """As `mechanism_curves`, of one signal: a mechanism, or `best_head:<detector>`, the largest score of any head."""
+    return frame(
+        connection,
+        """with signals as (
+            select run, step, value from mechanism_values where mechanism = $signal and run = any($runs::varchar[])
+            union all
+            select run, step, max(value) from head_scores
+            where 'best_head:' || detector = $signal and run = any($runs::varchar[]) group by run, step)
+        select s.run, r.arm, r.seed, $signal as mechanism, s.step, s.value from signals s join runs r using (run)
+        order by list_position($runs::varchar[], s.run), s.step""",
+        runs=list(runs),
+        signal=signal,
+    )
+
+
 def formation_events(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pl.DataFrame:
     """Every formation event: run, arm, seed, mechanism (the signal), step, lower (updates), threshold, censored."""
     return frame(

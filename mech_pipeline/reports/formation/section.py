@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mech_pipeline.mechanisms.registry import DETECTORS, MECHANISMS
-from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.formation import figures, queries
 from mech_pipeline.reports.section import Section
 from mech_pipeline.reports.subject import Study
@@ -44,12 +43,12 @@ def curves(study: Study) -> Section:
     if found.height:
         units = {name: signal_unit(name) for name in study.experiment.mechanisms if name in found["mechanism"]}
         events = queries.formation_events(study.connection, study.runs)
-        drawn[CURVES] = figure_png(figures.formation_curves(found, events, units))
+        drawn[CURVES] = figures.formation_curves(found, events, units)
     context = {
         "n_runs": found["run"].n_unique(),
         "mechanisms": {name: MECHANISMS[name] for name in study.experiment.mechanisms},
     }
-    return Section("formation", "Formation", "formation/curves.html", context, drawn)
+    return Section("formation", "Formation", "formation/curves.html", context, drawn, empty=not drawn)
 
 
 def detector_beside(experiment: Experiment, event: Event) -> str | None:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from matplotlib.figure import Figure
+
 from mech_pipeline.mechanisms.detectors.head_classes import IOI_CLASSES, members
 from mech_pipeline.mechanisms.registry import DETECTORS
-from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.heads import queries
 from mech_pipeline.reports.heads.figures import head_atlas, head_scores_over_steps
 from mech_pipeline.reports.section import Section
@@ -33,7 +34,7 @@ def heads(study: Study) -> Section:
         "class_runs": runs,
         "classes": rows,
     }
-    return Section("heads", "Attention heads", "heads/section.html", context, drawn)
+    return Section("heads", "Attention heads", "heads/section.html", context, drawn, empty=not drawn)
 
 
 def no_heads(experiment: Experiment) -> str:
@@ -60,15 +61,15 @@ def head_classes(study: Study) -> tuple[Sequence[str], list[ClassRow]]:
     return list(found), rows if found else []
 
 
-def _draw(study: Study) -> tuple[str | None, dict[str, bytes]]:
+def _draw(study: Study) -> tuple[str | None, dict[str, Figure]]:
     """The figures of the first run that has head scores, and that run."""
     for run in study.runs:
         scores = queries.head_scores(study.connection, run)
         units = {name: DETECTORS[name].unit for name in study.experiment.detectors if name in scores["detector"]}
         if units:
             return run, {
-                "head_scores_over_steps.png": figure_png(head_scores_over_steps(scores, run, units)),
-                "head_atlas.png": figure_png(head_atlas(scores, run, units)),
+                "head_scores_over_steps.png": head_scores_over_steps(scores, run, units),
+                "head_atlas.png": head_atlas(scores, run, units),
             }
     return None, {}
 

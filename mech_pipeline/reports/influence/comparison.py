@@ -1,6 +1,5 @@
 """The report's section that sets influence beside the ledger, example by example: two questions, two answers."""
 
-from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.influence import figures, queries
 from mech_pipeline.reports.section import Section
 from mech_pipeline.reports.subject import Study
@@ -14,6 +13,8 @@ def comparison(study: Study) -> Section:
         if both.is_empty():
             continue
         name = f"influence_against_ledger.{subject.mechanism}.png"
-        drawn[name] = figure_png(figures.influence_against_ledger(both, subject.unit, subject.title))
+        drawn[name] = figures.influence_against_ledger(both, subject.unit, subject.title)
         parts.append({"figure": name, "correlation": figures.rank_correlation(both), "run": subject.run})
-    return Section("comparison", "Influence against ledger", "influence/comparison.html", {"parts": parts}, drawn)
+    return Section(
+        "comparison", "Influence against ledger", "influence/comparison.html", {"parts": parts}, drawn, not parts
+    )

@@ -12,7 +12,7 @@ from mech_pipeline.frames import frame
 from mech_pipeline.reports.subject import Account, Subject
 
 # A gradient of update s moves the mechanism in its own interval (value) and later, through momentum (value_later).
-_TOTALS = {
+TOTALS = {
     "ledger": """select example_id, sum(value::double + value_later::double) as total from ledger
         where run = $run and mechanism = $mechanism and term = 'example' and update_step < $target
         group by example_id""",
@@ -25,7 +25,8 @@ _PAIRS = """select update_step, example_id, sum(value::double) as value, bool_an
 KIND = "coalesce(e.kind, 'unknown kind')"
 
 
-def _keys(subject: Subject) -> dict[str, str | int]:
+def subject_keys(subject: Subject) -> dict[str, str | int]:
+    """The parameters that name a subject in a query."""
     return {"run": subject.run, "mechanism": subject.mechanism, "target": subject.target}
 
 
@@ -44,14 +45,14 @@ def responsible_documents(
     """
     return frame(
         connection,
-        f"""with totals as ({_TOTALS[account]}),
+        f"""with totals as ({TOTALS[account]}),
         seen as (select example_id, count(*) as times_seen from batches
             where run = $run and update_step < $target group by example_id)
         select t.example_id, t.total, coalesce(s.times_seen, 0) as times_seen, e.kind, e.source, e.document, e.line,
             e.text, e.repeat_at
         from totals t left join seen s using (example_id) left join examples e using (example_id)
         order by t.total desc, t.example_id limit $limit""",
-        **_keys(subject),
+        **subject_keys(subject),
         limit=limit,
     )
 
@@ -60,10 +61,10 @@ def influence_against_ledger(connection: duckdb.DuckDBPyConnection, subject: Sub
     """One row per example that has both totals before the target step: example_id, kind, ledger, influence."""
     return frame(
         connection,
-        f"""with l as ({_TOTALS["ledger"]}), i as ({_TOTALS["influence"]})
+        f"""with l as ({TOTALS["ledger"]}), i as ({TOTALS["influence"]})
         select example_id, {KIND} as kind, l.total as ledger, i.total as influence
         from l join i using (example_id) left join examples e using (example_id) order by example_id""",
-        **_keys(subject),
+        **subject_keys(subject),
     )
 
 
@@ -76,7 +77,7 @@ def kind_shares(connection: duckdb.DuckDBPyConnection, subject: Subject, share: 
     """
     return frame(
         connection,
-        f"""with totals as ({_TOTALS["influence"]}),
+        f"""with totals as ({TOTALS["influence"]}),
         sized as (select *, greatest(1, round($share * count(*) over ())) as size from totals),
         ranked as (select example_id, row_number() over (order by total desc, example_id) <= size as is_top,
             row_number() over (order by total, example_id) <= size as is_bottom from sized),
@@ -86,7 +87,7 @@ def kind_shares(connection: duckdb.DuckDBPyConnection, subject: Subject, share: 
         select kind, n, n_top / sum(n_top) over () as top, n_bottom / sum(n_bottom) over () as bottom,
             n / sum(n) over () as everything
         from counted order by top desc, everything desc, kind""",
-        **_keys(subject),
+        **subject_keys(subject),
         share=share,
     )
 
@@ -95,8 +96,8 @@ def influenced_examples(connection: duckdb.DuckDBPyConnection, subject: Subject)
     """How many distinct examples have an influence at the target step."""
     counted = frame(
         connection,
-        f"select count(*) as n from ({_TOTALS['influence']})",
-        **_keys(subject),
+        f"select count(*) as n from ({TOTALS['influence']})",
+        **subject_keys(subject),
     )
     return int(counted.item())
 
@@ -110,7 +111,7 @@ def influence_by_update(connection: duckdb.DuckDBPyConnection, subject: Subject,
         select (floor(i.update_step / w) + 0.5) * w as update_step, {KIND} as kind,
             avg(abs(i.value)) as mean_absolute, avg(i.value) as mean_signed, count(*) as n
         from pairs i cross join width left join examples e using (example_id) group by 1, 2 order by 2, 1""",
-        **_keys(subject),
+        **subject_keys(subject),
         bins=bins,
     )
 
@@ -121,7 +122,7 @@ def adjoint_norms(connection: duckdb.DuckDBPyConnection, subject: Subject) -> pl
         connection,
         """select update_step, value from reliability where run = $run and mechanism = $mechanism and step = $target
         and method = 'adjoint' and metric = 'adjoint_norm' and update_step >= 0 order by update_step""",
-        **_keys(subject),
+        **subject_keys(subject),
     )
 
 
@@ -132,7 +133,7 @@ def reliability_measures(connection: duckdb.DuckDBPyConnection, subject: Subject
         """select metric, value from reliability
         where run = $run and mechanism = $mechanism and step = $target and method = 'adjoint' and update_step = -1
         order by metric""",
-        **_keys(subject),
+        **subject_keys(subject),
     )
     return dict(measures.rows())
 
@@ -142,7 +143,7 @@ def flagged_scores(connection: duckdb.DuckDBPyConnection, subject: Subject) -> t
     counted = frame(
         connection,
         f"select count(*) filter (reliable = false) as flagged, count(*) as n from ({_PAIRS})",
-        **_keys(subject),
+        **subject_keys(subject),
     )
     flagged, total = counted.row(0)
     return int(flagged), int(total)
@@ -159,5 +160,5 @@ def estimator_agreement(connection: duckdb.DuckDBPyConnection, subject: Subject)
             coalesce(any_value(value) filter (metric = 'compared_examples'), 0)::int as n
         from reliability where run = $run and mechanism = $mechanism and step = $target and method <> 'adjoint'
         group by method order by agreement desc nulls last, method""",
-        **_keys(subject),
+        **subject_keys(subject),
     )

@@ -7,11 +7,11 @@ bury the reader.
 from dataclasses import dataclass
 
 import polars as pl
+from matplotlib.figure import Figure
 
 from mech_pipeline.attribution.estimators.methods import METHODS
 from mech_pipeline.attribution.retraining.trust import Trust, trust
 from mech_pipeline.reports.documents import SHOWN_DOCUMENTS, Excerpt, excerpts
-from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.formation.queries import formation_events
 from mech_pipeline.reports.influence import figures, queries
 from mech_pipeline.reports.section import Section
@@ -63,7 +63,9 @@ def influence(study: Study) -> Section:
     """One influence of each mechanism."""
     context = {"parts": [_part(study, each) for each in study.influences], "nothing": no_influence(study)}
     drawn = {_figure_name(each): _drawn(study, each) for each in study.influences}
-    return Section("influence", "Influence: what would happen", "influence/section.html", context, drawn)
+    return Section(
+        "influence", "Influence: what would happen", "influence/section.html", context, drawn, empty=not drawn
+    )
 
 
 def no_influence(study: Study) -> str:
@@ -103,10 +105,10 @@ def _figure_name(subject: Subject) -> str:
     return f"influence_over_updates.{subject.mechanism}.png"
 
 
-def _drawn(study: Study, subject: Subject) -> bytes:
+def _drawn(study: Study, subject: Subject) -> Figure:
     by_update = queries.influence_by_update(study.connection, subject)
     norms = queries.adjoint_norms(study.connection, subject)
-    return figure_png(figures.influence_over_updates(by_update, norms, subject.unit, subject.title))
+    return figures.influence_over_updates(by_update, norms, subject.unit, subject.title)
 
 
 def _kinds(shares: pl.DataFrame) -> list[dict[str, str]]:

@@ -7,9 +7,9 @@ every seed's documents would bury the reader.
 from dataclasses import dataclass
 
 import polars as pl
+from matplotlib.figure import Figure
 
 from mech_pipeline.reports.documents import SHOWN_DOCUMENTS, Excerpt, excerpts
-from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.influence.queries import responsible_documents
 from mech_pipeline.reports.ledger import figures, queries
 from mech_pipeline.reports.section import Section
@@ -55,7 +55,7 @@ def ledger(study: Study) -> Section:
         "nothing": no_ledger(study),
     }
     drawn = {_figure_name(subject): _drawn(study, subject) for subject in study.ledgers}
-    return Section("ledger", "Ledger: what happened", "ledger/section.html", context, drawn)
+    return Section("ledger", "Ledger: what happened", "ledger/section.html", context, drawn, empty=not drawn)
 
 
 def no_ledger(study: Study) -> str:
@@ -99,16 +99,14 @@ def _figure_name(subject: Subject) -> str:
     return f"ledger_over_steps.{subject.mechanism}.png"
 
 
-def _drawn(study: Study, subject: Subject) -> bytes:
+def _drawn(study: Study, subject: Subject) -> Figure:
     connection, run, mechanism = study.connection, subject.run, subject.mechanism
-    return figure_png(
-        figures.ledger_over_steps(
-            queries.ledger_by_component(connection, run, mechanism),
-            queries.ledger_by_kind(connection, run, mechanism),
-            queries.ledger_change(connection, run, mechanism),
-            subject.unit,
-            f"{mechanism}, run {run}",
-        )
+    return figures.ledger_over_steps(
+        queries.ledger_by_component(connection, run, mechanism),
+        queries.ledger_by_kind(connection, run, mechanism),
+        queries.ledger_change(connection, run, mechanism),
+        subject.unit,
+        f"{mechanism}, run {run}",
     )
 
 

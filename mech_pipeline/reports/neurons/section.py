@@ -6,7 +6,6 @@ from typing import Any
 
 import polars as pl
 
-from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.neurons import queries
 from mech_pipeline.reports.neurons.figures import neurons_over_windows
 from mech_pipeline.reports.section import Section
@@ -38,8 +37,8 @@ def neurons(study: Study) -> Section:
     found = queries.neuron_windows(study.connection, study.runs)
     runs = [run for run in study.runs if run in found["run"]]
     context = {"parts": [_part(study, run, found.filter(run=run)) for run in runs], "nothing": no_neurons(study)}
-    drawn = {FIGURE: figure_png(neurons_over_windows(found))} if runs else {}
-    return Section("neurons", "Neurons: what made them", "neurons/section.html", context, drawn)
+    drawn = {FIGURE: neurons_over_windows(found)} if runs else {}
+    return Section("neurons", "Neurons: what made them", "neurons/section.html", context, drawn, empty=not runs)
 
 
 def no_neurons(study: Study) -> str:

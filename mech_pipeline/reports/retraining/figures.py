@@ -7,16 +7,16 @@ from matplotlib.figure import Figure
 
 from mech_pipeline.attribution.retraining.effects import lds_measures, removal_effects
 from mech_pipeline.attribution.retraining.removals import asked_removals
-from mech_pipeline.reports.drawing import MUTED, figure_png, finish_axes, headline, legend_beside, line_look, new_figure
+from mech_pipeline.reports.drawing import MUTED, finish_axes, headline, legend_beside, line_look, new_figure
 from mech_pipeline.reports.wording import interval, signal_unit
 from mech_pipeline.spec.run import RunSpec
 
 
-def draw_predictions(connection: duckdb.DuckDBPyConnection, spec: RunSpec, step: int) -> dict[str, bytes]:
-    """One figure per mechanism and estimator of a run that has random removals at a target step, as PNG by name."""
+def draw_predictions(connection: duckdb.DuckDBPyConnection, spec: RunSpec, step: int) -> dict[str, Figure]:
+    """One figure per mechanism and estimator of a run that has random removals at a target step, by file name."""
     names = [removal.name for removal in asked_removals(spec.influence) if removal.number is not None]
     scores = lds_measures(connection, spec.run, step).filter(metric="lds")
-    drawn: dict[str, bytes] = {}
+    drawn: dict[str, Figure] = {}
     for mechanism in spec.influence.mechanisms:
         for method in spec.influence.methods:
             effects = removal_effects(connection, spec.run, step, mechanism, method, names).drop_nulls("change")
@@ -25,7 +25,7 @@ def draw_predictions(connection: duckdb.DuckDBPyConnection, spec: RunSpec, step:
             here = scores.filter(mechanism=mechanism, method=method)
             title = f"{mechanism} at step {step:,}, run {spec.run}, {method}"
             figure = predicted_against_measured(effects, here, signal_unit(mechanism), title)
-            drawn[figure_name(mechanism, method)] = figure_png(figure)
+            drawn[figure_name(mechanism, method)] = figure
     return drawn
 
 

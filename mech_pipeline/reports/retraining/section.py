@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import duckdb
 import polars as pl
+from matplotlib.figure import Figure
 
 from mech_pipeline.attribution.retraining.effects import lds_measures
 from mech_pipeline.frames import frame
@@ -44,7 +45,7 @@ class PredictionPart:
 
 def predictions(study: Study) -> Section:
     """Predictions of removals beside what was measured, per mechanism of the first run that was retrained."""
-    parts, drawn = dict[str, PredictionPart](), dict[str, bytes]()
+    parts, drawn = dict[str, PredictionPart](), dict[str, Figure]()
     for spec in study.specs:
         step = _measured_step(study.connection, spec.run) if spec.influence.retraining is not None else None
         if step is None:
@@ -58,7 +59,9 @@ def predictions(study: Study) -> Section:
             parts[mechanism] = _part(Subject(spec.run, mechanism, step), here, figures)
             drawn |= {picture.figure: figures[picture.figure] for picture in parts[mechanism].pictures}
     context = {"parts": list(parts.values()), "nothing": no_predictions(study)}
-    return Section("predictions", "How good are the predictions?", "retraining/section.html", context, drawn)
+    return Section(
+        "predictions", "How good are the predictions?", "retraining/section.html", context, drawn, empty=not parts
+    )
 
 
 def no_predictions(study: Study) -> str:
@@ -82,7 +85,7 @@ def _measured_step(connection: duckdb.DuckDBPyConnection, run: str) -> int | Non
     return None if steps.is_empty() else int(steps.item())
 
 
-def _part(subject: Subject, measures: pl.DataFrame, figures: dict[str, bytes]) -> PredictionPart:
+def _part(subject: Subject, measures: pl.DataFrame, figures: dict[str, Figure]) -> PredictionPart:
     random, top, pictures = list[Row](), list[Row](), list[Picture]()
     for (method,), of_method in measures.group_by(["method"], maintain_order=True):
         scores = []
