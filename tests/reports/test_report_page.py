@@ -45,6 +45,7 @@ def test_a_figure_has_the_same_bytes_each_time(connection: duckdb.DuckDBPyConnec
 
 def test_report_has_every_figure_as_png_inside_the_page(report: Report) -> None:
     assert set(report.figures) == {
+        "first_formation.png",
         "formation_curves.png",
         "head_scores_over_steps.png",
         "head_atlas.png",
@@ -128,7 +129,30 @@ def test_nothing_formed_gives_a_reason_instead_of_influence(tmp_path: Path, expe
 
 def test_every_section_has_a_heading_and_an_anchor_of_its_own(report: Report) -> None:
     headings = re.findall(r'<h2 id="([a-z]+)">', report.html)
-    assert len(set(headings)) == len(headings) == len(SECTIONS) == report.html.count("<h2")
+    assert len(set(headings)) == len(headings) == len(SECTIONS) == report.html.count("<h2 id")
+    assert set(re.findall(r'href="#([a-z]+)"', report.html)) <= {*headings, "contents"}
+
+
+def test_the_first_page_answers_four_questions_with_a_number_each(report: Report) -> None:
+    first = html.unescape(report.html).split('<p class="answer">')[0]
+    assert "Does <repetition> make induction?" in first
+    assert "first_formation.png" in report.figures
+    large = dict(re.findall(r'<h2>(.*?)</h2>\n<p class="large"><a href="#[a-z]+">(.*?)</a>', first))
+    assert large == {
+        "When?": "step 30 ± 10",
+        "Which head?": "L1H1",
+        "Which data?": "–",
+        "How sure?": "103.9 % explained",
+    }
+    assert "does not balance" in first
+    assert first.index("Top 5 % by ledger") < first.index("Top 5 % by influence")
+
+
+def test_sections_without_anything_come_last_and_folded(tmp_path: Path, experiment: Experiment, report: Report) -> None:
+    shown, _, folded = report.html.partition("<hr>")
+    assert '<h2 id="ledger">' in shown
+    assert '<h2 id="circuits">' in folded
+    assert report.html.count("<details") == folded.count("<details") == folded.count("<h2 id")
 
 
 def test_an_experiment_without_detectors_has_no_column_of_heads(

@@ -92,6 +92,11 @@ class Contrast:
         """The examples with the largest totals."""
         return self._end(np.arange(len(self.examples)) < tail_size(len(self.examples), SHARE), 1)
 
+    def more_at_the_top(self, *families: str) -> list[Difference]:
+        """What the top has more often and the bottom has not: what is at both ends tells of size, not of direction."""
+        below = {(each.family, each.name) for each in self.bottom.more(*families)}
+        return [each for each in self.top.more(*families) if (each.family, each.name) not in below]
+
     @cached_property
     def bottom(self) -> End:
         """The examples with the smallest totals."""

@@ -11,10 +11,10 @@ from mech_pipeline.reports.contrast.queries import example_totals
 from mech_pipeline.reports.section import Section
 from mech_pipeline.reports.subject import Account, Study, Subject
 from mech_pipeline.reports.wording import UNKNOWN, number, percent
-from mech_pipeline.statistics.enrichment import SMALLEST
 
 SHOWN = 8
 """Differences of a family at an end; all are counted."""
+_BOUND = 1e-7
 FAMILIES = {
     "characteristics": ("kind", "source", "document", "period", "length", "first_seen", "times_seen"),
     "tokens": ("token",),
@@ -77,17 +77,16 @@ def _end(which: str, end: End) -> EndPart:
     groups = []
     for heading, families in FAMILIES.items():
         for word, rows in (("more often", end.more(*families)), ("less often", end.less(*families))):
-            shown = [_row(each, end.n) for each in rows[:SHOWN]]
+            shown = [_row(each) for each in rows[:SHOWN]]
             groups.append((f"{heading}, {word}", shown, len(rows) - len(shown)))
     return EndPart(
         f"The 5 % with the {which} totals ({end.n:,} examples)", summary, [each for each in groups if each[1]]
     )
 
 
-def _row(found: Difference, n: int) -> dict[str, str]:
+def _row(found: Difference) -> dict[str, str]:
     return {
         "name": found.name if found.family in ("token", "bigram") else in_words(found),
-        "chosen": f"{found.chosen:,}",
         "expected": number(found.expected),
         "log_odds": f"{found.log_odds:+.2f}",
         "rate": f"{found.chosen:,} of {found.everywhere:,} ({100 * found.chosen / found.everywhere:.1f} %)",
@@ -103,12 +102,12 @@ def in_words(found: Difference) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p with one digit; the smallest that can be told is a bound.
+    """A p with one digit, or a bound: what is smallest of all times the number of tests is not told from less.
 
-    >>> p_value(0.0312), p_value(1e-12)
-    ('0.03', '< 1e-11')
+    >>> p_value(0.0312), p_value(6e-9)
+    ('0.03', '< 1e-07')
     """
-    return "< 1e-11" if p < 10 * SMALLEST else f"{p:.1g}"
+    return f"< {_BOUND:.0e}" if p < _BOUND else f"{p:.1g}"
 
 
 def _agreement(found: Agreement) -> dict[str, str]:

@@ -23,7 +23,7 @@ def when(study: Study) -> Card:
     )
     if not arms:
         return Card("When?", UNKNOWN, "results", [Line("Nothing has been evaluated yet.")])
-    steps = arms[0][1]["step"].drop_nulls().to_list()
+    steps = [float(step) for step in arms[0][1]["step"].drop_nulls()]
     large = f"step {plus_minus(*mean_sd(steps))}" if steps else "not formed"
     return Card("When?", large, "results", [Line(_arm(arm, part)) for arm, part in arms] + [Line(meaning)])
 
@@ -34,9 +34,8 @@ def _arm(arm: str, part: pl.DataFrame) -> str:
         known = part.drop_nulls("lower")
         if known.is_empty():
             return f"{arm}: formation has not been computed yet."
-        return (
-            f"{arm}: not by step {known['lower'].max():,}, in none of {known.height} seed{_s(known.height)} (censored)."
-        )
+        last, n = max(known["lower"].to_list()), known.height
+        return f"{arm}: not by step {last:,}, in none of {n} seed{_s(n)} (censored)."
     seeds = ", ".join(f"s{row['seed']} in ({row['lower']:,}, {row['step']:,}]" for row in formed.iter_rows(named=True))
     return f"{arm}: {formed.height} of {part.height} seed{_s(part.height)}: {seeds}."
 

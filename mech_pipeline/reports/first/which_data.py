@@ -36,7 +36,7 @@ def verdict(found: Trust) -> tuple[str, bool | None]:
 
 
 def _first(found: Contrast) -> Difference | None:
-    more = found.top.more(*FAMILIES["characteristics"]) or found.top.more("token", "bigram")
+    more = found.more_at_the_top(*FAMILIES["characteristics"]) or found.more_at_the_top("token", "bigram")
     return more[0] if more else None
 
 
@@ -46,9 +46,9 @@ def _name(found: Difference) -> str:
 
 def _told(found: Contrast) -> str:
     n, top = len(found.examples), found.top
-    rows = top.more(*FAMILIES["characteristics"])[:2]
+    rows = found.more_at_the_top(*FAMILIES["characteristics"])[:2]
     parts = [f"{percent(each.chosen / top.n)} {_name(each)} (of all {percent(each.everywhere / n)})" for each in rows]
-    tokens = top.more("token", "bigram")[:_TOKENS]
+    tokens = found.more_at_the_top("token", "bigram")[:_TOKENS]
     if tokens:
         parts.append("more often with " + ", ".join(each.name for each in tokens))
     what = "; ".join(parts) or "nothing that was compared tells them from the others"
