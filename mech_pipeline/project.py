@@ -72,6 +72,10 @@ def report_name(experiment: str) -> str:
     return f"reports/{experiment}.html"
 
 
+REPORT_INDEX = report_name("index")
+"""The page over all reports."""
+
+
 def _home(environment: Mapping[str, str]) -> Path | None:
     """MECH_HOME, or the nearest folder upwards that holds a dagster.yaml."""
     if named := environment.get("MECH_HOME"):

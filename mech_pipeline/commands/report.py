@@ -16,8 +16,14 @@ def report(
         str, typer.Argument(help="experiment name, for example induction", autocompletion=completing.experiments)
     ],
     open_it: Annotated[bool, typer.Option("--open", help="show it in the web browser")] = False,
+    figures: Annotated[
+        Path | None, typer.Option(help="write its figures there as SVG and PDF, from what the store holds now")
+    ] = None,
 ) -> None:
     """Print where the newest report of an experiment is (from S3, a local copy is made)."""
+    if figures is not None:
+        _save_figures(experiment, figures)
+        return
     path = _local(experiment)
     say(path)
     if not open_it:
@@ -26,6 +32,31 @@ def report(
 
     if not webbrowser.open(path.as_uri()):
         note("no web browser was found here; open that file where there is one, or set BROWSER")
+
+
+def _save_figures(name: str, folder: Path) -> None:
+    """Draws the figures of an experiment of the project's folder `experiments/`."""
+    from mech_pipeline.mechanisms.chosen import CHOSEN
+    from mech_pipeline.project import find_project
+    from mech_pipeline.reports.paper import save_figures
+    from mech_pipeline.resolve import read_experiment
+    from mech_pipeline.spec.experiment import load_experiment
+    from mech_pipeline.store.reading import connect
+
+    root, project = existing_store().root, find_project()
+    CHOSEN.use(project.mechanisms)
+    files = {load_experiment(path).experiment: path for path in sorted((project.home / "experiments").glob("*.y*ml"))}
+    if name not in files:
+        raise MechError(
+            f"no file in {project.home / 'experiments'} describes experiment {name!r}",
+            f"{did_you_mean(name, files)}name one of: {', '.join(files) or 'there is none'}",
+        )
+    with connect(root) as connection:
+        written = save_figures(connection, read_experiment(files[name], project.home), folder.absolute())
+    for path in written:
+        say(path)
+    if not written:
+        note(f"the store has nothing of {name} that could be drawn")
 
 
 def _local(experiment: str) -> Path:
@@ -40,7 +71,7 @@ def _local(experiment: str) -> Path:
     files, name = existing_store(), report_name(experiment)
     if files.info(name) is None:
         there = [PurePosixPath(entry.name) for entry in files.entries("reports")]
-        known = [path.stem for path in there if path.suffix == ".html"]
+        known = [path.stem for path in there if path.suffix == ".html" and path.stem != "index"]
         raise MechError(
             f"experiment {experiment!r} has no report", f"{did_you_mean(experiment, known)}`mech run` its file"
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Block, Cell, combined_version, pending_cells, stored_versions, write
-from mech_pipeline.project import report_name
+from mech_pipeline.project import REPORT_INDEX, report_name
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.store import Store
@@ -79,4 +79,15 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
     }
     write(store, [Block(cell, columns, made_from, version)], CODE_VERSION)
     store.files.write(report_name(experiment.experiment), contents[HTML])
+    _write_index(store, experiment.experiment)
     return StoredReport(store.files.url(report_name(experiment.experiment)), answer, report.figures, version)
+
+
+def _write_index(store: Store, experiment: str) -> None:
+    """The page over all experiments; a report of that name is left alone."""
+    from mech_pipeline.reports.index import index_page
+
+    if report_name(experiment) != REPORT_INDEX:
+        with store.reading("reports", "runs", "formation") as connection:
+            page = index_page(connection)
+        store.files.write(REPORT_INDEX, page.encode())

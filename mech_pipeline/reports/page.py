@@ -30,6 +30,7 @@ from mech_pipeline.reports.neurons.section import neurons
 from mech_pipeline.reports.provenance import provenance
 from mech_pipeline.reports.retraining.section import predictions
 from mech_pipeline.reports.section import Section
+from mech_pipeline.reports.setup import setup
 from mech_pipeline.reports.subject import Study
 from mech_pipeline.spec.experiment import Experiment
 
@@ -45,6 +46,7 @@ SECTIONS: tuple[Callable[[Study], Section], ...] = (
     circuits,
     neurons,
     meaning,
+    setup,
     provenance,
 )
 
@@ -70,12 +72,12 @@ def build_report(
     study = Study(connection, experiment, tuple(experiment.runs()), tokens)
     sections = [section(study) for section in SECTIONS]
     figures = {name: figure_png(each) for name, each in (curve(study) | drawn(sections)).items()}
-    environment = _environment()
+    templates = environment()
     shown = [
-        {"anchor": each.anchor, "title": each.title, "empty": each.empty, "html": _html(environment, each, figures)}
+        {"anchor": each.anchor, "title": each.title, "empty": each.empty, "html": _html(templates, each, figures)}
         for each in sorted(sections, key=lambda each: each.empty)
     ]
-    html = environment.get_template("report.html").render(
+    html = templates.get_template("report.html").render(
         experiment=experiment,
         answer=answer(study),
         cards=cards(study),
@@ -91,7 +93,8 @@ def drawn(sections: Sequence[Section]) -> dict[str, Figure]:
     return {name: figure for section in sections for name, figure in section.figures.items()}
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where templates lie, and how they are filled: everything is escaped, and nothing may be missing."""
     return Environment(
         loader=PackageLoader("mech_pipeline.reports", ""),
         autoescape=True,
@@ -101,10 +104,10 @@ def _environment() -> Environment:
     )
 
 
-def _html(environment: Environment, section: Section, figures: Mapping[str, bytes]) -> Markup:
+def _html(templates: Environment, section: Section, figures: Mapping[str, bytes]) -> Markup:
     """What stands below the section's heading; its template has escaped what came from outside."""
     images = _inline({name: figures[name] for name in section.figures})
-    return Markup(environment.get_template(section.template).render(section.context, images=images))
+    return Markup(templates.get_template(section.template).render(section.context, images=images))
 
 
 def _inline(figures: Mapping[str, bytes]) -> dict[str, str]:

@@ -152,7 +152,7 @@ def test_sections_without_anything_come_last_and_folded(tmp_path: Path, experime
     shown, _, folded = report.html.partition("<hr>")
     assert '<h2 id="ledger">' in shown
     assert '<h2 id="circuits">' in folded
-    assert report.html.count("<details") == folded.count("<details") == folded.count("<h2 id")
+    assert report.html.count('<details class="nothing">') == folded.count("<details") == folded.count("<h2 id")
 
 
 def test_an_experiment_without_detectors_has_no_column_of_heads(
