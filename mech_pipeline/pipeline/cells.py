@@ -202,15 +202,12 @@ def write(
     code_version: str,
     *,
     within: Mapping[str, Sequence[Any]] | None = None,
-) -> list[Version]:
+) -> None:
     """Publishes cells of one table, each in place of what it held, in as few commits as there are blocks of keys.
 
     Args:
         blocks: one or several of each cell.
         within: replaces only these parts of the cells, by further key columns.
-
-    Returns:
-        what each block's cell was made from and holds.
 
     Raises:
         ValueError: the rows break the table's description.
@@ -223,9 +220,6 @@ def write(
             name: sorted({cell.keys[name] for cell in cells}) for name in next(iter(cells)).keys
         }
         store.write(blocks[0].cell.table, rows, replace=replaced | dict(within or {}), code_version=code_version)
-    return [
-        Version(block.made_from, made["data_version"][0].as_py()) for block, made in zip(blocks, written, strict=True)
-    ]
 
 
 def _rectangles(cells: set[Cell]) -> list[set[Cell]]:

@@ -151,6 +151,7 @@ def test_another_folder_can_be_named(project, tmp_path, mechanisms_of):
     assert set(MECHANISMS) == LIBRARY
 
 
+@pytest.mark.process
 def test_a_new_process_in_the_project_folder_finds_them_and_starts_in_spite_of_a_faulty_file(project, tmp_path):
     """Without being told of a project, it takes the one around the current folder."""
     project("a.py")

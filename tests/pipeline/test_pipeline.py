@@ -52,7 +52,7 @@ def store(folder, local_store):
 @pytest.mark.process
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder):
-    spec = spec_of(training={"steps": 900, "batch": 8}, checkpoints={"every": 20})
+    spec = spec_of(training={"steps": 500, "batch": 8}, checkpoints={"every": 20})
     prepare(store, spec)
     kills, acknowledged = 0, set()
     for attempt in range(4):
@@ -73,7 +73,7 @@ def test_a_run_killed_at_any_moment_resumes_bit_for_bit(store, folder):
     assert checkpoint_hashes(store, spec.run) == checkpoint_hashes(whole, spec.run)
     metrics = "select step, metric, value from training_metrics order by all"
     assert query(store.root, metrics).rows() == query(whole.root, metrics).rows()
-    assert len(query(store.root, metrics).rows()) == 900 * 4
+    assert len(query(store.root, metrics).rows()) == 500 * 4
 
 
 def test_longer_runs_and_denser_plans_continue_from_what_is_kept(store):

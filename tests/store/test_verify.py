@@ -5,7 +5,6 @@ import random
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
@@ -18,7 +17,6 @@ from mech_pipeline.pipeline.analysis import analysis
 from mech_pipeline.pipeline.analysis import wanted as analysis_cells
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.stages import makers
-from mech_pipeline.pipeline.training import training
 from mech_pipeline.pipeline.training import wanted as training_cells
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store import delta
@@ -31,7 +29,8 @@ from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from tests.support.damage import flip
-from tests.support.tiny import prepare, spec_of, write_text
+from tests.support.once import filled_once
+from tests.support.tiny import spec_of, train
 
 
 def fill(store: Store, runs: int = 3, steps: int = 20) -> None:
@@ -96,20 +95,19 @@ def test_a_whole_store_is_whole(filled):
 
 
 @pytest.mark.slow
-def test_a_flipped_bit_in_any_file_is_found(filled):
+def test_a_flipped_bit_in_any_file_is_found(store):
     """Every kind of file: data, log, checksum records, blobs, the mark. Locks hold nothing."""
-    names = [e.name for e in filled.files.entries() if not e.name.startswith("locks/")]
-    if filled.root.startswith("s3://"):  # slower; the same code
+    fill(store, runs=2, steps=4)
+    names = [e.name for e in store.files.entries() if not e.name.startswith("locks/")]
+    if store.root.startswith("s3://"):  # slower; the same code
         names = random.Random(0).sample(names, 10)
     for name in names:
-        before = filled.files.read(name)
-        flip(filled, name)
-        named = (
-            " ".join(f"{f.name} {f.problem}" for f in found(filled).damage) if name != "store.json" else "store.json"
-        )
+        before = store.files.read(name)
+        flip(store, name)
+        named = " ".join(f"{f.name} {f.problem}" for f in found(store).damage) if name != "store.json" else "store.json"
         assert name in named, name
-        filled.files.write(name, before)
-    assert found(filled).damage == []
+        store.files.write(name, before)
+    assert found(store).damage == []
 
 
 @pytest.mark.slow
@@ -246,19 +244,14 @@ def test_orphans_are_counted_and_are_no_damage(filled):
     assert len(found(filled).orphans) == 1
 
 
-def train(store: Store, folder: Path) -> RunSpec:
+def analysed(store: Store, spec: RunSpec) -> None:
     """A really trained and analysed tiny run."""
-    write_text(folder)
-    spec = spec_of()
-    prepare(store, spec)
-    training.train(store, spec)
+    train(store, spec)
     analysis.analyse(OpenRun(store, spec), analysis_cells.OUTPUTS, spec.checkpoint_steps())
-    return spec
 
 
-def test_lost_index_rows_of_whole_blobs_are_registered_again(store, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    spec = train(store, tmp_path)
+def test_lost_index_rows_of_whole_blobs_are_registered_again(store, folder):
+    spec = filled_once(store, spec_of(), analysed).spec
     sql = "select * exclude (data_version) from {} order by all"
     before = {name: query(store.root, sql.format(name)).rows() for name in ("checkpoints", "gradients")}
     for name in before:
@@ -274,21 +267,18 @@ def test_lost_index_rows_of_whole_blobs_are_registered_again(store, tmp_path, mo
     assert found(store).damage == []
 
 
-def test_what_is_lost_is_made_again_and_nothing_else(store, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    spec = train(store, tmp_path)
+def test_what_is_lost_is_made_again_and_nothing_else(store, folder):
+    spec = filled_once(store, spec_of(), analysed).spec
     sql = "select * from {} order by all"
     names = ("training_metrics", "mechanism_values", "examples")
     before = {name: query(store.root, sql.format(name)).rows() for name in names}
     hashes = query(store.root, "select step, data_version from checkpoints order by step").rows()
     for name in names:
-        folder = f"tables/{name}" if name == "examples" else f"tables/{name}/run={spec.run}"
-        flip(store, next(e.name for e in store.files.entries(folder) if e.name.endswith(".parquet")), 40)
+        under = f"tables/{name}" if name == "examples" else f"tables/{name}/run={spec.run}"
+        flip(store, next(e.name for e in store.files.entries(under) if e.name.endswith(".parquet")), 40)
     done = repair_store(store.files, found(store), makers=makers())
     assert {line.split(":")[0] for line in done.lost} == {"training_run", "mechanism_values", "tokens"}
-    prepare(store, spec)
-    training.train(store, spec)
-    analysis.analyse(OpenRun(store, spec), analysis_cells.OUTPUTS, spec.checkpoint_steps())
+    analysed(store, spec)
     assert {name: query(store.root, sql.format(name)).rows() for name in names} == before
     assert query(store.root, "select step, data_version from checkpoints order by step").rows() == hashes
     assert found(store).damage == []
@@ -313,6 +303,7 @@ def test_a_store_is_verified_beside_a_running_writer(filled):
     assert found(filled).damage == []
 
 
+@pytest.mark.process
 def test_files_are_read_without_threads_that_outlive_the_interpreter():
     """A thread of Arrow's that lets go of a Python buffer after the interpreter's end aborts the process."""
     script = (

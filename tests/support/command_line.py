@@ -1,4 +1,4 @@
-"""`mech` as a person types it: a process in a project folder, and a project in which it has run once."""
+"""`mech` as a person types it in a project folder, and a project in which it has run once."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from tests.support.once import kept_folder
 from tests.support.tiny import write_project
+from tests.support.warm_python import warm_python
 
 MECH = [sys.executable, "-m", "mech_pipeline.commands.app"]
 FINISHED = {"corpus": {"files": "text/*.txt"}, "seeds": [0]}
@@ -17,25 +18,23 @@ FINISHED = {"corpus": {"files": "text/*.txt"}, "seeds": [0]}
 
 
 def mech(home: Path, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command line in a project folder."""
-    found = subprocess.run(
-        [*MECH, *arguments],
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env={**os.environ, "MECH_STORE": str(home / "store"), "MECH_HOME": str(home), **environment},
-    )
+    """Runs the command line in a project folder, in a process that begins with everything imported."""
+    found = warm_python([*MECH[1:], *arguments], home, environment_of(home) | environment)
     if check:
         assert found.returncode == 0, found.stderr + found.stdout
         assert found.stderr == "", "a good run says nothing on stderr"
     return found
 
 
+def environment_of(home: Path) -> dict[str, str]:
+    """The environment of a project whose store lies in its folder."""
+    return {**os.environ, "MECH_STORE": str(home / "store"), "MECH_HOME": str(home)}
+
+
 def finished_project() -> Path:
     """A project folder in which `mech run` has run once, for all tests of the session, who must not change it.
 
-    What the command printed is in `output.txt`.
+    It is a process from its first import to its end; what it printed is in `output.txt`.
     """
     home = kept_folder() / "finished"
     with FileLock(f"{home}.lock"):
@@ -43,6 +42,9 @@ def finished_project() -> Path:
             shutil.rmtree(home, ignore_errors=True)
             home.mkdir()
             write_project(home, **FINISHED)
-            printed = mech(home, "run", "experiments/tiny.yaml").stdout
-            (home / "output.txt").write_text(printed)
+            command, streams = [*MECH, "run", "experiments/tiny.yaml"], {"capture_output": True, "text": True}
+            found = subprocess.run(command, cwd=home, env=environment_of(home), timeout=900, **streams)
+            assert found.returncode == 0, found.stderr + found.stdout
+            assert found.stderr == "", "a good run says nothing on stderr"
+            (home / "output.txt").write_text(found.stdout)
     return home

@@ -37,7 +37,7 @@ def filled_once(store: Store, spec: RunSpec, fill: Fill) -> OpenRun:
     """The run in a store that `fill` has filled: by itself for whoever asks first, as a copy for all others.
 
     Args:
-        store: in a folder; one that holds rows already is filled by itself.
+        store: in a folder or on S3; one in a folder that holds rows already is filled by itself.
         fill: a function of a module, so that its name stands for what it does.
     """
     if Path(store.root, "tables").exists():
@@ -52,7 +52,11 @@ def filled_once(store: Store, spec: RunSpec, fill: Fill) -> OpenRun:
             shutil.rmtree(making, ignore_errors=True)
             fill(Store(making), spec)
             making.rename(kept)
-    shutil.copytree(kept, store.root, dirs_exist_ok=True)
+    if store.root.startswith("s3://"):
+        for path in filter(Path.is_file, kept.rglob("*")):
+            store.files.write(path.relative_to(kept).as_posix(), path.read_bytes())
+    else:
+        shutil.copytree(kept, store.root, dirs_exist_ok=True)
     return OpenRun(store, spec)
 
 

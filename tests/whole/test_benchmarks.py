@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -13,6 +11,7 @@ from tests.support.live import CHROMIUM
 from tests.support.places import ROOT
 from tests.support.postgres_server import postgres_programs
 from tests.support.tiny import write_experiment, write_text
+from tests.support.warm_python import warm_python
 
 TOY = {
     "rows": 60_000,
@@ -34,14 +33,8 @@ TOY = {
 
 def measured(folder, script, *options, within=(0, 1), **environment):
     """What a benchmark writes; exit code 1 says that a target is missed, which toy sizes and busy machines may do."""
-    done = subprocess.run(
-        [sys.executable, f"benchmarks/{script}.py", *options, "--folder", str(folder), "--json", str(folder / "out")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env=os.environ | environment,
-    )
+    arguments = [f"benchmarks/{script}.py", *options, "--folder", str(folder), "--json", str(folder / "out")]
+    done = warm_python(arguments, ROOT, os.environ | environment)
     assert done.returncode in within, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return json.loads((folder / "out").read_text())["results"]
@@ -81,9 +74,7 @@ def test_what_must_happen_happened(results):
 
 
 def test_an_unknown_part_is_refused():
-    done = subprocess.run(
-        [sys.executable, "benchmarks/store.py", "speed"], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    done = warm_python(["benchmarks/store.py", "speed"], ROOT, os.environ)
     assert done.returncode == 2
     assert "there is no part 'speed'" in done.stderr
 

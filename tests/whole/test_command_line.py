@@ -1,7 +1,6 @@
 """`mech` as a person uses it: one whole experiment in a fresh project folder, a second run, a change, mistakes."""
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -13,7 +12,7 @@ import polars as pl
 import pytest
 
 from mech_pipeline.store.reading.query import query
-from tests.support.command_line import FINISHED, MECH, finished_project, mech
+from tests.support.command_line import FINISHED, MECH, environment_of, finished_project, mech
 from tests.support.docs_commands import commands, for_tiny
 from tests.support.places import ROOT
 from tests.support.tiny import TINY, write_experiment, write_project
@@ -166,15 +165,14 @@ def test_without_a_store_or_project_the_next_step_is_named(tmp_path):
     assert "no dagster.yaml" in found.stderr
 
 
-def test_every_command_explains_itself():
+def test_every_command_explains_itself(tmp_path):
     store = ("sql", "tables", "history", "verify", "maintain", "migrate", "warehouse")
     for command in ("", "run", "ls", "status", "report", "compare", "example", *store):
-        found = subprocess.run([*MECH, *command.split(), "--help"], capture_output=True, text=True, check=True)
-        assert "Usage" in found.stdout
+        assert "Usage" in mech(tmp_path, *command.split(), "--help").stdout
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_run_loses_nothing_and_continues(tmp_path, sign):
+def test_a_stopped_run_loses_nothing_and_continues(tmp_path):
+    """Stopped by Ctrl-C, then killed, then left alone."""
     write_project(
         tmp_path,
         training={"steps": 2000, "batch": 8},
@@ -185,31 +183,39 @@ def test_a_stopped_run_loses_nothing_and_continues(tmp_path, sign):
         seeds=[0],
         arms={"baseline": {}},
     )
-    environment = {**os.environ, "MECH_STORE": str(tmp_path / "store"), "MECH_HOME": str(tmp_path)}
+    code, _, errors = interrupted(tmp_path, signal.SIGINT)
+    assert code == 130
+    assert "mech: stopped; what was finished is kept" in errors
+    stopped = kept(tmp_path)
+    _, output, _ = interrupted(tmp_path, signal.SIGKILL)
+    assert "continuing to 2000" in output
+    killed = kept(tmp_path)
+    assert stopped.items() < killed.items()
+    assert len(killed) < 11, "it was killed in the middle"
+    assert "continuing to 2000" in mech(tmp_path, "run", "experiments/tiny.yaml").stdout
+    assert killed.items() < kept(tmp_path).items()
+    assert len(kept(tmp_path)) == 11
+
+
+def interrupted(home, sign):
+    """Exit code and streams of a run that got a signal when it had kept two more checkpoints."""
+    before = kept(home)
     process = subprocess.Popen(
         [*MECH, "run", "experiments/tiny.yaml"],
-        cwd=tmp_path,
-        env=environment,
+        cwd=home,
+        env=environment_of(home),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and len(kept(tmp_path)) < 2:
+    while time.monotonic() < deadline and len(kept(home)) < len(before) + 2:
         time.sleep(0.2)
-    before = kept(tmp_path)
-    assert before, "some checkpoints were written"
+    assert len(kept(home)) > len(before), "some checkpoints were written"
     process.send_signal(sign)
-    _, errors = process.communicate(timeout=300)
-    if sign == signal.SIGINT:
-        assert process.returncode == 130
-        assert "mech: stopped; what was finished is kept" in errors
-    output = mech(tmp_path, "run", "experiments/tiny.yaml").stdout
-    assert "continuing to 2000" in output
-    after = kept(tmp_path)
-    assert before.items() <= after.items()
-    assert len(after) == 11
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
 
 
 def kept(home):

@@ -21,8 +21,9 @@ from mech_pipeline.mechanisms.circuits.circuit import (
 from mech_pipeline.mechanisms.circuits.criteria import Criteria
 from mech_pipeline.mechanisms.circuits.graph import Graph
 from mech_pipeline.mechanisms.registry import MECHANISMS
+from mech_pipeline.pipeline.analysis.late import late_steps
 from mech_pipeline.pipeline.analysis.wanted import CIRCUIT_TABLES, CIRCUITS_VERSION, pending_circuits, wanted_circuits
-from mech_pipeline.pipeline.cells import Block, steps_of, write
+from mech_pipeline.pipeline.cells import Block, write
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.training.device import computing
@@ -61,18 +62,14 @@ def compute_circuits(
     """
     steps = list(steps)
     cells, todo = wanted_circuits(run, steps), pending_circuits(run, steps)
-    late = steps_of(todo)
-    if current := sorted({*steps_of(cells)} - {*late}):
-        on_steps(current)
     with computing(run.spec.training):
-        for done, step in enumerate(late, start=1):
+        for done, step in enumerate(late_steps(cells, todo, on_steps), start=1):
             flat, bridge = run.bridged
             flat.load(run.state(step).theta)
             for cell in [cell for cell in todo if cell.step == step]:
                 assert cell.item is not None, "a circuit is of a mechanism"
                 for table, rows in zip(CIRCUIT_TABLES, _find(run, bridge, cell.item), strict=True):
                     write(run.store, [Block(cell.of(table), rows, cells[cell])], CIRCUITS_VERSION)
-            on_steps([step])
             report(done)
     return len(todo)
 

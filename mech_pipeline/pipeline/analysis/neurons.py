@@ -12,6 +12,7 @@ from mech_pipeline.attribution.per_example.components import Components, compone
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.ablation.neuron_ablation import Effect, ablated_increase, ablation_effect, matched_tokens
 from mech_pipeline.mechanisms.source import ProbeSource
+from mech_pipeline.pipeline.analysis.late import late_steps
 from mech_pipeline.pipeline.analysis.wanted import (
     NEURON_TABLES,
     NEURONS_VERSION,
@@ -20,7 +21,7 @@ from mech_pipeline.pipeline.analysis.wanted import (
     wanted_neurons,
     window_bounds,
 )
-from mech_pipeline.pipeline.cells import Block, Cell, steps_of, write
+from mech_pipeline.pipeline.cells import Block, Cell, write
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.spec.seeds import numpy_generator
@@ -50,11 +51,9 @@ def compute_neurons(
     """
     steps = list(steps)
     cells, todo = wanted_neurons(run, steps), pending_neurons(run, steps)
-    if current := sorted({*steps_of(cells)} - {*steps_of(todo)}):
-        on_steps(current)
     done = 0
     with computing(run.spec.training):
-        for end in steps_of(todo):
+        for end in late_steps(cells, todo, on_steps):
             begin = neuron_windows(run)[end]
             account = neuron_account(
                 run.trainer,
@@ -68,7 +67,6 @@ def compute_neurons(
             _check(run, begin, end, account)
             _store(run, begin, end, account, cells[Cell("neurons", run.spec.run, end)])
             done += end - begin
-            on_steps([end])
     return len(todo)
 
 
