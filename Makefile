@@ -6,6 +6,9 @@ STAMP  := $(VENV)/.installed
 BROWSE := .venv-browse
 OLDEST_DUCKDB := 1.5.5
 
+# Python keeps what it has compiled: else each of the hundred processes that tests start compiles everything again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo check test ui style lint browse clean
 help:
 	@echo "make demo   train, analyse and report experiments/induction.yaml (about 4 minutes on 2 cores)"

@@ -16,8 +16,10 @@ import s3fs
 
 from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.tables.all import SNAPSHOT, TABLES
+from tests.support.command_line import MECH, environment_of
 from tests.support.docs_commands import ROOT, blocks, commands, for_tiny, inline_commands
 from tests.support.tiny import write_project
+from tests.support.warm_python import warm_python
 
 PAGE = "docs/sql.md"
 BROWSE = ROOT / ".venv-browse" / "bin"
@@ -25,8 +27,13 @@ WAREHOUSE = "store/warehouse.duckdb"
 
 
 def shell(home, command, **environment):
-    """Runs what a person types, in the project folder."""
+    """Runs what a person types, in the project folder; a shell is asked only where the words need one."""
     own = str(Path(sys.executable).parent)
+    known = {"PATH": f"{own}:{os.environ['PATH']}", "HOME": str(home / "home")}
+    environment = environment_of(home) | known | environment
+    words = list(shlex.shlex(command, posix=True, punctuation_chars=True))
+    if words[0] == "mech" and {"|", ">", "&&"}.isdisjoint(words):
+        return warm_python([*MECH[1:], *shlex.split(command)[1:]], home, environment)
     return subprocess.run(
         ["bash", "-o", "pipefail", "-e", "-c", command],
         cwd=home,
@@ -34,14 +41,7 @@ def shell(home, command, **environment):
         text=True,
         timeout=900,
         stdin=subprocess.DEVNULL,
-        env={
-            **os.environ,
-            "PATH": f"{own}:{os.environ['PATH']}",
-            "HOME": str(home / "home"),
-            "MECH_HOME": str(home),
-            "MECH_STORE": str(home / "store"),
-            **environment,
-        },
+        env=environment,
     )
 
 
