@@ -4,6 +4,7 @@ Every number is a ratio to the plain way of doing the same, timed alternately in
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,9 +95,17 @@ def spec_of(folder: Path, seed: int, **change: Any) -> RunSpec:
     return parse_experiment(content | change).runs()[seed]
 
 
-def prepared(store: Store, spec: RunSpec) -> RunSpec:
-    """Tokens and the run's row, so that only training is timed."""
+def prepared(store: Store, spec: RunSpec, tokens: Path) -> RunSpec:
+    """Tokens and the run's row, so that only training is timed.
+
+    Args:
+        tokens: where the tokens of this corpus and shape are kept; they are made by whoever asks first, and copied.
+    """
     documents = read_corpus(spec.corpus)
+    if not tokens.exists():
+        tokens_stage.prepare_tokens(Store(tokens), spec, documents)
+    if not Path(store.root, "tables").exists():
+        shutil.copytree(tokens, store.root, dirs_exist_ok=True)
     tokens_stage.prepare_tokens(store, spec, documents)
     write_run_row(store, spec, corpus_sha256(documents), "planned")
     return spec
@@ -109,7 +118,7 @@ def measure_checkpoints(at: Path, steps: int, turns: int, device: str = "cpu") -
         for every, taken in seconds.items():
             store = Store(at / f"every{every}-{turn}")
             training = {"steps": steps, "device": device}
-            spec = prepared(store, spec_of(at, 0, training=training, checkpoints={"every": every}))
+            spec = prepared(store, spec_of(at, 0, training=training, checkpoints={"every": every}), at / "tokens")
             began = time.perf_counter()
             train(store, spec)
             if turn:
@@ -135,7 +144,8 @@ train(Store(folder / "killed"), spec, lambda saved: print(saved.step, flush=True
 def measure_kills(at: Path, kills: int, steps: int, say: Say) -> list[Result]:
     """Trainers killed at random moments; then every state against an uninterrupted run's."""
     generator = torch.Generator().manual_seed(0)
-    spec = prepared(Store(at / "killed"), spec_of(at, 0, training={"steps": steps}, checkpoints={"every": 10}))
+    spec = spec_of(at, 0, training={"steps": steps}, checkpoints={"every": 10})
+    prepared(Store(at / "killed"), spec, at / "tokens")
     lost = died = 0
     acknowledged: set[int] = set()
     for number in range(kills):
@@ -152,7 +162,7 @@ def measure_kills(at: Path, kills: int, steps: int, say: Say) -> list[Result]:
         lost += len(acknowledged - set(hashes(at / "killed", spec)))
         say(f"kills: {number + 1}/{kills}, {len(acknowledged)} checkpoints acknowledged")
     train(Store(at / "killed"), spec)
-    prepared(Store(at / "whole"), spec)
+    prepared(Store(at / "whole"), spec, at / "tokens")
     train(Store(at / "whole"), spec)
     found, expected = hashes(at / "killed", spec), hashes(at / "whole", spec)
     wrong = sum(found.get(step) != version for step, version in expected.items())
@@ -195,7 +205,7 @@ def measure_stacked(at: Path, runs: int, steps: int, turns: int, say: Say) -> li
                 store = Store(at / f"{name[:5]}{stacked}{turn}")
                 training = {"steps": steps, "batch": shape.get("batch", 32), "stacked": stacked}
                 plan = {"training": training, "checkpoints": {"every": steps}} | change
-                specs = [prepared(store, spec_of(at, seed, **plan)) for seed in range(runs)]
+                specs = [prepared(store, spec_of(at, seed, **plan), at / f"tokens, {name[:5]}") for seed in range(runs)]
                 began = time.perf_counter()
                 if stacked:
                     train_stack(store, specs, lambda spec: lambda saved: None, lambda line: None)
