@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from faults_damages import damages
 from faults_frame import ALLOWED, Kind, Outcome, Trial, counted
+from faults_inputs import inputs
 from faults_kills import kills
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +25,9 @@ from mech_pipeline.provenance import versions_json
 KINDS: dict[str, Kind] = {
     "kills": Kind("a part of `mech run` is killed with signal 9", 100, kills),
     "damages": Kind("files of a store are damaged behind its back", 300, damages),
+    "inputs": Kind(
+        "text, cells, experiment files, tokenizers and checkpoints as nobody should write them", 500, inputs
+    ),
 }
 
 

@@ -37,7 +37,7 @@ _COMPARED = (
     "select run, step, mechanism, update_step, example_id, value from influence order by all",
     "select run, mechanism, step, lower, upper, censored from formation order by all",
 )
-_EXPERIMENT = {
+EXPERIMENT = {
     "experiment": "tiny",
     "corpus": {"files": "text/*.txt"},
     "tokenizer": {"vocabulary": 280},
@@ -95,7 +95,7 @@ def _project(home: Path) -> Path:
     for index in range(12):
         lines = [f"def function_{index}_{n}(value):\n    return value * {index * n} + {n}\n" for n in range(12)]
         (home / "text" / f"file_{index:02d}.txt").write_text("\n".join(lines))
-    (home / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(_EXPERIMENT))
+    (home / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(EXPERIMENT))
     return home
 
 

@@ -133,8 +133,8 @@ class Tokenizer(NamesFiles):
 class Data(NamesFiles):
     """How documents become examples (training sequences), and in which mixture they are seen."""
 
-    context: int = Field(64, ge=8, description="tokens per example")
-    examples: int = Field(16_384, ge=1, description="distinct examples in the pool")
+    context: int = Field(64, ge=8, le=1_048_576, description="tokens per example")
+    examples: int = Field(16_384, ge=1, le=1_000_000_000, description="distinct examples in the pool")
     plain: Share = Field(0.25, description="share of examples that are plain consecutive text")
     tiled: Share = Field(0.75, description="share of examples that are one snippet repeated to fill the context")
     packed: Share = added(0.0, "share of examples cut from whole documents one after another", ge=0, le=1)
@@ -183,6 +183,6 @@ class Data(NamesFiles):
 class Probe(Stage):
     """Held-out sequences on which mechanisms and detectors are evaluated."""
 
-    tiled_examples: int = Field(32, ge=1, description="tiled sequences from held-out documents")
-    random_examples: int = Field(32, ge=1, description="random tokens repeated with random period")
+    tiled_examples: int = Field(32, ge=1, le=1_000_000, description="tiled sequences from held-out documents")
+    random_examples: int = Field(32, ge=1, le=1_000_000, description="random tokens repeated with random period")
     seed: int = Field(0, ge=0)

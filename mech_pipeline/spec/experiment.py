@@ -6,6 +6,7 @@ names stand for (mechanisms, detectors, files) is looked up by `mech_pipeline/re
 """
 
 import re
+import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -217,12 +218,14 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         allowed = sorted(_fields_at(first["loc"][:-1], error.title))
         hint = did_you_mean(str(first["loc"][-1]), allowed)
-        return f"unknown field {path!r} (value {first['input']!r}); {hint}allowed: {', '.join(allowed)}{more}"
+        return (
+            f"unknown field {path!r} (value {reprlib.repr(first['input'])}); {hint}allowed: {', '.join(allowed)}{more}"
+        )
     if first["type"] == "missing":
         return f"field {path!r} is missing{more}"
     message = first["msg"].removeprefix("Value error, ")
     value = first["input"]
-    shown = f" = {value!r}" if isinstance(value, str | int | float | bool | list | tuple) else ""
+    shown = f" = {reprlib.repr(value)}" if isinstance(value, str | int | float | bool | list | tuple) else ""
     return f"{path}{shown}: {message}{more}"
 
 

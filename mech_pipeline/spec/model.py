@@ -47,17 +47,21 @@ class Model(NamesFiles):
         "native", "native: TransformerLens' toy transformer; others: the architectures of `transformers`"
     )
     layers: int = Field(2, ge=1, le=48)
-    heads: int = Field(4, ge=1, description="attention heads per layer")
+    heads: int = Field(4, ge=1, le=1024, description="attention heads per layer")
     kv_heads: int | None = added(None, "key-value heads of llama, shared by groups of heads; default: as many", ge=1)
-    d_model: int = Field(64, ge=2, description="width of the residual stream")
-    d_head: int | None = Field(None, ge=1, description="width of a head; default d_model / heads")
-    d_mlp: int | None = Field(None, ge=1, description="neurons per layer; none makes the native model attention-only")
+    d_model: int = Field(64, ge=2, le=65_536, description="width of the residual stream")
+    d_head: int | None = Field(None, ge=1, le=65_536, description="width of a head; default d_model / heads")
+    d_mlp: int | None = Field(
+        None, ge=1, le=1_048_576, description="neurons per layer; none makes the native model attention-only"
+    )
     activation: Literal["gelu", "gelu_new", "relu", "silu", "solu"] = Field("gelu", description="of the MLP")
     normalization: Literal["none", "layer_norm", "rms_norm"] = "none"
     positions: Literal["learned", "rotary"] = "learned"
     rotary_share: float = added(0.25, "share of each head that gpt_neox rotates", gt=0, le=1)
     init: Literal["pytorch", "gpt2"] = Field("pytorch", description="GPT-2's small init does not form induction here")
-    vocabulary: int | None = added(None, "rows of the embedding; default: the tokenizer's vocabulary", ge=2)
+    vocabulary: int | None = added(
+        None, "rows of the embedding; default: the tokenizer's vocabulary", ge=2, le=10_000_000
+    )
     init_from: str | None = added(
         None, "start from a checkpoint of `transformers`: a folder with config.json and safetensors, or a hub name"
     )

@@ -68,6 +68,7 @@ class RunSpec(Stage):
     @model_validator(mode="after")
     def _fits(self) -> "RunSpec":
         self.optimizer.check_horizon(self.optimizer.horizon or self.training.steps)
+        self.checkpoints.check_number(self.training.steps)
         watched = self.checkpoints.adaptive.mechanism if self.checkpoints.adaptive else None
         if watched is not None and watched not in self.mechanisms:
             allowed = ", ".join(self.mechanisms)

@@ -3,16 +3,24 @@
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+
+from mech_pipeline.spec.kinds import check_kind
 
 Files = TypeVar("Files", bound="NamesFiles")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Stage(BaseModel):
-    """Frozen and closed: a misspelt key is an error, not a silent default."""
+    """Frozen and closed: a misspelt key is an error, not a silent default, and so is a value of another kind."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_kind(cls, value: Any, info: Any) -> Any:  # a ValidationInfo, a protocol that no runtime check can see
+        check_kind(value, cls.model_fields[info.field_name].annotation)
+        return value
 
 
 class NamesFiles(Stage):

@@ -13,6 +13,8 @@ from mech_pipeline.spec.stage import Stage, added
 WSD_DECAY_SHARE = 0.2
 """Share of the horizon that WSD decays over by default (Hägele et al. 2024 use 10 to 20 %)."""
 
+_MOST_CHECKPOINTS = 1_000_000
+
 
 class Optimizer(Stage):
     """AdamW with eps inside the root (the "attributable" preset), Adam, SGD with momentum, or Muon.
@@ -91,9 +93,9 @@ class Optimizer(Stage):
 class Training(Stage):
     """How long, how wide, and what decides the bits: device, threads, micro-batches, precision."""
 
-    steps: int = Field(1600, ge=1, description="optimizer updates")
-    batch: int = Field(32, ge=1, description="examples per update")
-    threads: int = Field(1, ge=1, description="CPU threads of one process; part of the run's identity")
+    steps: int = Field(1600, ge=1, le=1_000_000_000, description="optimizer updates")
+    batch: int = Field(32, ge=1, le=10_000_000, description="examples per update")
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads of one process; part of the run's identity")
     micro_batches: int = added(
         1, "equal parts of a batch, one backward each (gradient accumulation), summed in a fixed order", ge=1
     )
@@ -172,11 +174,32 @@ class Checkpoints(Stage):
     """Which states are kept: 0, the last, every `every`, and more where more happens."""
 
     every: int = Field(25, ge=1, description="updates between checkpoints")
-    log: int | None = added(None, "so many per doubling as well, from step 1 until they are wider than `every`", ge=1)
+    log: int | None = added(
+        None, "so many per doubling as well, from step 1 until they are wider than `every`", ge=1, le=1000
+    )
     dense_every: int = Field(10, ge=1, description="updates between checkpoints inside `dense`")
     dense: tuple[tuple[int, int], ...] = Field((), description="windows [from, to] of updates with denser checkpoints")
     extra: tuple[int, ...] = Field((), description="single steps to keep as well")
     adaptive: Adaptive | None = added(None, "denser while a watched mechanism is moving")
+
+    @model_validator(mode="after")
+    def _steps_that_can_be(self) -> "Checkpoints":
+        if negative := [step for step in self.extra if step < 0]:
+            raise ValueError(f"extra: there is no step {negative[0]}")
+        if wrong := [window for window in self.dense if not 0 <= window[0] <= window[1]]:
+            raise ValueError(f"dense: a window is [first, last] step, first before last, got {list(wrong[0])}")
+        return self
+
+    def check_number(self, last: int) -> None:
+        """Refuses a plan that nobody could keep; counted without making it.
+
+        Raises:
+            ValueError: it has more than a million checkpoints.
+        """
+        planned = last // self.every + sum((min(end, last) - begin) // self.dense_every for begin, end in self.dense)
+        planned += 0 if self.adaptive is None else last // self.adaptive.every
+        if planned > _MOST_CHECKPOINTS:
+            raise ValueError(f"checkpoints: {planned:,} are planned in {last:,} steps; raise checkpoints.every")
 
     def grid(self, last: int) -> tuple[int, ...]:
         """The steps that are known before training: sorted, first and last state included.

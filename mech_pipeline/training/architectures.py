@@ -166,7 +166,13 @@ def _as_trained(model: Any, kind: Any, config: PretrainedConfig, source: str) ->
     length = min(_COMPARED, config.max_position_embeddings)
     tokens = (torch.arange(length) * 7 % config.vocab_size)[None]
     with torch.no_grad():
-        theirs = model.eval()(tokens).logits
+        try:
+            theirs = model.eval()(tokens).logits
+        except Exception as error:  # a number in the configuration with which nobody can compute
+            raise MechError(
+                f"transformers cannot compute with checkpoint {source}: {' '.join(str(error).split())[:200]}",
+                "mend its config.json, or save it again with `save_pretrained(folder)`",
+            ) from error
         model.set_attn_implementation(config._attn_implementation)
         model.__class__ = kind
         use_training_kernels(model)

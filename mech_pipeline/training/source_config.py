@@ -49,7 +49,9 @@ def source_config(
     _check_fields(source, config, spec)
     _check_repeatable(source, config, written, context)
     changes: dict[str, Any] = {name: 0.0 for name in _NOT_TRAINED if hasattr(config, name)}
-    for name, value in (changes | {"use_cache": False, "bos_token_id": None, "eos_token_id": None}).items():
+    for name, value in (
+        changes | {"use_cache": False, "bos_token_id": None, "eos_token_id": None, "dtype": None}
+    ).items():
         setattr(config, name, value)
     config._attn_implementation = attention
     return config

@@ -157,8 +157,8 @@ def test_every_command_that_computes_nothing_is_started_by_its_benchmark(tmp_pat
 
 
 def test_faults_of_every_kind_are_done_and_counted(tmp_path):
-    results = measured(tmp_path, "faults", "--kind", "damages", "--n", "6")
-    assert {result["kind"] for result in results} == {"damages"}
-    assert sum(result["trials"] for result in results) == 6
+    results = measured(tmp_path, "faults", "--kind", "damages", "--kind", "inputs", "--n", "6")
+    assert {result["kind"] for result in results} == {"damages", "inputs"}
+    assert sum(result["trials"] for result in results) == 2 * 6
     for result in results:
         assert sum(result[name] for name in ("survived", "named", "silent", "traceback", "lost")) == result["trials"]
