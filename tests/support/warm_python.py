@@ -92,11 +92,13 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 def _run(arguments: list[str]) -> None:
     module = arguments[0] == "-m"
     sys.argv = arguments[module:]
-    sys.path[0] = os.getcwd() if module else str(Path(sys.argv[0]).resolve().parent)
     if module:
+        sys.path[0] = os.getcwd()
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     else:
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        script = Path(sys.argv[0]).resolve()  # in full, as Python names a script in `__file__`
+        sys.path[0] = str(script.parent)
+        runpy.run_path(str(script), run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def test_an_unknown_part_is_refused():
 
 
 def test_every_part_of_the_training_benchmark_measures_something(tmp_path):
-    options = ["--updates", "1", "--turns", "1", "--steps", "12", "--kills", "1", "--kill-steps", "200", "--runs", "2"]
+    options = ["--updates", "1", "--turns", "1", "--steps", "12", "--kills", "1", "--kill-steps", "100", "--runs", "2"]
     results = measured(tmp_path, "training", *options)
     assert {result["part"] for result in results} == {"plain", "transformer_lens", "checkpoints", "kills", "stacked"}
     assert list(counted(results).values()) == [0, 0]
