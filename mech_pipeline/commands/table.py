@@ -4,7 +4,9 @@ import typer
 
 from mech_pipeline.commands.compare import compare
 from mech_pipeline.commands.example import example
+from mech_pipeline.commands.init import init
 from mech_pipeline.commands.ls import ls
+from mech_pipeline.commands.plan import plan
 from mech_pipeline.commands.report import report
 from mech_pipeline.commands.run import run
 from mech_pipeline.commands.sql import sql
@@ -20,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_ASKING = (ls, status, report, compare, example, sql, tables, history)
+_ASKING = (ls, plan, status, report, compare, example, sql, tables, history)
 _STORE = (verify, maintain, migrate, warehouse)
-for command in (run, *_ASKING, zoom, *_STORE):
+for command in (init, run, *_ASKING, zoom, *_STORE):
     app.command()(command)

@@ -9,7 +9,9 @@ import typer.main
 from mech_pipeline.commands.table import app
 from mech_pipeline.errors import MechError
 from mech_pipeline.store.reading.query import query
-from tests.support.command_line import finished_project
+from tests.support.command_line import FINISHED, finished_project
+from tests.support.places import ROOT
+from tests.support.tiny import write_experiment
 
 
 @pytest.fixture
@@ -71,6 +73,29 @@ def test_an_example_shows_its_updates_and_its_ledger(mech):
     assert re.search(rf"{re.escape(f'{nats:+.3g}')} │ 1 of {sums.height} │", shown)
     seen = query(store, f"from batches where example_id = '{best}' and run = 'tiny.baseline.s0'").height
     assert f"tiny.baseline.s0 saw it {seen} times" in shown
+
+
+def test_a_new_project_is_read_and_planned_before_it_has_a_store(mech, tmp_path, monkeypatch):
+    assert "mech run experiments/induction.yaml" in mech("init", str(tmp_path / "new"))
+    home = tmp_path / "new"
+    assert (home / "dagster.yaml").read_text() == (ROOT / "dagster.yaml").read_text()
+    with pytest.raises(MechError, match="is a project already"):
+        mech("init", str(home))
+    for name in ("MECH_HOME", "MECH_STORE"):
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(home)
+    assert mech("ls") == "induction: never run; mech run experiments/induction.yaml"
+    write_experiment(home / "experiments" / "tiny.yaml", **FINISHED | {"corpus": {"python_stdlib": True}})
+    shown = mech("plan", "experiments/tiny.yaml")
+    assert "│ tiny.baseline.s0 │ 24 │ 6 │" in shown
+    assert "nothing yet" in shown
+    assert not (home / "store").exists()
+
+
+def test_a_plan_says_what_is_current(mech):
+    shown = mech("plan", "experiments/tiny.yaml")
+    assert re.search(r"│ tiny.control.s0 │ 24 │ 6 │ \d+ s │ │ │ │ \d+ MB │ current │", shown), "it has no attribution"
+    assert re.search(r"one after another: \S+ hours, \d+ MB", shown)
 
 
 def test_a_report_opens_in_the_browser(mech, monkeypatch):

@@ -167,7 +167,7 @@ def test_without_a_store_or_project_the_next_step_is_named(tmp_path):
 
 def test_every_command_explains_itself(tmp_path):
     store = ("sql", "tables", "history", "verify", "maintain", "migrate", "warehouse")
-    for command in ("", "run", "ls", "status", "report", "compare", "example", *store):
+    for command in ("", "init", "run", "ls", "plan", "status", "report", "compare", "example", *store):
         assert "Usage" in mech(tmp_path, *command.split(), "--help").stdout
 
 
