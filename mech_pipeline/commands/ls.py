@@ -54,7 +54,7 @@ def _files() -> list[tuple[str, str]]:
     for path in sorted((home / "experiments").glob("*.yaml")):
         try:
             name = yaml.safe_load(path.read_text(encoding="utf-8")).get("experiment", path.stem)
-        except (yaml.YAMLError, AttributeError, UnicodeError):
+        except (yaml.YAMLError, AttributeError, UnicodeError, OSError):
             name = f"{path.stem} (cannot be read; `mech status` says why)"
         found.append((_short(path), str(name)))
     return found

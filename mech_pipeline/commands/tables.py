@@ -18,19 +18,23 @@ def tables(
 ) -> None:
     """List tables, or the columns of one, with units and meanings."""
     from mech_pipeline.store.tables.all import SNAPSHOT, SNAPSHOT_COLUMNS, SNAPSHOT_MEANING, TABLES
+    from mech_pipeline.store.tables.views import VIEWS
 
     if name is None:
         shown = PlainTable("table", "a row is", "columns")
         for table in TABLES.values():
             shown.add_row(table.name, table.meaning, ", ".join(column.name for column in table.columns))
+        for view in VIEWS.values():
+            shown.add_row(f"{view.name} (view)", view.meaning, ", ".join(column.name for column in view.columns))
         shown.add_row(SNAPSHOT, SNAPSHOT_MEANING, SNAPSHOT_COLUMNS)
-    elif name in TABLES:
-        shown = PlainTable("column", "type", "unit", "meaning", title=TABLES[name].meaning)
-        for column in TABLES[name].all_columns:
+    elif name in TABLES or name in VIEWS:
+        described = VIEWS.get(name) or TABLES[name]
+        shown = PlainTable("column", "type", "unit", "meaning", title=described.meaning)
+        for column in described.shown_columns:
             kind = f"{column.type}, may be empty" if column.nullable else column.type
             shown.add_row(column.name, kind, column.unit, column.meaning)
     else:
-        raise unknown("table", name, [*TABLES, SNAPSHOT])
+        raise unknown("table", name, [*TABLES, *VIEWS, SNAPSHOT])
     show(shown)
 
 

@@ -41,12 +41,14 @@ def test_ls_names_files_that_never_ran_and_files_that_cannot_be_read(mech, tmp_p
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "later.yaml").write_text("experiment: soon\n")
     (tmp_path / "experiments" / "wrong.yaml").write_text("experiment: [\n")
+    (tmp_path / "experiments" / "away.yaml").symlink_to("nowhere")
     monkeypatch.setenv("MECH_HOME", str(tmp_path))
     monkeypatch.setenv("MECH_STORE", str(tmp_path / "store"))
     monkeypatch.chdir(tmp_path)
     shown = mech("ls")
     assert "soon: never run; mech run experiments/later.yaml" in shown
     assert "wrong (cannot be read; `mech status` says why): never run" in shown
+    assert "away (cannot be read" in shown
     assert not (tmp_path / "store").exists(), "asking makes no store"
 
 

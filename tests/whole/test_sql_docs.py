@@ -16,6 +16,7 @@ import s3fs
 
 from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.tables.all import SNAPSHOT, TABLES
+from mech_pipeline.store.tables.views import VIEWS
 from tests.support.command_line import MECH, environment_of
 from tests.support.docs_commands import ROOT, blocks, commands, for_tiny, inline_commands
 from tests.support.tiny import write_project
@@ -262,7 +263,7 @@ def test_harlequin_opens_the_warehouse_lists_the_views_and_cannot_write(project)
     )
     assert found.returncode == 0, found.stdout + found.stderr
     seen = json.loads(next(line for line in found.stdout.splitlines() if line.startswith("{")))
-    assert {label.split()[0] for label in seen["views"]} == {*TABLES, SNAPSHOT}
+    assert {label.split()[0] for label in seen["views"]} == {*TABLES, *VIEWS, SNAPSHOT}
     assert [row[0] for row in seen["rows"]] == ["tiny.baseline.s0"] * 2 + ["tiny.control.s0"] * 2
     assert "read-only" in seen["error"]
 

@@ -21,6 +21,7 @@ from mech_pipeline.store.layout import check_readable
 from mech_pipeline.store.reading.snapshot import Snapshot, take_snapshot
 from mech_pipeline.store.reading.verdict import READ, judged, overruled
 from mech_pipeline.store.tables.all import SNAPSHOT, TABLES, Column, Table
+from mech_pipeline.store.tables.views import VIEWS, View
 
 _DUCKDB = {
     "string": "VARCHAR",
@@ -40,7 +41,7 @@ def connect(
     versions: Mapping[str, int] | None = None,
     external: bool = False,
 ) -> duckdb.DuckDBPyConnection:
-    """An in-memory connection with one view per table (all by default) over one consistent cut, and a view `snapshot`.
+    """An in-memory connection with one view per table (all by default) over one consistent cut, `snapshot`, and VIEWS.
 
     Read frames with `connection.sql("select …").pl()` (polars) or `.df()` (pandas). Views, tables and macros that you
     create live in memory and are gone with the connection; nothing can be written to the store.
@@ -81,6 +82,8 @@ def open_views(
         with readable_storage_errors(files.root):
             files.make_readable(connection, sizes)
             create_views(connection, files, cut)
+            for view in views_of(cut):
+                connection.execute(f"create view {view.name} as {view.sql}")
             connection.execute(f"create view {SNAPSHOT} as {snapshot_sql(cut)}")
         if not external:
             connection.execute(f"set allowed_paths = [{', '.join(quoted(url) for url in sizes)}]")
@@ -120,10 +123,15 @@ def has_verdict(cut: Snapshot) -> bool:
     return set(READ) <= set(cut.tables) and cut.tables["influence"] is not None
 
 
+def views_of(cut: Snapshot) -> list[View]:
+    """The views whose tables are all in a cut."""
+    return [view for view in VIEWS.values() if set(view.reads) <= set(cut.tables)]
+
+
 def view_sql(files: Files, table: Table, found: TableVersion | None) -> str:
     """The SELECT behind a table's view."""
     if found is None or not found.files:
-        typed = ", ".join(f'null::{_DUCKDB[c.type]} as "{c.name}"' for c in table.all_columns)
+        typed = ", ".join(f'null::{_DUCKDB[c.type]} as "{c.name}"' for c in table.shown_columns)
         return f"select {typed} where false"
     check_columns(table, found.schema)
     groups: dict[frozenset[str], list[DataFile]] = {}
@@ -135,7 +143,12 @@ def view_sql(files: Files, table: Table, found: TableVersion | None) -> str:
 
 def _select(files: Files, table: Table, group: list[DataFile], lacking: frozenset[str]) -> str:
     """Of files with the same columns; a column that was added after they were written is empty in them."""
-    columns = ", ".join(_read(c, lacking=c.name in lacking) for c in table.all_columns)
+    columns = ", ".join(
+        [
+            *(_read(c, lacking=c.name in lacking) for c in table.all_columns),
+            *(f'{each.sql} as "{each.column.name}"' for each in table.derived),
+        ]
+    )
     listed = ", ".join(quoted(files.sql_url(file.name)) for file in group)
     hive = ", hive_partitioning=true, hive_types={run: VARCHAR}" if table.per_run else ""
     return f"select {columns} from read_parquet([{listed}]{hive})"

@@ -14,10 +14,11 @@ from mech_pipeline.store.files.interface import Files, readable_storage_errors
 from mech_pipeline.store.files.local import write_whole
 from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.layout import check_readable
-from mech_pipeline.store.reading.connection import has_verdict, quoted, snapshot_sql, view_sql
+from mech_pipeline.store.reading.connection import has_verdict, quoted, snapshot_sql, view_sql, views_of
 from mech_pipeline.store.reading.snapshot import take_snapshot
 from mech_pipeline.store.reading.verdict import judged, overruled
 from mech_pipeline.store.tables.all import SNAPSHOT, SNAPSHOT_COLUMNS, SNAPSHOT_MEANING, TABLES, Table
+from mech_pipeline.store.tables.views import View
 
 FILE = "warehouse.duckdb"
 
@@ -56,15 +57,25 @@ def _fill(connection: duckdb.DuckDBPyConnection, files: Files, path: Path) -> No
             connection.execute(f'create or replace view warehouse."{name}" as {sql}')
     for name, found in cut.tables.items():
         _comment(connection, TABLES[name], -1 if found is None else found.version)
+    _combined(connection, views_of(cut))
     connection.execute(f"create view warehouse.{SNAPSHOT} as {snapshot_sql(cut)}")
     connection.execute(f"comment on view warehouse.{SNAPSHOT} is {quoted(f'{SNAPSHOT_MEANING}: {SNAPSHOT_COLUMNS}')}")
     connection.execute("detach warehouse")
 
 
+def _combined(connection: duckdb.DuckDBPyConnection, views: list[View]) -> None:
+    """Views over those of the tables, named as whoever opens the file sees them."""
+    connection.execute("use warehouse")
+    for view in views:
+        connection.execute(f"create view {view.name} as {view.sql}")
+        connection.execute(f"comment on view {view.name} is {quoted(view.meaning)}")
+    connection.execute("use memory")
+
+
 def _comment(connection: duckdb.DuckDBPyConnection, table: Table, version: int) -> None:
     meaning = quoted(f"{table.meaning} (Delta version {version})")
     connection.execute(f'comment on view warehouse."{table.name}" is {meaning}')
-    for column in table.all_columns:
+    for column in table.shown_columns:
         unit = f" [{column.unit}]" if column.unit else ""
         connection.execute(
             f'comment on column warehouse."{table.name}"."{column.name}" is {quoted(column.meaning + unit)}'

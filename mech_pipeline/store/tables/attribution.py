@@ -12,7 +12,17 @@ from mech_pipeline.store.tables.table import (
     TOKEN_POSITION,
     UPDATE_STEP,
     Column,
+    Derived,
     Table,
+)
+
+_OF_HEAD = "in views only: joins `head_scores`; empty where the component is no attention head"
+_LAYER_AND_HEAD = tuple(
+    Derived(
+        Column(name, "int32", meaning, nullable=True),
+        f"try_cast(regexp_extract(component, '^L(\\d+)H(\\d+)', {group}) as integer)",
+    )
+    for group, name, meaning in ((1, "layer", f"layer of the head, {_OF_HEAD}"), (2, "head", f"head, {_OF_HEAD}"))
 )
 
 ATTRIBUTION_TABLES = (
@@ -45,6 +55,7 @@ ATTRIBUTION_TABLES = (
         item="mechanism",
         sort=("mechanism", "step", "term", "update_step", "example_id", "component"),
         ranked="value",
+        derived=_LAYER_AND_HEAD,
     ),
     Table(
         "ledger_balance",

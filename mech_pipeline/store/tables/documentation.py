@@ -5,6 +5,7 @@ python -c "from mech_pipeline.store.tables.documentation import tables_markdown;
 """
 
 from mech_pipeline.store.tables.all import SNAPSHOT, SNAPSHOT_COLUMNS, SNAPSHOT_MEANING, TABLES, Column, Table
+from mech_pipeline.store.tables.views import VIEWS, View
 
 _INTRODUCTION = """\
 # Tables
@@ -22,11 +23,21 @@ def tables_markdown() -> str:
     index = "\n".join(f"- [{name}](#{name}): {_text(table.meaning)}" for name, table in TABLES.items())
     sections = "\n".join(_section(table) for table in TABLES.values())
     view = f"The view `{SNAPSHOT}` has {SNAPSHOT_MEANING}. Its columns: {SNAPSHOT_COLUMNS}.\n"
-    return f"{_INTRODUCTION}\n{index}\n\n{view}\n{sections}"
+    made = "\n".join(_view(each) for each in VIEWS.values())
+    return f"{_INTRODUCTION}\n{index}\n\n{view}\n{sections}\n{made}"
+
+
+def _view(view: View) -> str:
+    rows = "\n".join(_row(column) for column in view.columns)
+    tables = " and ".join(f"`{name}`" for name in view.reads)
+    return (
+        f"## View {view.name}\n\n{_text(view.meaning[:1].upper() + view.meaning[1:])}. Made of {tables}; nothing is stored.\n\n"
+        f"| column | type | unit | meaning |\n|---|---|---|---|\n{rows}\n"
+    )
 
 
 def _section(table: Table) -> str:
-    rows = "\n".join(_row(column) for column in table.all_columns)
+    rows = "\n".join(_row(column) for column in table.shown_columns)
     return (
         f"## {table.name}\n\n{_text(table.meaning[:1].upper() + table.meaning[1:])}.\n\n{_keys(table)}\n\n"
         f"| column | type | unit | meaning |\n|---|---|---|---|\n{rows}\n"

@@ -30,6 +30,14 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Derived:
+    """A column that views compute from the others; it is stored nowhere."""
+
+    column: Column
+    sql: str
+
+
+@dataclass(frozen=True)
 class Table:
     """One table: what a row is, its columns, and which columns name a row."""
 
@@ -41,6 +49,7 @@ class Table:
     sort: tuple[str, ...] = ()
     ranked: str | None = None
     computed: bool = True
+    derived: tuple[Derived, ...] = ()
     all_columns: tuple[Column, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,6 +59,11 @@ class Table:
     def schema(self) -> pa.Schema:
         """Arrow schema in column order; Delta keeps exactly these types."""
         return pa.schema([pa.field(c.name, _TYPES[c.type], nullable=c.nullable) for c in self.all_columns])
+
+    @property
+    def shown_columns(self) -> tuple[Column, ...]:
+        """Columns of its view: what is stored, then what is computed from that."""
+        return self.all_columns + tuple(each.column for each in self.derived)
 
     @property
     def item_sql(self) -> str:
