@@ -45,9 +45,10 @@ class PlacedRows:
     places: Places
     corpus: TokenisedCorpus
     context: int
+    shuffled: bool = False
 
     def tokens(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        return self.places[rows].tokens(self.corpus, self.context)
+        return self.places[rows].tokens(self.corpus, self.context, shuffled=self.shuffled)
 
     def segments(self, row: int) -> list[Segment]:
         return []
@@ -227,6 +228,7 @@ class _Drawer:
     ) -> tuple[Rows, NDArray[np.uint64]]:
         """Draws until there are enough new ones, a limited number of times."""
         corpus, data = self._corpus, self._data
+        shuffled = data.copies == "shuffled"
         found: list[Places] = []
         ids: list[NDArray[np.uint64]] = []
         for _ in range(_ROUNDS):
@@ -237,11 +239,11 @@ class _Drawer:
                 places = tiled_places(corpus, allowed, missing, data.tile_tokens, generator)
             else:
                 places = plain_places(corpus, allowed, missing, data.context, generator)
-            numbers, fresh = self._fresh(PlacedRows(places, corpus, data.context), len(places))
+            numbers, fresh = self._fresh(PlacedRows(places, corpus, data.context, shuffled), len(places))
             found.append(places[fresh])
             ids.append(numbers[fresh])
         joined = Places(*(np.concatenate([getattr(p, f) for p in found]) for f in ("period", "document", "start")))
-        return PlacedRows(joined, corpus, data.context), np.concatenate(ids)
+        return PlacedRows(joined, corpus, data.context, shuffled), np.concatenate(ids)
 
     def _pack(
         self, kind: str, allowed: NDArray[np.bool_], count: int, generator: np.random.Generator

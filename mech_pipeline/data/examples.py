@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from mech_pipeline.data.tokenised import TokenisedCorpus
 from mech_pipeline.errors import MechError
 
+_GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+
 
 @dataclass(frozen=True)
 class Places:
@@ -36,10 +38,36 @@ class Places:
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> "Places":
         return Places(self.period[rows], self.document[rows], self.start[rows])
 
-    def tokens(self, corpus: TokenisedCorpus, context: int) -> NDArray[np.int32]:
-        """The examples themselves, [example, token]."""
-        within = np.arange(context)[None, :] % np.where(self.period, self.period, context)[:, None]
+    def tokens(self, corpus: TokenisedCorpus, context: int, *, shuffled: bool = False) -> NDArray[np.int32]:
+        """The examples themselves, [example, token].
+
+        Args:
+            shuffled: later copies of a snippet are each in an order of their own.
+        """
+        period = np.where(self.period, self.period, context)
+        within = np.arange(context)[None, :] % period[:, None]
+        if shuffled:
+            within = shuffled_copies(period, self.start + (self.document.astype(np.int64) << 32), context)
         return corpus.tokens[(corpus.starts[self.document] + self.start)[:, None] + within].astype(np.int32)
+
+
+def shuffled_copies(period: NDArray[np.integer], salt: NDArray[np.int64], context: int) -> NDArray[np.int64]:
+    """Which token of its snippet stands where, [example, position]: the first copy as it is, each later one permuted.
+
+    Orders follow from `salt` alone, one number per example, by sorting a hash of (salt, position); copies that the context
+    cuts off are permuted before they are cut.
+
+    >>> found = shuffled_copies(np.array([4]), np.array([7]), 12)[0].reshape(3, 4)
+    >>> found[0].tolist(), [sorted(copy) for copy in found[1:].tolist()]
+    ([0, 1, 2, 3], [[0, 1, 2, 3], [0, 1, 2, 3]])
+    """
+    position = np.arange(context + int(period.max(initial=1)))[None, :]
+    copy, offset = position // period[:, None], position % period[:, None]
+    mixed = (salt.astype(np.uint64)[:, None] * _GOLDEN) ^ (position.astype(np.uint64) * _MIX)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):  # splitmix64
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    order = np.lexsort((np.where(copy == 0, offset.astype(np.uint64), mixed), copy), axis=-1)
+    return np.take_along_axis(offset, order, axis=1)[:, :context]
 
 
 @dataclass(frozen=True)

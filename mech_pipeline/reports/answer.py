@@ -5,9 +5,11 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from mech_pipeline.attribution.retraining.effects import lds_measures
 from mech_pipeline.attribution.retraining.trust import Trust, trust
 from mech_pipeline.reports.formation.queries import results_table
 from mech_pipeline.reports.influence.queries import kind_shares
+from mech_pipeline.reports.retraining.words import proof_sentences
 from mech_pipeline.reports.subject import Study, Subject
 from mech_pipeline.reports.wording import number, percent, plus_minus, signal_name, signal_unit
 from mech_pipeline.spec.experiment import Experiment
@@ -23,7 +25,8 @@ def answer_text(connection: duckdb.DuckDBPyConnection, experiment: Experiment) -
 
 
 def answer(study: Study) -> str:
-    """One paragraph: formation of the first event per arm, then the kinds of the most influential examples.
+    """One paragraph: formation of the first event per arm, then the kinds of the most influential examples, and what
+    retraining without them did.
 
     Of influences, that on the event's own mechanism is spoken of, else the first.
     """
@@ -40,6 +43,8 @@ def answer(study: Study) -> str:
     for subject in watched[:1]:
         verdict = trust(study.connection, subject.run, subject.target, subject.mechanism)
         sentences.append(influence_sentences(subject, kind_shares(study.connection, subject), verdict))
+        measures = lds_measures(study.connection, subject.run, subject.target).filter(mechanism=subject.mechanism)
+        sentences += proof_sentences(measures, subject.unit)
     return " ".join(sentences)
 
 

@@ -15,8 +15,9 @@ from mech_pipeline.reports.answer import listed
 from mech_pipeline.reports.formation.queries import results_per_run
 from mech_pipeline.reports.influence.queries import kind_shares, responsible_documents
 from mech_pipeline.reports.ledger.queries import balance
+from mech_pipeline.reports.retraining.words import proof_sentences
 from mech_pipeline.reports.subject import Subject, attributed, subject
-from mech_pipeline.reports.wording import UNKNOWN, interval, number, signal_name, signal_unit
+from mech_pipeline.reports.wording import UNKNOWN, number, signal_name, signal_unit
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.store.reading import connect
 from mech_pipeline.store.reading.warehouse import FILE
@@ -105,9 +106,6 @@ def _influence(console: Console, connection: duckdb.DuckDBPyConnection, told: Su
         f"\nInfluence on {told.mechanism} at step {told.target}, {told.run}: {kinds}A prediction for small changes. "
         f"{trust(connection, told.run, told.target, told.mechanism).sentence}"
     )
-    scores = lds_measures(connection, told.run, told.target).filter(mechanism=told.mechanism, metric="lds")
-    for row in scores.iter_rows(named=True):
-        console.print(
-            f"Retrained without random {100 * row['fraction']:g} % of the examples, {row['n']} times: LDS of "
-            f"{row['method']} {interval(row['value'], row['lower'], row['upper'])}."
-        )
+    measures = lds_measures(connection, told.run, told.target).filter(mechanism=told.mechanism)
+    for sentence in proof_sentences(measures, told.unit):
+        console.print(sentence)

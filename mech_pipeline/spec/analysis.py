@@ -138,6 +138,10 @@ class Retraining(Stage):
     )
     subsets: int = Field(40, ge=3, description="random removals of each fraction")
     top: tuple[float, ...] = Field((), description="shares of the most positive influence that are left out as well")
+    matched: bool = added(
+        False,
+        "beside each of `top`, a random removal with as many examples of every kind: what is left is the choice itself",
+    )
     seed: int = Field(0, ge=0, description="seed of the random removals")
 
     @field_validator("fractions", "top")

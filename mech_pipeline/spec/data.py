@@ -141,6 +141,10 @@ class Data(NamesFiles):
     tile_tokens: tuple[int, int] = Field(
         (16, 32), description="shortest and longest snippet of a tiled example, tokens"
     )
+    copies: Literal["in_order", "shuffled"] = added(
+        "in_order",
+        "tiled examples repeat their snippet as it is, or (a control: nothing to copy in order) shuffled, each copy anew",
+    )
     part_shares: dict[str, Share] = added({}, "share of each corpus part in the examples; default: by its tokens")
     held_out: Share = Field(
         0.05, description="share of the tokens, in whole documents, kept for probes and never trained on"

@@ -50,6 +50,22 @@ def test_order_depends_on_the_seed_and_on_nothing_else():
     assert (first != examples_at_step(2, 5, pool_size=1000, batch=8)).any()
 
 
+def test_shuffled_copies_hold_the_tokens_of_the_snippet_in_orders_of_their_own(corpus):
+    allowed = np.ones(len(DOCUMENTS), dtype=bool)
+    data = Data(context=32, examples=80, plain=0.25, tiled=0.75, tile_tokens=(6, 10), copies="shuffled")
+    moved = 0
+    for group in draw_pool(corpus, allowed, data, [], "t").groups:
+        places, rows = group.rows.places, group.rows.tokens(np.arange(len(group.ids)))
+        for row, before, period in zip(rows, places.tokens(corpus, 32), places.period, strict=True):
+            first = period or 32
+            assert (row[:first] == before[:first]).all(), "plain text and first copies are as they were"
+            for begin in range(first, 32 - first + 1, first):
+                copy = row[begin : begin + period]
+                assert sorted(copy) == sorted(row[:period])
+                moved += (copy != row[:period]).any()
+    assert moved > 100
+
+
 def test_byte_offsets_point_at_the_text_of_the_example(corpus):
     tokenizer = train_tokenizer(DOCUMENTS, 300)
     allowed = np.ones(len(DOCUMENTS), dtype=bool)

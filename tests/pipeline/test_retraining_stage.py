@@ -246,7 +246,7 @@ def test_leaving_out_an_example_counts_with_the_weight_it_had(store, folder):
     rows_of_file = [(name, 0.0, 0) for name in ids[::4]] + [(name, 4.0, 6) for name in ids[1::4]]
     columns = ["example_id", "weight", "first_update"]
     pl.DataFrame(rows_of_file, schema=columns, orient="row").write_csv(folder / "weights.csv")
-    spec = asked(data=TINY["data"] | {"weights": str(folder / "weights.csv")})
+    spec = asked(data=TINY["data"] | {"weights": str(folder / "weights.csv")}, matched=True)
     up_to_influence(store, spec)
     run = OpenRun(store, spec)
     compute(run)
@@ -257,6 +257,15 @@ def test_leaving_out_an_example_counts_with_the_weight_it_had(store, folder):
     silent = f"top-0.1-adjoint-{NAME}"
     removed = {name for (name,) in rows(run, f"select example_id from removals where removal = '{silent}'")}
     assert not removed & set(ids[::4]), "nothing is lost without an example that weighs nothing"
+    kinds = "select kind, count(*) from removals join examples using (example_id) where removal = '{}' group by 1 order by 1"
+    matched = f"matched-0.1-adjoint-{NAME}"
+    assert rows(run, kinds.format(matched)) == rows(run, kinds.format(silent))
+    assert removed.isdisjoint(
+        name for (name,) in rows(run, f"select example_id from removals where removal = '{matched}'")
+    )
+    assert rows(run, f"select count(*) from retrainings where removal = '{matched}'") == [(1,)]
+    (change,) = rows(run, f"select change from retrainings where removal = '{matched}'")
+    assert rows(run, "select value from lds where metric = 'matched_difference'") == [change]
     names = [f"random-0.1-{number}" for number in range(4)]
     with run.store.reading("influence", "removals", "retrainings") as connection:
         predicted = removal_effects(connection, run.spec.run, STEP, NAME, "adjoint", names)["predicted"].to_list()

@@ -98,6 +98,11 @@ def top_measures(change: float, predicted: float, random: Numbers) -> list[Measu
     return found
 
 
+def matched_measures(change: float, predicted: float) -> list[Measure]:
+    """What leaving out a random set of the same kinds as the top did, and was predicted to do."""
+    return _finite({"matched_difference": change, "matched_predicted": predicted}, 1)
+
+
 def _finite(values: dict[str, float | None], n: int) -> list[Measure]:
     return [
         Measure(metric, value, None, None, n)

@@ -2,6 +2,7 @@
 
     random-<fraction>-<number>              a random share of the examples seen, without replacement
     top-<fraction>-<method>-<mechanism>     the share without which the mechanism is predicted to fall most
+    matched-<fraction>-<method>-<mechanism> at random, but as many of every kind of example as the top has
     none                                    nothing: the baseline
 
 A random set depends on nothing but the examples seen, its share, its number and a seed: asking for more sets adds to
@@ -27,12 +28,14 @@ class Removal:
         fraction: share of the examples seen.
         number: of a random set; none for others.
         target: (mechanism, method) whose influence chooses; none for random sets.
+        matched: not the top itself, but a random set like it.
     """
 
     name: str
     fraction: float
     number: int | None = None
     target: tuple[str, str] | None = None
+    matched: bool = False
 
 
 def asked_removals(influence: Influence) -> list[Removal]:
@@ -41,7 +44,10 @@ def asked_removals(influence: Influence) -> list[Removal]:
     if asked is None or not influence.mechanisms or not (asked.fractions or asked.top):
         return []
     top = [
-        Removal(f"top-{fraction:g}-{method}-{mechanism}", fraction, target=(mechanism, method))
+        Removal(
+            f"{kind}-{fraction:g}-{method}-{mechanism}", fraction, target=(mechanism, method), matched=kind == "matched"
+        )
+        for kind in (("top", "matched") if asked.matched else ("top",))
         for fraction in asked.top
         for method in influence.methods
         for mechanism in influence.mechanisms
@@ -77,6 +83,30 @@ def top_removal(seen: NDArray[np.int64], influence: NDArray[np.float64], fractio
     """
     order = np.argsort(-influence[seen], kind="stable")
     return np.sort(seen[order[: removal_size(len(seen), fraction)]])
+
+
+def matched_removal(
+    seen: NDArray[np.int64], top: NDArray[np.int64], kind: NDArray[np.integer], name: str, seed: int
+) -> NDArray[np.int64]:
+    """A random set of the examples seen, none of them in the top, with as many of every kind as the top has, sorted.
+
+    Where a kind has too few others, all of those.
+
+    Args:
+        kind: of every example of the pool, as a number.
+        name: of the removal; it decides what is drawn, with the seed.
+
+    >>> kind = np.array([0, 0, 0, 1, 1, 1])
+    >>> kind[matched_removal(np.arange(6), np.array([0, 3, 4]), kind, "matched", seed=0)].tolist()
+    [0, 1]
+    """
+    generator = numpy_generator(seed, f"removal:{name}")
+    others = np.setdiff1d(seen, top)
+    drawn = []
+    for each, wanted in zip(*np.unique(kind[top], return_counts=True), strict=True):
+        alike = others[kind[others] == each]
+        drawn.append(generator.choice(alike, size=min(int(wanted), len(alike)), replace=False))
+    return np.sort(np.concatenate(drawn))
 
 
 def removal_size(seen: int, fraction: float) -> int:

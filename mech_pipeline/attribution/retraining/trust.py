@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import duckdb
 
 from mech_pipeline.frames import frame
+from mech_pipeline.statistics.verdict import FEWEST_REMOVALS
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def trust(connection: duckdb.DuckDBPyConnection, run: str, step: int, mechanism:
     found = frame(
         connection,
         """with said as (
-            select 'lds' as source, value from lds where metric = 'reliable'
+            select 'lds' as source, value from lds where metric = 'reliable' and n >= $fewest
             and run = $run and step = $step and mechanism = $mechanism and method = $method
             union all
             select 'sweep', value from reliability where metric = 'reliable' and update_step = -1
@@ -56,6 +57,7 @@ def trust(connection: duckdb.DuckDBPyConnection, run: str, step: int, mechanism:
         step=step,
         mechanism=mechanism,
         method=method,
+        fewest=FEWEST_REMOVALS,
     )
     if found.is_empty():
         return Trust(None, retrained=False)
@@ -104,9 +106,11 @@ def influence_verdicts(connection: duckdb.DuckDBPyConnection) -> list[Verdict]:
     """
     counted = connection.execute(
         """with measured as (
-            select run, step, mechanism, method, min(value) = 1 as confirmed from lds where metric = 'reliable' group by all)
+            select run, step, mechanism, method, min(value) = 1 as confirmed from lds
+            where metric = 'reliable' and n >= $fewest group by all)
         select run || '|' || step || ' ' || mechanism || ' ' || method as name, count(*) filter (reliable = false),
             count(*) filter (reliable is null), count(*), any_value(confirmed)
-        from influence left join measured using (run, step, mechanism, method) group by 1 order by 1"""
+        from influence left join measured using (run, step, mechanism, method) group by 1 order by 1""",
+        {"fewest": FEWEST_REMOVALS},
     ).fetchall()
     return [Verdict(*row) for row in counted]

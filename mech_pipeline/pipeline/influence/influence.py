@@ -27,7 +27,7 @@ from mech_pipeline.pipeline.influence.sweep import SweptTarget, sweep_targets
 from mech_pipeline.pipeline.influence.wanted import CODE_VERSION, pending, wanted
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Emit, Progress
-from mech_pipeline.store.reading.verdict import METASMOOTH_LIMIT
+from mech_pipeline.statistics.verdict import METASMOOTH_LIMIT
 from mech_pipeline.store.tables.all import ADJOINT
 from mech_pipeline.training.device import computing
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from mech_pipeline.attribution.retraining.effects import lds_measures, removal_effects
-from mech_pipeline.attribution.retraining.lds import Measure, random_measures, top_measures
+from mech_pipeline.attribution.retraining.lds import Measure, matched_measures, random_measures, top_measures
 from mech_pipeline.attribution.retraining.removals import BASELINE, asked_removals
 from mech_pipeline.pipeline.cells import Block, write
 from mech_pipeline.pipeline.retraining.wanted import LDS_VERSION, pending_lds, wanted_lds
@@ -55,10 +55,14 @@ def _measures(run: OpenRun, step: int, mechanism: str, method: str) -> list[tupl
         diverged = Measure("diverged", float(drawn.height - there.height), None, None, drawn.height)
         found += [(fraction, measure) for measure in [*measures, diverged]]
     for fraction in asked.top:
-        name = next(n for n, r in removals.items() if r.target == (mechanism, method) and r.fraction == fraction)
-        for row in effects.filter(removal=name).iter_rows(named=True):
+        chosen_by = {n: r for n, r in removals.items() if r.target == (mechanism, method) and r.fraction == fraction}
+        for row in effects.filter(pl.col("removal").is_in(list(chosen_by))).iter_rows(named=True):
             if row["change"] is None:
-                found.append((fraction, Measure("top_diverged", 1.0, None, None, 1)))
+                name = "matched_diverged" if chosen_by[row["removal"]].matched else "top_diverged"
+                found.append((fraction, Measure(name, 1.0, None, None, 1)))
+                continue
+            if chosen_by[row["removal"]].matched:
+                found += [(fraction, measure) for measure in matched_measures(row["change"], row["predicted"])]
                 continue
             measures = top_measures(row["change"], row["predicted"], random.get(fraction, np.array([])))
             found += [(fraction, measure) for measure in measures]

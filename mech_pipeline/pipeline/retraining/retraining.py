@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mech_pipeline.attribution.influence.horizon import first_update
-from mech_pipeline.attribution.retraining.removals import BASELINE, Removal, asked_removals, random_removal, top_removal
+from mech_pipeline.attribution.retraining.removals import (
+    BASELINE,
+    Removal,
+    asked_removals,
+    matched_removal,
+    random_removal,
+    top_removal,
+)
 from mech_pipeline.attribution.retraining.retraining import retrain
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.influence.rows import stored_totals
@@ -87,7 +94,9 @@ def _examples(run: OpenRun, step: int, removal: Removal, seen: NDArray[np.int64]
     if removal.number is not None:
         return random_removal(seen, removal.fraction, removal.number, asked.seed)
     if removal.target is not None:
-        return top_removal(seen, _total_influence(run, step, *removal.target), removal.fraction)
+        top = top_removal(seen, _total_influence(run, step, *removal.target), removal.fraction)
+        kind = run.tokens.stored.group[np.arange(len(run.tokens.pool))]
+        return matched_removal(seen, top, kind, removal.name, asked.seed) if removal.matched else top
     return seen[:0]
 
 

@@ -34,6 +34,9 @@ def wanted(run: FoundRun, step: int) -> dict[Cell, str]:
             if version is None:
                 continue
             made_from.append(version.data_version)
+            if removal.matched:
+                assert chosen.retraining is not None, "somebody asked for removals"
+                made_from += ["matched", chosen.retraining.seed]
         cells[removal_cell(run, step, removal.name)] = fingerprint("retraining", *common, *made_from)
     return cells
 

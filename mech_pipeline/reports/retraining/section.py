@@ -132,4 +132,6 @@ def _top_row(found: dict[str, dict]) -> Row:
         "predicted": number(_value(found, "predicted_difference")),
         "random": plus_minus(_value(found, "measured_mean"), _value(found, "measured_spread")),
         "z": number(_value(found, "query_loss_z")),
+        "matched": number(_value(found, "matched_difference")),
+        "matched_predicted": number(_value(found, "matched_predicted")),
     }

@@ -1,6 +1,7 @@
 """May influence be trusted? The one verdict that `influence.reliable` and the measure `reliable` show when they are read.
 
-In this order: whether retraining confirmed it, for removals of every size that was tried (table `lds`); whether training is
+In this order: whether retraining confirmed it, for removals of every size that was tried often
+enough (table `lds`); whether training is
 metasmooth (below METASMOOTH_LIMIT no estimator of influence is reliable); what was known when the scores were made: the
 horizon of the adjoint, agreement of a cheap estimator with the exact one.
 
@@ -13,16 +14,15 @@ from dataclasses import dataclass
 
 import duckdb
 
-METASMOOTH_LIMIT = 0.9
-"""What the measured pairs of metasmoothness and LDS support: 0.66 went with 0.39, 0.72 with 0.55, 0.81 with 0.71 (and an
-interval down to 0.34), 0.90 with 0.88, 0.97 with 0.94 (docs/method.md, Reliability)."""
+from mech_pipeline.statistics.verdict import FEWEST_REMOVALS, METASMOOTH_LIMIT
 
 READ = ("influence", "reliability", "lds")
 """A connection that sees all of these shows the verdict; the pipeline's own, that see some, show what rows say."""
 
 _OVERRULED = """
     with confirmed as (
-        select run, step, mechanism, method, min(value) = 1 as reliable from {lds} where metric = 'reliable' group by all),
+        select run, step, mechanism, method, min(value) = 1 as reliable from {lds}
+        where metric = 'reliable' and n >= $fewest group by all),
     measured as (
         select run, step, mechanism, method,
             any_value(value) filter (metric = 'reliable') as said,
@@ -64,7 +64,10 @@ def overruled(connection: duckdb.DuckDBPyConnection, schema: str = "") -> list[O
         schema: in which these lie, with a dot.
     """
     sql = _OVERRULED.format(lds=f"{schema}lds", reliability=f"{schema}reliability")
-    return [Overruled(*row) for row in connection.execute(sql, {"limit": METASMOOTH_LIMIT}).fetchall()]
+    return [
+        Overruled(*row)
+        for row in connection.execute(sql, {"limit": METASMOOTH_LIMIT, "fewest": FEWEST_REMOVALS}).fetchall()
+    ]
 
 
 def judged(found: list[Overruled], rows: dict[str, str]) -> Iterator[tuple[str, str]]:

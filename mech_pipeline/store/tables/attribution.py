@@ -252,7 +252,11 @@ ATTRIBUTION_TABLES = (
         (
             RUN,
             STEP,
-            Column("removal", "string", "random-<fraction>-<number>, or top-<fraction>-<method>-<mechanism>"),
+            Column(
+                "removal",
+                "string",
+                "random-<fraction>-<number>, top-<fraction>-<method>-<mechanism>, or matched-… (random, with the kinds of the top)",
+            ),
             Column("example_id", "string", "example whose weight was 0 in every batch"),
         ),
         keys=("run", "step", "removal", "example_id"),
@@ -296,7 +300,8 @@ ATTRIBUTION_TABLES = (
                 "of random removals: lds, reliable (its lower end is at least 0.5), "
                 "predicted_mean, predicted_spread, measured_mean, measured_spread, slope,"
                 " offset, diverged (how many have no value); of the top examples: query_loss_difference (what"
-                " removing them did), predicted_difference, query_loss_z (against random removals), top_diverged",
+                " removing them did), predicted_difference, query_loss_z (against random removals), top_diverged;"
+                " matched_difference, matched_predicted, matched_diverged: the same of a random set with the top's kinds",
             ),
             Column("value", "float64", "the measure; absent where it is undefined", "see docs/method.md"),
             Column("lower", "float64", "end of its 95 % bootstrap interval", "", True),
