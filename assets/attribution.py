@@ -8,8 +8,8 @@ import dagster as dg
 
 from mech_pipeline.assets.factory import step_asset
 from mech_pipeline.assets.partitions import partition
+from mech_pipeline.attribution.ledger import balance as ledger_balance
 from mech_pipeline.attribution.retraining.trust import influence_verdicts
-from mech_pipeline.pipeline.ledger import balance as ledger_balance
 from mech_pipeline.pipeline.stage import View
 from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.reports.drawing import figure_png

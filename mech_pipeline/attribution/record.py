@@ -6,16 +6,17 @@ the next state, the record does not describe that training, and says so instead 
 
 The loss of an example is its mean next-token loss, the loss of a batch the mean over its examples. Dropout, padding and
 mixed precision are not replayed. Models of `transformers` are switched to an attention that can be differentiated twice.
+What is frozen, or not given to the optimizer, is a constant of the model: it has no influence and no rows in the ledger.
 """
 
 import copy
-import inspect
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -27,42 +28,23 @@ from mech_pipeline.attribution.influence.gradient_graph import GradientGraph
 from mech_pipeline.attribution.influence.influence import Target, influence_sweep
 from mech_pipeline.attribution.influence.reliability import AdjointGrowth, adjoint_growth
 from mech_pipeline.attribution.influence.replay import Replayer
-from mech_pipeline.attribution.ledger.ledger import Account, replay_with_factors, window_account
+from mech_pipeline.attribution.ledger.ledger import replay_with_factors, window_account
+from mech_pipeline.attribution.own_models import freeze_untrained, giving_logits
+from mech_pipeline.attribution.per_example.any_model import AnyContraction
 from mech_pipeline.attribution.per_example.components import Components, components_of
-from mech_pipeline.attribution.per_example.contraction import Contraction
+from mech_pipeline.attribution.record_account import account_frame, verify_account
+from mech_pipeline.attribution.replay_check import ReplayCheck
 from mech_pipeline.attribution.torch_optimizer import moments_of, optimizer_spec
 from mech_pipeline.data.order import GivenOrder
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.training import Optimizer, Training
 from mech_pipeline.training.flat import FlatModel
-from mech_pipeline.training.kernels import MATH_ATTENTION
-from mech_pipeline.training.loop import Trainer
+from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.update.optimizer import State, Vector
 
+T = TypeVar("T", Vector, float)
 Readout = Callable[[nn.Module], Float[Tensor, ""]]
 """model → a differentiable number; up means more formed."""
-REPLAY_TOLERANCE = 1e-3
-"""Largest distance of a replayed state from the recorded one, relative to how far the window moved: other kernels and the
-order of sums leave 1e-6 to 1e-4; a wrong batch, rate or dropout leaves 1e-2 and more."""
-
-
-def giving_logits(model: nn.Module) -> nn.Module:
-    """A copy from token ids to logits, for models whose result has `logits`; parameters keep their names."""
-    mine: Any = copy.deepcopy(model).eval()
-    if hasattr(mine, "set_attn_implementation"):
-        mine.set_attn_implementation(MATH_ATTENTION)
-    kind: Any = type(mine)
-    positions = "position_ids" in inspect.signature(kind.forward).parameters
-
-    class Bare(kind):
-        def forward(self, tokens: Tensor) -> Tensor:
-            # Positions of every example of its own: one row for all of them would have one gradient for all of them.
-            places = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
-            result = kind.forward(self, tokens, **({"position_ids": places} if positions else {}))
-            return getattr(result, "logits", result)
-
-    mine.__class__ = Bare
-    return mine
 
 
 @dataclass(frozen=True)
@@ -107,10 +89,13 @@ class TrainingRecord:
             if isinstance(optimizer, Optimizer)
             else optimizer_spec(optimizer, learning_rates=learning_rates, clip_norm=clip_norm)
         )
+        tokens, order = _checked(tokens, order, spec)
         self._source = dict(model.named_parameters())
+        copied = giving_logits(model, tokens[:2])
+        freeze_untrained(copied, model, optimizer, tokens[order[0]])
         training = Training(steps=len(order), batch=order.shape[1])
-        given = GivenOrder(order.cpu().numpy())
-        self._trainer = Trainer(FlatModel(giving_logits(model)), spec, training, tokens.cpu(), 0, "record", order=given)
+        given = GivenOrder(order.numpy())
+        self._trainer = Trainer(FlatModel(copied), spec, training, tokens, 0, "record", order=given)
         self._states: dict[int, State] = {}
 
     @property
@@ -123,7 +108,13 @@ class TrainingRecord:
         self.add(step, {n: p.detach() for n, p in self._source.items()}, moments_of(optimizer, self._source))
 
     def add(self, step: int, weights: dict[str, Tensor], moments: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Keeps a state from files: weights by name, and (first, second) moment by name (empty at step 0)."""
+        """Keeps a state from files: weights by name, and (first, second) moment by name (empty at step 0).
+
+        Raises:
+            MechError: there is no such step, or a parameter is missing.
+        """
+        if not 0 <= step <= self._trainer.training.steps:
+            raise MechError(f"there is no step {step}", f"the order has {self._trainer.training.steps} updates")
         flat, found = self.flat, {"theta": [], "m": [], "v": []}  # type: ignore[var-annotated]
         for slot in flat.slots:
             name = slot.name
@@ -148,7 +139,9 @@ class TrainingRecord:
         last = self._windows(step)[-1][0]
         examples = self._trainer.batch(last)
         GradientGraph(self._trainer, self._state(last).theta, examples, last).check_twice_differentiable()
-        replayer = Replayer(self._trainer, self._state, self._check, self._is_close)
+        replayer = Replayer(
+            self._trainer, self._state, lambda at: self._check(at).verify(at), lambda at: self._check(at).is_close(at)
+        )
         windows = [partial(replayer.window, begin, end) for begin, end in reversed(self._windows(step))]
         parts = list(influence_sweep(self._trainer, [target], windows))
         norm = float(target.gradient.double().norm())
@@ -173,18 +166,60 @@ class TrainingRecord:
             window sum to the readout's change in it.
 
         Raises:
-            MechError: see `influence`; also a layer whose per-example gradients are not known.
+            MechError: see `influence`; also an account that does not balance.
         """
         components = self._components()
-        contraction, carry, frames = Contraction(self.flat, components), None, []
+        contraction = AnyContraction(self._trainer, components, self._trainer.batch(0))
+        exact, carry, frames = self._exact_value(readout), None, []
         for begin, end in reversed(self._windows(step)):
-            updates, factors = replay_with_factors(self._trainer, self._state(begin), end)
-            self._check(updates[-1].after)
-            at = partial(self._gradient_at, readout)
-            account = window_account(self._trainer.optimizer, components, contraction, at, updates, factors, carry)
-            carry = account.carry
-            frames.append(_frame(account, components.names))
+            updates, known = replay_with_factors(self._trainer, self._state(begin), end, contraction.modules)
+            self._check(updates[-1].after).verify(updates[-1].after)
+            change = exact(updates[-1].after.theta) - exact(updates[0].before.theta)
+            unit = self._unit(readout, updates, change)
+            account = window_account(
+                self._trainer.optimizer,
+                components,
+                contraction,
+                _divided(partial(self._gradient_at, readout), unit),
+                updates,
+                list(zip(updates, known, strict=True)),
+                None if carry is None else carry / unit,
+                _divided(exact, unit),
+            )
+            verify_account(account, change, unit)
+            carry = account.carry * unit
+            frames.append(account_frame(account, components.names, unit))
         return pl.concat(frames[::-1])
+
+    def _unit(self, readout: Readout, updates: Sequence[Update], change: float) -> float:
+        """What counts as 1 in a window, because tolerances are absolute and readouts are of any size.
+
+        The movement of the readout, or what its parts would have made without cancelling: float32 resolves no less.
+        """
+        first, last = updates[0].before.theta, updates[-1].after.theta
+        parts = [
+            float(torch.linalg.vector_norm(self._gradient_at(readout, at) * (last - first))) for at in (first, last)
+        ]
+        return max(abs(change), *parts) or 1.0
+
+    def _exact_value(self, readout: Readout) -> Callable[[Vector], float]:
+        """The readout in double precision, as a function of the weights."""
+        exact = FlatModel(copy.deepcopy(self.flat.model).double())
+
+        def value(theta: Vector) -> float:
+            exact.load(theta.double())
+            try:
+                found = float(readout(exact.model).detach())
+            except RuntimeError as error:
+                raise MechError(
+                    f"the model or the readout does not compute in float64: {' '.join(str(error).split())[:200]}",
+                    "tensors that they make should take the dtype of what they meet, for example direction.to(logits)",
+                ) from error
+            if not math.isfinite(found):
+                raise MechError(f"the readout is {found}", "it must be a finite number at every state")
+            return found
+
+        return value
 
     def _components(self) -> Components:
         """Heads and layers of the known architectures; of others, each module."""
@@ -196,7 +231,8 @@ class TrainingRecord:
         names: dict[str, int] = {}
         index = torch.empty(len(self.flat.vector), dtype=torch.int64, device=self.flat.vector.device)
         for slot in self.flat.slots:
-            index[slot.begin : slot.end] = names.setdefault(slot.name.rpartition(".")[0], len(names))
+            label = slot.name.rpartition(".")[0] or slot.name  # a bare parameter of the model itself
+            index[slot.begin : slot.end] = names.setdefault(label, len(names))
         return Components(tuple(names), index)
 
     def _gradient(self, readout: Readout, step: int) -> Vector:
@@ -223,49 +259,34 @@ class TrainingRecord:
             raise MechError(f"no state was kept at step {step}", f"there is {sorted(self._states)}")
         return self._states[step]
 
-    def _distance(self, state: State) -> float:
-        kept = self._states[state.step]
-        before = self._states[max(s for s in self._states if s < state.step)]
-        moved = torch.linalg.vector_norm((kept.theta - before.theta).double())
-        return float(torch.linalg.vector_norm((state.theta - kept.theta).double()) / moved)
-
-    def _is_close(self, state: State) -> bool:
-        return self._distance(state) <= REPLAY_TOLERANCE
-
-    def _check(self, state: State) -> None:
-        if not self._is_close(state):
-            raise MechError(
-                f"replaying the record does not reach the state kept at step {state.step}: off by "
-                f"{self._distance(state):.1e} of the window's movement",
-                "check the order of examples, learning rates, clipping, dropout and precision",
-            )
+    def _check(self, replayed: State) -> ReplayCheck:
+        """What a replayed state is compared with."""
+        before = self._states[max(step for step in self._states if step < replayed.step)]
+        return ReplayCheck(self._trainer.optimizer, before, self._states[replayed.step])
 
 
-def _frame(account: Account, components: tuple[str, ...]) -> pl.DataFrame:
-    """An account as rows."""
-    updates, batch, parts = account.examples.shape
-    steps = np.array([made.before.step for made in account.updates])
-    examples = np.concatenate([made.examples.numpy() for made in account.updates])
+def _checked(
+    tokens: Int[Tensor, "example token"], order: Int[Tensor, "update place"], optimizer: Optimizer
+) -> tuple[Int[Tensor, "example token"], Int[Tensor, "update place"]]:
+    """Both on the CPU as int64.
 
-    def rows(term: str, update_step: np.ndarray, example: Any, value: Tensor, later: Tensor) -> pl.DataFrame:
-        count = value.numel()
-        return pl.DataFrame(
-            {
-                "update_step": np.repeat(update_step, count // len(update_step)),
-                "term": [term] * count,
-                "example": pl.Series(example, dtype=pl.Int64),
-                "component": list(components) * (count // parts),
-                "value": value.flatten().cpu().numpy(),
-                "value_later": later.flatten().cpu().numpy(),
-            }
+    Raises:
+        MechError: they are not of that shape, or do not belong to each other or to the learning rates.
+    """
+    if tokens.dim() != 2 or order.dim() != 2 or tokens.is_floating_point() or order.is_floating_point():
+        raise MechError(
+            f"tokens of shape {tuple(tokens.shape)} and order of shape {tuple(order.shape)} are not a record",
+            "give token ids [example, token] and indices of examples [update, place]",
         )
+    if not order.numel() or int(order.min()) < 0 or int(order.max()) >= len(tokens):
+        raise MechError(f"the order names other examples than the {len(tokens)} there are", "count examples from 0")
+    if optimizer.rates and len(optimizer.rates) != len(order):
+        raise MechError(
+            f"there are {len(optimizer.rates)} learning rates for {len(order)} updates", "give one for each update"
+        )
+    return tokens.cpu().long(), order.cpu().long()
 
-    of_examples = np.repeat(examples, parts)
-    decay, momentum = [None] * (updates * parts), [None] * parts
-    return pl.concat(
-        [
-            rows("example", np.repeat(steps, batch), of_examples, account.examples, account.examples_later),
-            rows("weight_decay", steps, decay, account.weight_decay, account.weight_decay_later),
-            rows("momentum", steps[:1], momentum, account.momentum, torch.zeros_like(account.momentum)),
-        ]
-    )
+
+def _divided(function: Callable[[Vector], T], unit: float) -> Callable[[Vector], T]:
+    """The same function in another unit."""
+    return lambda theta: function(theta) / unit

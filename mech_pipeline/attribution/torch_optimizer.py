@@ -38,7 +38,7 @@ def optimizer_spec(
     chosen = groups[0]
     if wrong := [key for key in _REFUSED if chosen.get(key)]:
         raise MechError(f"{name} with {wrong[0]} cannot be replayed", f"train without {wrong[0]}")
-    kind = _KINDS[name]
+    kind = "adamw" if chosen.get("decoupled_weight_decay") else _KINDS[name]
     if kind == "sgd" and chosen["weight_decay"]:
         raise MechError(
             "SGD with weight_decay adds the decay to the gradient, which is not replayed", "use 0, or AdamW"

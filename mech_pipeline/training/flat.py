@@ -25,18 +25,20 @@ class FlatModel:
     """A module whose parameters are views into `vector`.
 
     Args:
-        model: any module; its parameters are rebound, their values kept.
+        model: any module; its parameters are rebound, their values kept. Frozen ones (`requires_grad_(False)`) are left
+            out: they are constants of the model.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.slots: list[Slot] = []
         begin = 0
-        for name, parameter in model.named_parameters():
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        for name, parameter in trained.items():
             end = begin + parameter.numel()
             self.slots.append(Slot(name, tuple(parameter.shape), begin, end))
             begin = end
-        self.parameters = list(model.parameters())
+        self.parameters = list(trained.values())
         self.vector = torch.cat([p.detach().reshape(-1) for p in self.parameters])
         for slot, parameter in zip(self.slots, self.parameters, strict=True):
             parameter.data = self.vector[slot.begin : slot.end].view(slot.shape)

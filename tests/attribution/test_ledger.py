@@ -82,17 +82,14 @@ def test_steps_too_large_for_one_panel_are_refined_until_they_explain_their_chan
     updates = list(trainer.updates(State.initial(trainer.flat.vector), 4))
     at, scalar = mechanism_of(trainer, tiny_probe, SMOOTH)
 
-    def value_at(state):
-        return scalar(state.theta)
-
     def errors(averages):
         pairs = zip(averages, updates, strict=True)
         return [
-            abs(float(g @ (u.after.theta - u.before.theta)) - (value_at(u.after) - value_at(u.before)))
+            abs(float(g @ (u.after.theta - u.before.theta)) - (scalar(u.after.theta) - scalar(u.before.theta)))
             for g, u in pairs
         ]
 
-    plain, refined = errors(path_averages(at, updates)), errors(path_averages(at, updates, value_at))
+    plain, refined = errors(path_averages(at, updates)), errors(path_averages(at, updates, scalar))
     assert max(plain) > 1e-4
     for error, made in zip(refined, updates, strict=True):
-        assert error <= 2e-6 * abs(value_at(made.after) - value_at(made.before)) + 1e-7
+        assert error <= 2e-6 * abs(scalar(made.after.theta) - scalar(made.before.theta)) + 1e-7

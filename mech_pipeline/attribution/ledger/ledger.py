@@ -17,9 +17,10 @@ of what happened, not derivatives. See docs/method.md §1; the path integral is 
 Cost per update: one training step, about one forward per direction (two of them), two gradients of M and one value.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -28,13 +29,16 @@ from torch import Tensor
 from mech_pipeline.attribution.ledger.quadrature import GradientAt, ValueAt, path_averages
 from mech_pipeline.attribution.per_example.capture import Capture, Factors
 from mech_pipeline.attribution.per_example.components import Components
-from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.spec.training import Optimizer
 from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.model import example_losses
 from mech_pipeline.training.update.optimizer import State, Vector, coefficients, scaling
 
-ByToken = Callable[[Update, Factors, Vector], Float[Tensor, "meaning example token"]]
+F = TypeVar("F")
+"""What is known of the per-example gradients of an update."""
+Contract = Callable[[F, Float[Tensor, "direction parameter"]], Float[Tensor, "direction example component"]]
+"""(factors, directions V) → ⟨∇ℓ_i/B, V⟩ split by component, such as `Contraction`."""
+ByToken = Callable[[Update, F, Vector], Float[Tensor, "meaning example token"]]
 """(update, its factors, direction V) → ⟨∇ℓ_i/B, V⟩ split by token, in one or several meanings of "token"."""
 
 
@@ -73,10 +77,16 @@ class Account:
         return float(self.examples.sum() + self.weight_decay.sum() + self.momentum.sum())
 
 
-def replay_with_factors(trainer: Trainer, state: State, until: int) -> tuple[list[Update], list[Factors]]:
-    """Replays a window and keeps what the contraction needs; memory: the activations of one window."""
+def replay_with_factors(
+    trainer: Trainer, state: State, until: int, modules: Collection[str] | None = None
+) -> tuple[list[Update], list[Factors]]:
+    """Replays a window and keeps what the contraction needs; memory: the activations of one window.
+
+    Args:
+        modules: those that the contraction needs; none: all.
+    """
     updates, factors = [], []
-    capture = Capture(trainer.flat.model)
+    capture = Capture(trainer.flat.model, modules)
     with capture if trainer.hooked else nullcontext():
         for made in trainer.updates(state, until):
             updates.append(made)
@@ -104,13 +114,13 @@ def batch_factors(trainer: Trainer, made: Update, capture: Capture | None = None
 def window_account(
     spec: Optimizer,
     components: Components,
-    contraction: Contraction,
+    contraction: Contract[F],
     gradient_at: GradientAt,
     updates: Sequence[Update],
-    factors: Sequence[Factors],
+    factors: Sequence[F],
     carry: Vector | None = None,
     value_at: ValueAt | None = None,
-    by_token: ByToken | None = None,
+    by_token: ByToken[F] | None = None,
 ) -> Account:
     """The account of one window of one mechanism.
 

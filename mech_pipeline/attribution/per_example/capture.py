@@ -20,7 +20,7 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 """Per module: input [example, token, in] (token ids for embeddings) and output gradient [example, token, out]."""
 
 
-def _known_kinds() -> tuple[type[nn.Module], ...]:
+def known_kinds() -> tuple[type[nn.Module], ...]:
     """Kinds of modules whose per-example gradient is known."""
     from transformer_lens.model_bridge.sources.native.model import NativeRMSNorm
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -33,16 +33,15 @@ def parametrised_modules(model: nn.Module, only: Collection[str] | None = None) 
     """Modules with parameters of their own, by name, confined to `only` if given.
 
     Raises:
-        TypeError: one is not of a kind whose per-example gradient is known.
+        TypeError: one of these is not of a kind whose per-example gradient is known.
     """
-    known, found = _known_kinds(), dict[str, nn.Module]()
+    known, found = known_kinds(), dict[str, nn.Module]()
     for name, module in model.named_modules():
-        if next(module.parameters(recurse=False), None) is None:
+        if next(module.parameters(recurse=False), None) is None or (only is not None and name not in only):
             continue
         if not isinstance(module, known):
             raise TypeError(f"per-example gradients of {name} ({type(module).__name__}) are not implemented")
-        if only is None or name in only:
-            found[name] = module
+        found[name] = module
     return found
 
 

@@ -13,7 +13,7 @@ backward per example to 1e-6 in float32. Sources: Goodfellow 2015 (per-example g
 dot product).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from jaxtyping import Float, Shaped
@@ -32,6 +32,7 @@ class Contraction:
     Args:
         only: glob patterns of component names (`L1H*.K`, `L0N3.*`) to which directions are confined; what holds none of
             them is skipped, so one head costs its share. None: all components.
+        within: names of the modules that count; none: all, and all must be of a known kind.
 
     Attributes:
         names: the components on the last axis of results.
@@ -41,10 +42,16 @@ class Contraction:
         MechError: a pattern fits no component.
     """
 
-    def __init__(self, flat: FlatModel, components: Components, only: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        flat: FlatModel,
+        components: Components,
+        only: Sequence[str] | None = None,
+        within: Collection[str] | None = None,
+    ) -> None:
         selected = None if only is None else components.matching(only)
         self.names = components.names if selected is None else tuple(components.names[i] for i in selected)
-        self._parts = parts_of(flat, components, selected)
+        self._parts = parts_of(flat, components, selected, within)
         self.modules = frozenset(self._parts)
         self._modules = dict(flat.model.named_modules())
 

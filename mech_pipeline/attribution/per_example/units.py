@@ -6,7 +6,7 @@ over everything but the run is a reshape, never a loop over heads.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,17 +53,24 @@ class Part:
         return values.index_select(dim, self.units)
 
 
-def parts_of(flat: FlatModel, components: Components, selected: Sequence[int] | None) -> dict[str, list[Part]]:
-    """The parts of every module that hold selected components (none: all); a tied parameter counts in each module."""
+def parts_of(
+    flat: FlatModel, components: Components, selected: Sequence[int] | None, modules: Collection[str] | None = None
+) -> dict[str, list[Part]]:
+    """The parts of every module (or of some) that hold selected components (none: all).
+
+    A tied parameter counts in each module; a frozen one in none.
+    """
     slots = {id(parameter): slot for slot, parameter in zip(flat.slots, flat.parameters, strict=True)}
     index = flat.named(components.index.cpu())
     place = torch.full((len(components.names),), -1)
     chosen = torch.arange(len(components.names)) if selected is None else torch.tensor(selected, dtype=torch.long)
     place[chosen] = torch.arange(len(chosen))
     found: dict[str, list[Part]] = {}
-    for name, module in parametrised_modules(flat.model).items():
+    for name, module in parametrised_modules(flat.model, modules).items():
         for kind, parameter in module.named_parameters(recurse=False):
-            slot = slots[id(parameter)]
+            slot = slots.get(id(parameter))
+            if slot is None:
+                continue
             axis, along = _axis(index[slot.name])
             needed = _needed(place[along], flat.vector.device)
             if needed is not None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mech_pipeline.attribution.ledger.balance import checks
 from mech_pipeline.attribution.ledger.ledger import Account, movement, replay_with_factors, window_account
 from mech_pipeline.attribution.per_example.capture import Factors
 from mech_pipeline.attribution.per_example.contraction import Contraction
@@ -15,7 +16,7 @@ from mech_pipeline.attribution.per_example.target_tokens import target_scores
 from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.cells import Block, Cell, write
-from mech_pipeline.pipeline.ledger.balance import LedgerImbalance, checks
+from mech_pipeline.pipeline.ledger.balance import LedgerImbalance
 from mech_pipeline.pipeline.ledger.rows import account_columns, token_columns
 from mech_pipeline.pipeline.ledger.wanted import CODE_VERSION
 from mech_pipeline.pipeline.run import OpenRun
@@ -23,7 +24,7 @@ from mech_pipeline.spec.analysis import WEIGHTS
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Update
 from mech_pipeline.training.model import build_model
-from mech_pipeline.training.update.optimizer import State, Vector
+from mech_pipeline.training.update.optimizer import Vector
 
 OnBalance = Callable[[list[dict[str, Any]]], None]
 
@@ -43,7 +44,6 @@ class Book:
         self._accounts: list[Block] = []
         self._tokens: list[Block] = []
         self._balances: list[Block] = []
-        self._values: dict[tuple[str, int], float] = {}
 
     def window(self, begin: int, end: int, carries: dict[str, Vector], write: bool) -> dict[str, Vector]:
         """The accounts of one window; returns what the window before needs of each mechanism."""
@@ -51,7 +51,6 @@ class Book:
         updates, factors = replay_with_factors(run.trainer, run.state(begin), end)
         run.verify(updates[-1].after)
         result: dict[str, Vector] = {}
-        self._values = {}
         for name in run.spec.accounts:
             account = window_account(
                 run.spec.optimizer,
@@ -120,14 +119,11 @@ class Book:
         weights = trainer.weights_at(made.before.step, made.examples)
         return scores if weights is None else scores * weights[:, None]
 
-    def _exact_value(self, name: str, state: State) -> float:
-        """M in double precision; each state of a window is asked for up to three times."""
-        key = name, state.step
-        if key not in self._values:
-            self._exact.load(state.theta.double())
-            with torch.no_grad():
-                self._values[key] = float(MECHANISMS[name].value(self._exact.model, self._run.tokens.probe))
-        return self._values[key]
+    def _exact_value(self, name: str, theta: Vector) -> float:
+        """M in double precision."""
+        self._exact.load(theta.double())
+        with torch.no_grad():
+            return float(MECHANISMS[name].value(self._exact.model, self._run.tokens.probe))
 
     def _keep(self, name: str, end: int, account: Account) -> None:
         run = self._run
@@ -156,4 +152,4 @@ class Book:
         if name == WEIGHTS:
             moved = updates[-1].after.theta.double() - updates[0].before.theta.double()
             return float(self._run.ledger_components.norms(moved).sum())
-        return self._exact_value(name, updates[-1].after) - self._exact_value(name, updates[0].before)
+        return self._exact_value(name, updates[-1].after.theta) - self._exact_value(name, updates[0].before.theta)
