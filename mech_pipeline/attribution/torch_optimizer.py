@@ -43,9 +43,12 @@ def optimizer_spec(
         raise MechError(
             "SGD with weight_decay adds the decay to the gradient, which is not replayed", "use 0, or AdamW"
         )
+    rate = float(chosen.get("initial_lr", chosen["lr"]))
+    if rate == 0 and not learning_rates:
+        raise MechError("the learning rate is 0", "give learning_rates=[…], one for each update")
     settings: dict[str, Any] = {
         "kind": kind,
-        "learning_rate": float(chosen.get("initial_lr", chosen["lr"])),
+        "learning_rate": rate or 1.0,  # of no meaning beside `rates`
         "rates": tuple(float(rate) for rate in learning_rates),
         "warmup_steps": 0,
         "weight_decay": chosen["weight_decay"],
