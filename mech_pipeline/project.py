@@ -72,6 +72,11 @@ def report_name(experiment: str) -> str:
     return f"reports/{experiment}.html"
 
 
+def explore_name(experiment: str) -> str:
+    """Where the page to explore lies, beside the report."""
+    return f"reports/{experiment}.explore.html"
+
+
 REPORT_INDEX = report_name("index")
 """The page over all reports."""
 

@@ -65,13 +65,13 @@ def _local(experiment: str) -> Path:
     Raises:
         MechError: there is none.
     """
-    from mech_pipeline.project import find_project, report_name
+    from mech_pipeline.project import explore_name, find_project, report_name
     from mech_pipeline.store.reading.formats import save
 
     files, name = existing_store(), report_name(experiment)
     if files.info(name) is None:
         there = [PurePosixPath(entry.name) for entry in files.entries("reports")]
-        known = [path.stem for path in there if path.suffix == ".html" and path.stem != "index"]
+        known = [path.stem for path in there if path.suffixes == [".html"] and path.stem != "index"]
         raise MechError(
             f"experiment {experiment!r} has no report", f"{did_you_mean(experiment, known)}`mech run` its file"
         )
@@ -79,4 +79,6 @@ def _local(experiment: str) -> Path:
         return Path(files.root) / name
     path = find_project().local_folder / name
     save(path, files.read(name))
+    if files.info(explored := explore_name(experiment)) is not None:  # which the report leads to
+        save(find_project().local_folder / explored, files.read(explored))
     return path

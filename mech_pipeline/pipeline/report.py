@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Block, Cell, combined_version, pending_cells, stored_versions, write
-from mech_pipeline.project import REPORT_INDEX, report_name
+from mech_pipeline.project import REPORT_INDEX, explore_name, report_name
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.store import Store
 
 CODE_VERSION = "3"
-HTML = "report.html"
+HTML, EXPLORE = "report.html", "explore.html"
 _READ = (
     *("mechanism_values", "head_scores", "ledger_balance", "influence", "reliability", "formation"),
     *("retrainings", "lds", "circuits", "neurons"),
@@ -58,7 +58,9 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
     """
     from mech_pipeline.pipeline.tokens.example_tokens import stored_tokens
     from mech_pipeline.reports.answer import answer_text
+    from mech_pipeline.reports.explore.page import explore_page
     from mech_pipeline.reports.page import build_report  # late: matplotlib takes a second to load
+    from mech_pipeline.reports.subject import Study
 
     ((cell, made_from),) = wanted(store, experiment).items()
     with store.reading() as connection:
@@ -66,8 +68,10 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
         if not known:
             raise MechError(f"no run of experiment {experiment.experiment!r} is in the store", "`mech run` it first")
         answer = answer_text(connection, experiment)
-        report = build_report(connection, experiment, stored_tokens(store))
-    contents = {HTML: report.html.encode()} | {
+        tokens = stored_tokens(store)
+        report = build_report(connection, experiment, tokens)
+        explored = explore_page(Study(connection, experiment, tuple(experiment.runs()), tokens))
+    contents = {HTML: report.html.encode(), EXPLORE: explored.encode()} | {
         f"{name.removesuffix('.png')}.png": png for name, png in report.figures.items()
     }
     blobs = {
@@ -79,6 +83,7 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
     }
     write(store, [Block(cell, columns, made_from, version)], CODE_VERSION)
     store.files.write(report_name(experiment.experiment), contents[HTML])
+    store.files.write(explore_name(experiment.experiment), contents[EXPLORE])
     _write_index(store, experiment.experiment)
     return StoredReport(store.files.url(report_name(experiment.experiment)), answer, report.figures, version)
 

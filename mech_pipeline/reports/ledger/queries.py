@@ -14,7 +14,7 @@ from mech_pipeline.frames import frame
 from mech_pipeline.reports.influence.queries import KIND
 
 # L0H1.Q, .K, .V and .O are one head, L0.MLP.in and .out one MLP.
-_COMPONENT_GROUP = r"regexp_replace(l.component, '^(L\d+(H\d+|\.MLP))\..*$', '\1')"
+COMPONENT_GROUP = r"regexp_replace(l.component, '^(L\d+(H\d+|\.MLP))\..*$', '\1')"
 # Lines start at 0 where the first interval of the ledger starts: the evaluation before it.
 _START = """coalesce((select max(step) from mechanism_values
     where run = $run and mechanism = $mechanism and step < first), 0)"""
@@ -64,7 +64,7 @@ def ledger_by_component(
     their name, the rest is "other"; weight decay and momentum always keep theirs. At every step the groups sum to
     what the ledger explains.
     """
-    cumulative = _cumulative(connection, run, mechanism, _COMPONENT_GROUP)
+    cumulative = _cumulative(connection, run, mechanism, COMPONENT_GROUP)
     terms = ["weight decay", "momentum"]
     excursions = cumulative.filter(~pl.col("group").is_in(terms)).group_by("group").agg(pl.col("value").abs().max())
     largest = excursions.sort(["value", "group"], descending=[True, False])["group"].head(limit).to_list()

@@ -39,7 +39,7 @@ _RESULT_TABLES = (
         "one row per rendered report file",
         (
             Column("experiment", "string", "experiment"),
-            Column("artifact", "string", "report.html or the name of a figure"),
+            Column("artifact", "string", "report.html, explore.html or the name of a figure"),
             *BLOB,
         ),
         keys=("experiment", "artifact"),

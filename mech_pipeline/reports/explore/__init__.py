@@ -1,0 +1,1 @@
+"""A page to explore: curves, components, heads and examples, linked, in one file that works offline."""
