@@ -1,7 +1,8 @@
 """The linked pictures of the page to explore, as Vega-Lite descriptions made with Altair.
 
 A brush over the steps of the curves narrows the components to those windows; a point or a cell that is clicked is told to
-the page, which shows that window's examples.
+the page, which shows that window's examples. Altair's own validation is left out: it takes longer than everything else, and a
+test draws the pictures in a browser.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ def training(curves: Rows, units: Mapping[str, str], components: Rows, unit: str
     ]
     if components:
         panels.insert(1, _components(components, unit, brush))
-    return alt.vconcat(*panels).resolve_scale(color="independent").to_dict()
+    return alt.vconcat(*panels).resolve_scale(color="independent").to_dict(validate=False)
 
 
 def _curves(curves: Rows, mechanism: str, unit: str, brush: Any) -> Any:
@@ -103,4 +104,4 @@ def atlas(heads: Rows) -> dict[str, Any]:
             )
             .properties(name=f"atlas_{detector}", width=alt.Step(26), height=alt.Step(26), title=detector)
         )
-    return alt.concat(*panels, columns=3).add_params(place).resolve_scale(color="independent").to_dict()
+    return alt.concat(*panels, columns=3).add_params(place).resolve_scale(color="independent").to_dict(validate=False)
