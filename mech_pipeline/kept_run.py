@@ -1,7 +1,7 @@
 """A run as the store keeps it, opened for people who look: in a notebook, in a script, in a Python prompt.
 
     run = mech_pipeline.open("induction.baseline.s0")
-    model = run.model(870)                                    a TransformerBridge around the weights of a checkpoint
+    model = run.model(600)                                    a TransformerBridge around the weights of a checkpoint
     _, cache = model.run_with_cache(run.probe("induction_copy_advantage").tokens)
 
 What is costly is loaded when it is first asked for: tables need no PyTorch, the first model takes seconds of imports.

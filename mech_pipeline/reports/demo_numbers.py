@@ -47,6 +47,7 @@ def numbers(root: str, seconds: float) -> dict[str, str]:
             **_ends(connection),
             **_ledger(connection),
             **_influence(connection),
+            **_proof(connection),
             "seconds": f"{seconds:.0f} s",
             "minutes": f"{seconds / 60:.0f}",
         }
@@ -80,19 +81,20 @@ def _formation(connection: duckdb.DuckDBPyConnection, name: str, signal: str) ->
         where experiment = $experiment and arm = 'baseline' and formation.mechanism = $signal order by seed""",
         signal=signal,
     )
-    ((control, until),) = _rows(
+    controls = _rows(
         connection,
-        """select step, lower from formation join runs using (run)
-        where experiment = $experiment and arm = 'control' and formation.mechanism = $signal""",
+        """select arm, step, lower from formation join runs using (run)
+        where experiment = $experiment and arm <> 'baseline' and formation.mechanism = $signal order by arm""",
         signal=signal,
     )
-    assert control is None, "the control arm formed: it is no control, and the pages' sentences are wrong"
+    for arm, step, _ in controls:
+        assert step is None, f"arm {arm} formed: it is no control, and the pages' sentences are wrong"
     steps = [step for step, _ in formed if step is not None]
     return {
         f"{name}_formed": f"{len(steps)} of {len(formed)}",
         f"{name}_steps": ", ".join("censored" if step is None else str(step) for step, _ in formed),
         f"{name}_step": _mean([float(step) for step in steps], 0),
-        f"{name}_control_censored": str(until),
+        **{f"{name}_{arm}_censored": str(until) for arm, _, until in controls},
     }
 
 
@@ -105,13 +107,13 @@ def _ends(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         where experiment = $experiment and arm = $arm and signal = $signal group by seed order by seed"""
     found = {}
     for signal, name in (("copy", "copy_advantage"), ("head", "prefix_matching")):
-        for arm in ("baseline", "control"):
+        for arm in ("baseline", "control", "shuffled"):
             values = [
                 value
                 for (value,) in _rows(connection, sql, arm=arm, signal=signal, mechanism=MECHANISM, detector=DETECTOR)
             ]
             digits = 2 if arm == "baseline" else 3
-            found[name if arm == "baseline" else f"{name}_control"] = _mean(values, digits)
+            found[name if arm == "baseline" else f"{name}_{arm}"] = _mean(values, digits)
     return found
 
 
@@ -153,7 +155,7 @@ def _influence(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         where mechanism = $mechanism and method = 'adjoint' group by example_id order by total desc, example_id""",
         mechanism=MECHANISM,
     )
-    top = rows[: max(1, round(0.05 * len(rows)))]
+    size = max(1, round(0.05 * len(rows)))
     measures = dict(
         _rows(
             connection,
@@ -164,7 +166,8 @@ def _influence(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     )
     both = [(total, ledger) for total, _, ledger in rows if ledger is not None]
     return {
-        "tiled_top": _percent(_share_tiled(top)),
+        "tiled_top": _percent(_share_tiled(rows[:size])),
+        "tiled_bottom": _percent(_share_tiled(rows[-size:])),
         "tiled_all": _percent(_share_tiled(rows)),
         "influenced_examples": f"{len(rows):,}",
         "ledger_influence_correlation": f"{stats.spearmanr(both).statistic:.2f}",
@@ -174,6 +177,29 @@ def _influence(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         "horizon_step": f"{measures['horizon_step']:.0f}",
         "influence_sum": f"{measures['influence_sum']:.4f}",
         "reliable": f"{measures['reliable']:.0f}",
+    }
+
+
+def _proof(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Seed 0 trained again without examples: predicted by the exact influence, and what happened."""
+    rows = _rows(
+        connection,
+        """select metric, value, lower, upper, n from lds join runs using (run)
+        where experiment = $experiment and mechanism = $mechanism and method = 'adjoint'""",
+        mechanism=MECHANISM,
+    )
+    found = {metric: value for metric, value, *_ in rows}
+    ((score, lower, upper, n),) = [row[1:] for row in rows if row[0] == "lds"]
+    return {
+        "top_predicted": _signed(found["predicted_difference"]),
+        "top_happened": _signed(found["query_loss_difference"]),
+        "top_z": _signed(found["query_loss_z"], 1),
+        "matched_predicted": _signed(found["matched_predicted"]),
+        "matched_happened": _signed(found["matched_difference"]),
+        "random_predicted": f"{_signed(found['predicted_mean'])} ± {found['predicted_spread']:.2f}",
+        "random_happened": f"{_signed(found['measured_mean'])} ± {found['measured_spread']:.2f}",
+        "random_sets": str(n),
+        "demo_lds": f"{score:.2f} [{lower:.2f}, {upper:.2f}]".replace("-", "−"),
     }
 
 
@@ -192,6 +218,15 @@ def _mean(values: Sequence[float], digits: int) -> str:
     assert mean is not None, "nothing was measured: is the demo finished?"
     text = f"{mean:.{digits}f}" if sd is None else f"{mean:.{digits}f} ± {sd:.{digits}f}"
     return text.replace("-", "−")
+
+
+def _signed(value: float, digits: int = 2) -> str:
+    """With its sign, a real minus sign.
+
+    >>> _signed(-1.234), _signed(0.5)
+    ('−1.23', '+0.50')
+    """
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _small(value: float) -> str:

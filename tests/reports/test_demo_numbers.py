@@ -64,6 +64,7 @@ def put(store, name, rows, **cells):
 def finished(local_store):
     """A demo small enough to do the sums by hand: two seeds and a control; ledger and influence of seed 0."""
     runs = [("induction.baseline.s0", 0, 10), ("induction.baseline.s1", 1, 20), ("induction.control.s0", 0, None)]
+    runs.append(("induction.shuffled.s0", 0, None))
     names, signals = [name for name, _, _ in runs], [MECHANISM, "best_head:prefix_matching"]
     described = [
         {"run": run, "experiment": "induction", "arm": run.split(".")[1], "seed": seed} for run, seed, _ in runs
@@ -75,7 +76,12 @@ def finished(local_store):
         for signal in signals
     ]
     put(local_store, "formation", events, run=names)
-    ends = {"induction.baseline.s0": 3.0, "induction.baseline.s1": 4.0, "induction.control.s0": -0.25}
+    ends = {
+        "induction.baseline.s0": 3.0,
+        "induction.baseline.s1": 4.0,
+        "induction.control.s0": -0.25,
+        "induction.shuffled.s0": 0.125,
+    }
     values = [{"run": run, "step": 40, "mechanism": MECHANISM, "value": value} for run, value in ends.items()]
     put(local_store, "mechanism_values", [*values, values[0] | {"step": 0, "value": 9.0}], run=names)
     heads = [(0, 1.0), (1, 0.0)]
@@ -111,6 +117,15 @@ def _attribution(store, run):
         for name, value in measures.items()
     ]
     put(store, "reliability", [*rows, rows[0] | {"method": "gradient_dot", "value": 5.0}], run=[run])
+    measured = {"lds": 0.9, "predicted_difference": -3.0, "query_loss_difference": -1.5, "query_loss_z": -9.4}
+    measured |= {"matched_predicted": 0.25, "matched_difference": -0.5, "predicted_mean": 0.0, "predicted_spread": 0.2}
+    measured |= {"measured_mean": -0.25, "measured_spread": 0.1}
+    proof = [
+        target
+        | {"metric": name, "value": value, "lower": 0.5, "upper": 1.0, "n": 8, "method": "adjoint", "fraction": 0.05}
+        for name, value in measured.items()
+    ]
+    put(store, "lds", proof, run=[run])
     ledger = [
         target
         | {
@@ -141,12 +156,17 @@ def test_numbers_are_those_of_the_store(finished):
     assert found["copy_step"] == "15 ± 7"
     assert found["copy_control_censored"] == "40"
     assert found["copy_advantage"] == "3.50 ± 0.71", "of the last checkpoint"
-    assert found["copy_advantage_control"] == "−0.250"
+    assert (found["copy_advantage_control"], found["copy_advantage_shuffled"]) == ("−0.250", "0.125")
+    assert (found["top_predicted"], found["top_happened"], found["top_z"]) == ("−3.00", "−1.50", "−9.4")
+    assert (found["matched_predicted"], found["matched_happened"]) == ("+0.25", "−0.50")
+    assert (found["random_sets"], found["random_happened"]) == ("8", "−0.25 ± 0.10")
+    assert found["demo_lds"] == "0.90 [0.50, 1.00]"
     assert found["prefix_matching"] == "0.44 ± 0.09", "of the best head"
     assert (found["ledger_explained"], found["ledger_change"]) == ("+4.0000040", "+4.0000000")
     assert (found["ledger_imbalance"], found["ledger_windows"]) == ("1.0e-6", "2")
     assert (found["update_error"], found["example_error"]) == ("2.0e-7", "2.0e-8")
     assert (found["later"], found["momentum"]) == ("10.000000", "10.000000")
+    assert found["tiled_bottom"] == "100 %"
     assert (found["tiled_top"], found["tiled_all"]) == ("0 %", "75 %"), "the one example of the top is plain"
     assert found["ledger_influence_correlation"] == "1.00"
     assert (found["metasmoothness"], found["adjoint_growth"]) == ("0.66", "58")
