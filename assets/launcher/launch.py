@@ -6,6 +6,7 @@ that was acknowledged; the next launch continues.
 
 import os
 import pickle
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import Path
 from mech_pipeline.assets.history import alone_in, open_history
 from mech_pipeline.assets.launcher.execute import cancel_runs, close_orphans
 from mech_pipeline.assets.launcher.processes import warm_up, worker_context
+from mech_pipeline.assets.launcher.scratch import sweep
 from mech_pipeline.assets.launcher.worker import Outcome, Spoken, Task, work
 from mech_pipeline.assets.partitions import register
 from mech_pipeline.errors import MechError
@@ -75,6 +77,12 @@ class Launch:
     def is_current(self) -> bool:
         """Whether nothing has to be computed."""
         return not any(self.todo().values())
+
+    def tidy(self) -> None:
+        """What a launch left that was killed after its last result: Dagster runs, places in pools, temporary files."""
+        sweep(Path(tempfile.gettempdir()))
+        with alone_in(self.project.home), open_history(self.project.home) as instance:
+            close_orphans(instance)
 
     def run(self) -> None:
         """Computes everything that is not current.

@@ -32,8 +32,7 @@ def use_own_scratch() -> Path:
     place = Path(tempfile.gettempdir())
     if len(str(place)) > _LONGEST:
         return place
-    for left in abandoned(place):
-        shutil.rmtree(left, ignore_errors=True)
+    sweep(place)
     making = Path(tempfile.mkdtemp(prefix=".mech-", dir=place))
     owner = (making / _OWNER).open("w")  # open for as long as this process lives
     fcntl.flock(owner, fcntl.LOCK_EX)
@@ -47,6 +46,12 @@ def use_own_scratch() -> Path:
     options = {"ignore_errors": True}
     util.Finalize(None, shutil.rmtree, args=(folder,), kwargs=options, exitpriority=_LAST)
     return folder
+
+
+def sweep(place: Path) -> None:
+    """Removes what killed launches have left."""
+    for left in abandoned(place):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def abandoned(place: Path) -> Iterator[Path]:

@@ -45,6 +45,7 @@ def run(
         launch = Launch(experiment, file, project, Store(project.store), emit, processes)
         if launch.is_current():
             emit(f"{experiment.experiment}: nothing to recompute, everything is current")
+            launch.tidy()
         else:
             emit(
                 f"{experiment.experiment}: {len(experiment.runs())} runs, {processes} processes, store {project.store}"

@@ -148,6 +148,23 @@ def test_a_launch_has_a_folder_of_its_own_and_sweeps_dead_ones(tmp_path, monkeyp
     folder.rmdir()
 
 
+def test_a_launch_with_nothing_to_do_tidies_as_well(launch, tmp_path, monkeypatch):
+    made, _, _ = launch
+    (tmp_path / "mechrun-dead").mkdir()
+    (tmp_path / "mechrun-dead" / "owner").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with open_history(made.project.home) as instance:
+        run = instance.create_run_for_job(
+            dg.JobDefinition(name="work", graph_def=dg.GraphDefinition(name="work")),
+            tags={PROCESS_TAG: f"{identity()}0"},
+            status=dg.DagsterRunStatus.STARTED,
+        )
+    made.tidy()
+    assert not (tmp_path / "mechrun-dead").exists()
+    with open_history(made.project.home) as instance:
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+
+
 def test_a_history_with_two_heads_says_how_to_get_out(tmp_path, monkeypatch):
     write_project(tmp_path)
     with alone_in(tmp_path), open_history(tmp_path):
