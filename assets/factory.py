@@ -5,11 +5,12 @@ from typing import Any
 
 import dagster as dg
 
+from mech_pipeline.assets.asking import Asked, asked_of, by_a_person, refuse, skip
 from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
-from mech_pipeline.assets.partitions import BATCH, by_run, experiments, partition, run_step, runs, split_keys
+from mech_pipeline.assets.partitions import BATCH, grid_of, mapping, partition, partitions_of, split_keys
 from mech_pipeline.assets.previews import query_of, rows_of_run, rows_of_steps
 from mech_pipeline.errors import MechError
-from mech_pipeline.pipeline.cells import combined_version, steps_of, stored_versions
+from mech_pipeline.pipeline.cells import combined_version, stored_versions
 from mech_pipeline.pipeline.stage import Output, Scope, Stage, Told, View
 from mech_pipeline.pipeline.stages import STAGES, output_of
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
@@ -20,26 +21,9 @@ OnRows = Callable[[dg.AssetExecutionContext, str], Callable[[list[dict[str, Any]
 """What is logged of a run's rows before they are judged."""
 
 
-def scope_of(asset: str) -> Scope:
-    """Of what an asset's partitions are."""
-    return next(output.scope or stage.scope for stage in STAGES for output in stage.outputs if output.name == asset)
-
-
-def partitions_of(asset: str) -> dg.PartitionsDefinition:
-    """Runs, runs × steps, or experiments."""
-    return {Scope.RUN: runs, Scope.EXPERIMENT: experiments}.get(scope_of(asset), run_step)
-
-
 def inputs_of(asset: str) -> list[dg.AssetDep]:
     """What an asset reads, partition by partition."""
-    return [dg.AssetDep(name, partition_mapping=_mapping(name, asset)) for name in output_of(asset).inputs]
-
-
-def _mapping(upstream: str, downstream: str) -> dg.PartitionMapping | None:
-    """None: a partition reads the partition of the same name."""
-    if scope_of(downstream) == Scope.EXPERIMENT:
-        return dg.AllPartitionMapping()
-    return by_run if partitions_of(upstream) is not partitions_of(downstream) else None
+    return [dg.AssetDep(name, partition_mapping=mapping(name, asset)) for name in output_of(asset).inputs]
 
 
 def described(asset: str) -> dict[str, Any]:
@@ -81,7 +65,7 @@ def step_asset(
     @dg.multi_asset(
         name=stage.outputs[0].name if len(stage.outputs) == 1 else f"{stage.name}_of_steps",
         specs=[_spec(output) for output in stage.outputs],
-        partitions_def=run_step,
+        partitions_def=grid_of(stage),
         can_subset=stage.scope == Scope.CHECKPOINT and len(stage.outputs) > 1,
         backfill_policy=BATCH,
         pool=stage.pool,
@@ -89,51 +73,35 @@ def step_asset(
     def body(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
         run, steps = split_keys(context.partition_keys)
         view = View(store.open(), (store.run_spec(run),))
-        steps = _asked_steps(stage, view, steps)
-        outputs = _asked_outputs(context, stage, view)
-        if not steps or not outputs:
-            context.log.info(f"the experiment asks for no {stage.name} of run {run} at these steps")
-            return
-        reporter = _Reporter(context, view, outputs, curves or {}, shown, steps if _is_batch(stage) else None)
-        told = Told(
-            emit=emitter(context),
-            on_steps=reporter,
-            on_rows=on_rows(context, run) if on_rows is not None else lambda rows: None,
-            outputs=tuple(output.name for output in outputs),
-        )
-        stage.compute(view, steps, told)
+        asked = asked_of(context, stage, view, steps)
+        if asked.steps and asked.outputs:
+            known = asked.steps if stage.scope == Scope.CHECKPOINT else None
+            told = Told(
+                emit=emitter(context),
+                on_steps=_Reporter(context, view, asked.outputs, curves or {}, shown, known),
+                on_rows=on_rows(context, run) if on_rows is not None else lambda rows: None,
+                outputs=tuple(output.name for output in asked.outputs),
+            )
+            stage.compute(view, asked.steps, told)
+        if by_a_person(context):
+            _answer(context, stage, run, asked)
         return
         yield
 
     return body
 
 
-def _is_batch(stage: Stage) -> bool:
-    return stage.scope == Scope.CHECKPOINT
-
-
-def _asked_steps(stage: Stage, view: View, steps: Sequence[int]) -> list[int]:
-    """Of a batch, the steps that the run has for this stage; one single target is meant as it is.
+def _answer(context: dg.AssetExecutionContext, stage: Stage, run: str, asked: Asked) -> None:
+    """What a person is told of the partitions that were not made.
 
     Raises:
-        MechError: the run's checkpoints do not bring what the stage needs.
+        MechError: some are planned and cannot be made yet.
     """
-    if not stage.is_asked(view):
-        return []
-    if (lack := stage.lacks(view)) is not None:
-        raise MechError(f"{stage.name} {lack}", "train the run here, or leave the stage out")
-    if stage.scope == Scope.TARGET and len(steps) == 1:
-        return list(steps)
-    return sorted({*steps} & {*steps_of(stage.wanted(view))})
-
-
-def _asked_outputs(context: dg.AssetExecutionContext, stage: Stage, view: View) -> list[Output]:
-    """The selected outputs; of several that can be chosen, those that the experiment asks for."""
-    chosen = [output for output in stage.outputs if dg.AssetKey(output.name) in context.selected_asset_keys]
-    if len(stage.outputs) == 1 or not _is_batch(stage):
-        return chosen
-    wanted = {cell.table for cell in stage.wanted(view)}
-    return [output for output in chosen if output.table in wanted]
+    for output in stage.outputs:
+        why = f"the experiment asks for no {output.name} of run {run} at this step"
+        skip(context, output, run, asked.skipped.get(output.name, ()), why)
+    if asked.refused:
+        raise refuse(stage, run, asked.refused)
 
 
 class _Reporter:

@@ -1,21 +1,32 @@
-"""Partitions: runs × steps, both dynamic. Steps are 8 digits, zero-padded, and kept in rising order.
+"""Partitions: what Dagster's grid has a square for. Steps are 8 digits, zero-padded, and kept in rising order.
 
-Dagster cuts batches into ranges in order of insertion, so a step that is added late would widen every range: the steps
-are then taken out and put back in order, which keeps their history (it hangs on the key).
+A square is a promise: what is planned of a launched run, and nothing else, so that "missing" means missing from the plan.
+Stages that do not cover every run and every kept state (ledger, circuits, influence) have runs and steps of their own; a
+product of runs whose plans differ has squares all the same that belong to no plan, and these can be skipped (`factory`).
+`registering` adds the keys.
 """
 
 from collections.abc import Iterable
 
 import dagster as dg
 
-from mech_pipeline.spec.run import RunSpec, check_run_id
+from mech_pipeline.pipeline.stage import Scope, Stage
+from mech_pipeline.pipeline.stages import STAGES
 
-runs = dg.DynamicPartitionsDefinition(name="runs")
-steps = dg.DynamicPartitionsDefinition(name="steps")
-experiments = dg.DynamicPartitionsDefinition(name="experiments")
-run_step = dg.MultiPartitionsDefinition({"run": runs, "step": steps})
-by_run = dg.MultiToSingleDimensionPartitionMapping("run")
+BY_HAND = ("zoom",)
+"""Assets that only people ask for: nothing is missing where nobody did."""
 BATCH = dg.BackfillPolicy.multi_run(64)
+
+runs = dg.DynamicPartitionsDefinition(name="launched_runs")
+steps = dg.DynamicPartitionsDefinition(name="launched_steps")
+run_step = dg.MultiPartitionsDefinition({"run": runs, "step": steps})
+experiments = dg.DynamicPartitionsDefinition(name="launched_experiments")
+plans = dg.DynamicPartitionsDefinition(name="experiment_files")
+zoomed = dg.DynamicPartitionsDefinition(name="zoomed_runs")
+
+_BY_RUN = dg.MultiToSingleDimensionPartitionMapping("run")
+_SAME = dg.IdentityPartitionMapping()
+_SAME_CELL = dg.MultiPartitionMapping({name: dg.DimensionPartitionMapping(name, _SAME) for name in ("run", "step")})
 
 
 def step_key(step: int) -> str:
@@ -36,21 +47,45 @@ def split_keys(keys: Iterable[str]) -> tuple[str, list[int]]:
     return names.pop(), sorted(int(pair["step"]) for pair in pairs)
 
 
-def register(instance: dg.DagsterInstance, specs: Iterable[RunSpec]) -> None:
-    """Adds the partitions of runs and of all steps they may keep, before anything is trained."""
-    specs = list(specs)
-    instance.add_dynamic_partitions("runs", [check_run_id(spec.run) for spec in specs])
-    instance.add_dynamic_partitions("experiments", sorted({spec.experiment for spec in specs}))
-    register_steps(instance, {step for spec in specs for step in spec.checkpoints.possible(spec.training.steps)})
+def grid_names(stage: Stage) -> tuple[str, str]:
+    """Names of the dynamic partitions of a stage of checkpoints or targets: of its runs, of its steps."""
+    return (runs.name, steps.name) if stage.grid is None else (f"{stage.name}_runs", f"{stage.name}_steps")
 
 
-def register_steps(instance: dg.DagsterInstance, wanted: Iterable[int]) -> None:
-    """Adds the partitions of steps that are not there yet, in order."""
-    present = list(instance.get_dynamic_partitions("steps"))
-    ordered = sorted({*present, *map(step_key, wanted)})
-    if ordered == present:
-        return
-    if present and ordered[: len(present)] != present:
-        for key in present:
-            instance.delete_dynamic_partition("steps", key)
-    instance.add_dynamic_partitions("steps", ordered)
+def grid_of(stage: Stage) -> dg.MultiPartitionsDefinition:
+    """Runs × steps of a stage of checkpoints or targets."""
+    if stage.grid is None:
+        return run_step
+    of_runs, of_steps = (dg.DynamicPartitionsDefinition(name=name) for name in grid_names(stage))
+    return dg.MultiPartitionsDefinition({"run": of_runs, "step": of_steps})
+
+
+def scope_of(asset: str) -> Scope:
+    """Of what an asset's partitions are."""
+    return next(output.scope or stage.scope for stage in STAGES for output in stage.outputs if output.name == asset)
+
+
+def partitions_of(asset: str) -> dg.PartitionsDefinition:
+    """Runs, runs × steps, or experiments."""
+    if asset in BY_HAND:
+        return zoomed
+    stage = next(stage for stage in STAGES if asset in stage.assets)
+    return {Scope.RUN: runs, Scope.EXPERIMENT: experiments}.get(scope_of(asset)) or grid_of(stage)
+
+
+def mapping(upstream: str, downstream: str) -> dg.PartitionMapping | None:
+    """Which partitions of one asset a partition of another reads; none: the one of the same name.
+
+    All, where Dagster has no way to say less: the runs of an experiment, and runs of a grid that has runs of its own.
+    """
+    above, below = partitions_of(upstream), partitions_of(downstream)
+    if above == below:
+        return None
+    of_cells = [isinstance(each, dg.MultiPartitionsDefinition) for each in (above, below)]
+    if all(of_cells):
+        return _SAME_CELL
+    if below == experiments:
+        return dg.AllPartitionMapping()
+    if any(of_cells):
+        return _BY_RUN if {runs, run_step} == {above, below} else dg.AllPartitionMapping()
+    return _SAME

@@ -2,14 +2,14 @@
 
 import dagster as dg
 
-from mech_pipeline.assets.partitions import experiments as experiment_partitions
+from mech_pipeline.assets.partitions import plans
 from mech_pipeline.assets.spec import ExperimentFile
 from mech_pipeline.pipeline.cost import Cost, costs
 from mech_pipeline.progress import format_count, format_seconds
 from mech_pipeline.resources.store import ExperimentsResource
 
 
-@dg.asset(group_name="experiments", partitions_def=experiment_partitions, kinds={"yaml"}, code_version="1")
+@dg.asset(group_name="experiments", partitions_def=plans, kinds={"yaml"}, code_version="1")
 def experiment_plan(
     context: dg.AssetExecutionContext, config: ExperimentFile, experiments: ExperimentsResource
 ) -> dg.MaterializeResult:

@@ -5,13 +5,12 @@ import base64
 import dagster as dg
 
 from mech_pipeline.assets.factory import described
-from mech_pipeline.assets.orchestration.automation import ON_CHANGE
 from mech_pipeline.assets.spec import ExperimentFile
 from mech_pipeline.pipeline import report as stage
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
 
 
-@dg.asset(**described("experiment_report"), automation_condition=ON_CHANGE)
+@dg.asset(**described("experiment_report"))
 def experiment_report(
     context: dg.AssetExecutionContext, config: ExperimentFile, store: StoreResource, experiments: ExperimentsResource
 ) -> dg.MaterializeResult:

@@ -1,15 +1,12 @@
 """Which assets the work of a stage materializes."""
 
-from mech_pipeline.assets.factory import scope_of
+from mech_pipeline.assets.partitions import BY_HAND, scope_of
 from mech_pipeline.pipeline.stage import Scope, Stage
-
-_BY_HAND = ("zoom",)
-"""Assets of a stage that only people ask for."""
 
 
 def worked_on(stage: Stage) -> tuple[str, ...]:
     """The assets that a batch of a stage materializes; others of it are reported by these, or asked for by hand."""
-    return tuple(name for name in stage.assets if name not in _BY_HAND and by_step(stage) == _has_steps(name))
+    return tuple(name for name in stage.assets if name not in BY_HAND and by_step(stage) == _has_steps(name))
 
 
 def by_step(stage: Stage) -> bool:

@@ -5,7 +5,6 @@ import dagster as dg
 from mech_pipeline.assets.events import emitter
 from mech_pipeline.assets.factory import described
 from mech_pipeline.assets.formation import formation
-from mech_pipeline.assets.orchestration.automation import ON_CHANGE
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.care.maintain import compact_runs
 from mech_pipeline.store.reading.warehouse import write_warehouse
@@ -18,7 +17,7 @@ def compaction(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Ma
     return dg.MaterializeResult(metadata={"tables compacted": len(done), "what": "; ".join(done) or "nothing to do"})
 
 
-@dg.asset(group_name="store", kinds={"duckdb"}, deps=[formation], code_version="1", automation_condition=ON_CHANGE)
+@dg.asset(group_name="store", kinds={"duckdb"}, deps=[formation], code_version="1")
 def warehouse(store: StoreResource) -> dg.MaterializeResult:
     """`warehouse.duckdb`: views only, over one cut through all tables; opens in the DuckDB command line. A second."""
     path = write_warehouse(store.open().root, store.local_folder)

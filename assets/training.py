@@ -5,15 +5,18 @@ from functools import partial
 
 import dagster as dg
 
+from mech_pipeline.assets.asking import by_a_person, skip
 from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
 from mech_pipeline.assets.factory import described
 from mech_pipeline.assets.launcher.torchrun import train_in_processes
-from mech_pipeline.assets.partitions import BATCH, partition, register_steps, split_keys
+from mech_pipeline.assets.partitions import BATCH, partition, split_keys
 from mech_pipeline.assets.previews import query_of, rows_of_run
+from mech_pipeline.assets.registering import register_steps
 from mech_pipeline.pipeline.cells import combined_version
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION
 from mech_pipeline.pipeline.grid import kept_steps, request_zoom
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.stages import output_of
 from mech_pipeline.pipeline.training import fill
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved
 from mech_pipeline.progress import Emit
@@ -37,7 +40,10 @@ def checkpoint(context: dg.AssetExecutionContext, store: StoreResource) -> Itera
     spec = store.run_spec(run)
     opened = OpenRun(store.open(), spec)
     kept = set(kept_steps(opened.store, spec))
-    steps = [step for step in steps if step in kept]
+    asked, steps = steps, [step for step in steps if step in kept]
+    if by_a_person(context):
+        others = [step for step in asked if step not in kept]
+        skip(context, output_of("checkpoint"), run, others, f"run {run} keeps no state at this step")
     events = checkpoint_events(context, run, steps)
     for step in steps:
         opened.state(step)

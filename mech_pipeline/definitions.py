@@ -19,8 +19,7 @@ from mech_pipeline.assets.checks import checks
 from mech_pipeline.assets.description import described
 from mech_pipeline.assets.factory import made
 from mech_pipeline.assets.history import spare_flushes
-from mech_pipeline.assets.orchestration.automation import automation
-from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, check_run, nightly_job, plan_job
+from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, check_run, plan_job
 from mech_pipeline.assets.orchestration.launching import launch_experiment, withdraw_experiment
 from mech_pipeline.assets.orchestration.nightly import nightly
 from mech_pipeline.assets.orchestration.sensors import experiment_files, work
@@ -54,8 +53,8 @@ def build_definitions(store: str, experiments: Path, home: Path | None = None) -
     definitions = dg.Definitions(
         assets=[plan.experiment_plan, *_of_stages(), store_assets.warehouse],
         asset_checks=[*attribution.ledger_checks, attribution.influence_is_reliable, *checks],
-        jobs=[launch_experiment, withdraw_experiment, plan_job, check_run, nightly_job, *STAGE_JOBS.values()],
-        sensors=[experiment_files, work, automation],
+        jobs=[launch_experiment, withdraw_experiment, plan_job, check_run, *STAGE_JOBS.values()],
+        sensors=[experiment_files, work],
         schedules=[nightly],
         resources={
             "store": StoreResource(root=store, home=folder),

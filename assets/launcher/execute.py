@@ -5,10 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from mech_pipeline.assets.partitions import partition
+from mech_pipeline.assets.partitions import grid_names, partition, step_key, steps
+from mech_pipeline.assets.registering import register_cells
+from mech_pipeline.assets.tags import LAUNCHER_TAG, PROCESS_TAG
+from mech_pipeline.pipeline.stage import Scope
+from mech_pipeline.pipeline.stages import STAGES
 from mech_pipeline.process_identity import identity, is_gone
 
-LAUNCHER_TAG, PROCESS_TAG = "mech/launcher_pid", "mech/process"
 _OPEN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -35,10 +38,15 @@ class Executor:
         self._execute(assets, config, partition_key=key, tags=self._tags)
 
     def step_assets(self, assets: Sequence[str], run: str, first: int, last: int) -> None:
-        """Assets partitioned by run and step, over a range of steps, in one Dagster run."""
+        """Assets partitioned by run and step, over their partitions in a range of steps, in one Dagster run."""
+        stage = next((stage for stage in STAGES if assets[0] in stage.assets), None)
+        if stage is not None and stage.scope == Scope.TARGET:
+            register_cells(self._instance, stage, run, {first, last})
+        known = self._instance.get_dynamic_partitions(grid_names(stage)[1] if stage is not None else steps.name)
+        inside = [int(key) for key in known if step_key(first) <= key <= step_key(last)]
         tags = self._tags | {
-            "dagster/asset_partition_range_start": partition(run, first),
-            "dagster/asset_partition_range_end": partition(run, last),
+            "dagster/asset_partition_range_start": partition(run, inside[0]),
+            "dagster/asset_partition_range_end": partition(run, inside[-1]),
         }
         self._execute(assets, None, partition_key=None, tags=tags)
 

@@ -19,7 +19,7 @@ from mech_pipeline.assets.launcher.execute import cancel_runs, close_orphans
 from mech_pipeline.assets.launcher.processes import warm_up, worker_context
 from mech_pipeline.assets.launcher.scratch import sweep
 from mech_pipeline.assets.launcher.worker import Outcome, Spoken, Task, work
-from mech_pipeline.assets.partitions import register
+from mech_pipeline.assets.registering import register
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import steps_of
 from mech_pipeline.pipeline.plan import Plan

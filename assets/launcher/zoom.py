@@ -9,7 +9,7 @@ from mech_pipeline.assets.history import alone_in, open_history
 from mech_pipeline.assets.launcher.execute import close_orphans
 from mech_pipeline.assets.launcher.processes import warm_up, worker_context
 from mech_pipeline.assets.launcher.worker import Outcome, Spoken, Task, work
-from mech_pipeline.assets.partitions import register
+from mech_pipeline.assets.registering import register_zoom
 from mech_pipeline.errors import MechError
 from mech_pipeline.progress import Emit
 from mech_pipeline.project import Project
@@ -27,7 +27,7 @@ def zoom(project: Project, spec: RunSpec, window: tuple[int, int, int], emit: Em
     """
     with alone_in(project.home), open_history(project.home) as instance:
         close_orphans(instance)
-        register(instance, [spec])
+        register_zoom(instance, spec)
     warm_up()
     ours, theirs = worker_context().Pipe()
     arguments = (theirs, project, str(project.home / "experiments"), os.getpid())

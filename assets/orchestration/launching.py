@@ -7,8 +7,8 @@ import dagster as dg
 from pydantic import Field
 
 from mech_pipeline.assets.events import PartitionEvents, emitter
-from mech_pipeline.assets.orchestration.jobs import EXPERIMENT_TAG
-from mech_pipeline.assets.partitions import register
+from mech_pipeline.assets.registering import register
+from mech_pipeline.assets.tags import EXPERIMENT_TAG
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import combined_version, stored_versions
 from mech_pipeline.pipeline.run_row import describe_run

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -11,13 +11,17 @@ import dagster as dg
 from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, plan_job
 from mech_pipeline.assets.orchestration.known import KnownCurrent
 from mech_pipeline.assets.orchestration.launching import LAUNCHED
-from mech_pipeline.assets.orchestration.waiting import Board, Waiting, is_free, look
-from mech_pipeline.assets.partitions import register
+from mech_pipeline.assets.orchestration.waiting import Board, Waiting, is_free, look, look_at_report, reported_at_night
+from mech_pipeline.assets.partitions import plans
+from mech_pipeline.assets.registering import register_stored
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.work import stored_specs
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
+from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.reading.snapshot import take_snapshot
 from mech_pipeline.store.store import Store
+from mech_pipeline.store.tables.all import TABLES
 
 LOOK_SECONDS = 1.5
 """Of a tick of `work`; runs that are left are looked at in the next one."""
@@ -25,29 +29,51 @@ _known = KnownCurrent()
 
 
 @dg.sensor(job=plan_job, minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
-def experiment_files(context: dg.SensorEvaluationContext, experiments: ExperimentsResource) -> dg.SensorResult:
-    """Reads new and edited files in experiments/: registers their runs and steps, and has their cost shown.
+def experiment_files(
+    context: dg.SensorEvaluationContext, store: StoreResource, experiments: ExperimentsResource
+) -> dg.SensorResult:
+    """Reads new and edited files in experiments/ and has their cost shown; the grid gets what the store holds.
 
-    Trains nothing. A file with a mistake is named here, and again when it is edited.
+    Trains nothing. A file with a mistake is a failed partition of `experiment_plan` that says what is wrong.
     """
-    seen: dict[str, str] = json.loads(context.cursor or "{}")
-    now = {path.name: _sha256(path) for path in sorted(Path(experiments.folder).glob("*.y*ml"))}
-    requests, mistakes = [], []
-    for name, sha256 in now.items():
-        if seen.get(name) == sha256:
-            continue
-        try:
-            experiment = experiments.read(Path(experiments.folder) / name)
-            register(context.instance, experiment.runs())
-        except MechError as error:
-            mistakes.append(str(error))
-            context.log.error(str(error))
-            continue
-        requests.append(
-            dg.RunRequest(run_key=f"{name}:{sha256}", partition_key=experiment.experiment, tags={"mech/file": name})
+    seen: dict[str, list[str]] = json.loads(context.cursor or "{}")
+    if seen.get(_STORE) != (known := [_version(store.open())]):
+        register_stored(context.instance, store.open())
+    files = {path.name: path for path in sorted(Path(experiments.folder).glob("*.y*ml"))}
+    now = {name: [_sha256(path), _name_in(path)] for name, path in files.items()}
+    context.instance.add_dynamic_partitions(plans.name, sorted({key for _, key in now.values()}))
+    for gone in {key for name, (_, key) in seen.items() if name != _STORE} - {key for _, key in now.values()}:
+        context.instance.delete_dynamic_partition(plans.name, gone)
+    requests = [
+        dg.RunRequest(
+            run_key=f"{name}:{sha256}",
+            partition_key=key,
+            tags={"mech/file": name},
+            run_config={"ops": {"experiment_plan": {"config": {"file": str(files[name])}}}},
         )
-    reason = None if requests else "; ".join(mistakes) or "no new or edited file"
-    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps(now))
+        for name, (sha256, key) in now.items()
+        if seen.get(name) != [sha256, key]
+    ]
+    reason = None if requests else "no new or edited file"
+    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps(now | {_STORE: known}))
+
+
+_STORE = ""
+"""Beside the files, the cursor holds under this name which runs the store held."""
+
+
+def _version(store: Store) -> str:
+    """Changes whenever a run is launched or finished, by whomever."""
+    found = take_snapshot(store.files, {"runs": TABLES["runs"]}).tables["runs"]
+    return str(found and found.version)
+
+
+def _name_in(path: Path) -> str:
+    """The experiment that a file describes; of a file that cannot be read, the file's own name."""
+    try:
+        return load_experiment(path).experiment
+    except MechError:
+        return path.stem
 
 
 def _sha256(path: Path) -> str:
@@ -61,13 +87,15 @@ def _sha256(path: Path) -> str:
     description="Starts what launched runs need and do not have: training, analysis beside it, then attribution. The store "
     "decides what is current. Off: nothing new is started.",
 )
-def work(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
+def work(
+    context: dg.SensorEvaluationContext, store: StoreResource, experiments: ExperimentsResource
+) -> dg.SensorResult:
     """Starts what launched runs need and do not have: training, analysis beside it, then attribution. The store decides.
 
     Every stage computes only what is not current. A batch that failed is started again only after another launch.
     """
-    launched = context.instance.get_dynamic_partitions(LAUNCHED)
-    if not launched:
+    launched, nightly = context.instance.get_dynamic_partitions(LAUNCHED), reported_at_night(context.instance)
+    if not launched and not nightly:
         return dg.SensorResult(skip_reason="nothing was launched: see the job launch_experiment")
     opened = store.open()
     current = _known.at(opened)
@@ -75,6 +103,9 @@ def work(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sensor
     specs = [store.located(spec) for spec in stored_specs(opened, unsure) if is_free(opened, spec.experiment)]
     first = int(context.cursor or 0) % max(1, len(specs))
     found, looked = _look(context.instance, opened, specs[first:] + specs[:first], current)
+    if looked == len(specs) and not found.requests:
+        names = {spec.experiment for spec in stored_specs(opened, launched)} | nightly
+        _look_at_reports(context.instance, opened, experiments, names, current, found)
     notes = found.notes if looked == len(specs) else [f"looked at {looked} of {len(specs)} runs", *found.notes]
     reason = None if found.requests else "; ".join(notes) or "everything launched is current"
     for note in notes:
@@ -96,3 +127,27 @@ def _look(
         if time.monotonic() - began > LOOK_SECONDS:
             return found, looked
     return found, len(specs)
+
+
+def _look_at_reports(
+    instance: dg.DagsterInstance,
+    store: Store,
+    experiments: ExperimentsResource,
+    names: Iterable[str],
+    current: set[str],
+    found: Waiting,
+) -> None:
+    """Adds the reports that what was made calls for; an experiment whose report is current is added to `current`."""
+    board = Board(instance)
+    for name in sorted({*names} - current):
+        if not is_free(store, name):
+            continue
+        try:
+            part = look_at_report(board, store, experiments.load(None, name))
+        except MechError as error:
+            found.notes.append(str(error))
+            continue
+        found.requests += part.requests
+        found.notes += part.notes
+        if not part.batches:
+            current.add(name)

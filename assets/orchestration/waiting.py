@@ -9,15 +9,20 @@ from pathlib import Path
 
 import dagster as dg
 
-from mech_pipeline.assets.orchestration.jobs import EXPERIMENT_TAG, RUN_TAG, STAGE_JOBS, STAGE_TAG, WORK_TAG
+from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS
 from mech_pipeline.assets.partitions import partition
+from mech_pipeline.assets.registering import register_cells
 from mech_pipeline.assets.stages import by_step
+from mech_pipeline.assets.tags import BY_TAG, EXPERIMENT_TAG, NIGHTLY, RUN_TAG, STAGE_TAG, WORK_TAG
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline import report
 from mech_pipeline.pipeline.plan import Elsewhere
 from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.pipeline.work import Work, stored_specs, work_of
 from mech_pipeline.spec.data import Corpus
+from mech_pipeline.spec.experiment import Experiment
+from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
@@ -117,8 +122,31 @@ def look(board: Board, store: Store, specs: Sequence[RunSpec]) -> Waiting:
                 continue
             if work.stage == "training":
                 training.add(spec.run)
+            register_cells(board.instance, stage_of(work.stage), work.run, work.steps)
             found.requests.append(request(work, spec.experiment))
     return found
+
+
+def look_at_report(board: Board, store: Store, experiment: Experiment) -> Waiting:
+    """A request for the report of an experiment, if nothing of it is running and the store has changed since the last one."""
+    found, name = Waiting(), experiment.experiment
+    if any(run == name or run.startswith(f"{name}.") for run, _stage in board.in_flight):
+        return Waiting(batches=1)
+    if not report.pending(store, experiment):
+        return found
+    made_from = next(iter(report.wanted(store, experiment).values()))
+    work = Work(name, "report", (), 1, fingerprint(name, "report", made_from))
+    board.last_launch(name)
+    if reason := board.obstacle(work, name):
+        return Waiting(notes=[f"report of {name}: {reason}"], batches=1)
+    return Waiting([request(work, name)], batches=1)
+
+
+def reported_at_night(instance: dg.DagsterInstance) -> set[str]:
+    """Experiments that the schedule `nightly` worked on in the last day."""
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    runs = instance.get_runs(dg.RunsFilter(tags={BY_TAG: NIGHTLY}, created_after=yesterday))
+    return {run.tags[EXPERIMENT_TAG] for run in runs if EXPERIMENT_TAG in run.tags}
 
 
 def _trained_with(spec: RunSpec, training: Iterable[str]) -> str | None:

@@ -173,6 +173,8 @@ class Stage:
         compute: makes what is pending at these steps (none: all); returns how many cells.
         pending: which of the wanted cells are not current, where that is more than a look at their tables.
         live: whether it may begin while the stage that it reads still works.
+        grid: the steps of its cells, as far as a run's spec tells them; none: all kept states. What is missing of them is
+            shown as missing; a step that is known later is added when it is.
         priority: the larger, the earlier, where several are ready.
         pool: of Dagster's, that limits how many run at once.
     """
@@ -189,6 +191,7 @@ class Stage:
     asked: Callable[[RunSpec], bool] = lambda spec: True
     pending: Callable[[View, Cells], list[Cell]] | None = None
     live: bool = False
+    grid: Callable[[RunSpec], Iterable[int]] | None = None
     priority: int = 0
     pool: str | None = None
 

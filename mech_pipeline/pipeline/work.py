@@ -41,6 +41,13 @@ def stored_specs(store: Store, runs: Sequence[str]) -> list[RunSpec]:
     return _specs(store, "run in (select unnest(?::varchar[]))", list(runs))
 
 
+def all_specs(store: Store) -> list[RunSpec]:
+    """Every run that was ever launched."""
+    with store.reading("runs") as connection:
+        rows = connection.execute("select spec from runs order by run").fetchall()
+    return [RunSpec.model_validate_json(spec) for (spec,) in rows]
+
+
 def started_specs(store: Store) -> list[RunSpec]:
     """Runs of which something was trained."""
     return _specs(store, "status in (select unnest(?::varchar[]))", ["training", "complete"])

@@ -3,7 +3,7 @@
 Each mechanism, detector and gradient is a cell of its own: raising one detector's version recomputes that detector.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mech_pipeline.attribution.per_example.names_version import names_version
@@ -17,6 +17,7 @@ from mech_pipeline.pipeline.grid import (
     probe_version,
 )
 from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec
 
 GRADIENTS_VERSION = "1"
 CIRCUITS_VERSION = "1"
@@ -95,10 +96,14 @@ OUTPUTS = tuple(_WANTED)
 
 def circuit_steps(run: FoundRun) -> list[int]:
     """Checkpoints whose circuits are asked for."""
-    asked = run.spec.circuits
-    if not asked.mechanisms:
+    return at_circuits(run.spec, run.planned)
+
+
+def at_circuits(spec: RunSpec, planned: Sequence[int]) -> list[int]:
+    """Of the planned steps, those whose circuits a run asks for."""
+    if not spec.circuits.mechanisms:
         return []
-    return [step for step in run.planned if step % asked.every == 0 or step == run.planned[-1]]
+    return [step for step in planned if step % spec.circuits.every == 0 or step == planned[-1]]
 
 
 def wanted_circuits(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mech_pipeline.pipeline.cells import pending_cells
-from mech_pipeline.pipeline.influence.wanted import CODE_VERSION, target_steps, wanted
+from mech_pipeline.pipeline.influence.wanted import CODE_VERSION, planned_targets, target_steps, wanted
 from mech_pipeline.pipeline.needs import REPLAY
 from mech_pipeline.pipeline.stage import TOP, Cells, Output, Scope, Stage, Told, View, always
 
@@ -54,6 +54,7 @@ INFLUENCE = Stage(
         ),
     ),
     asked=lambda spec: bool(spec.influence.mechanisms),
+    grid=planned_targets,
     wanted=_influenced,
     pending=lambda view, cells: pending_cells(view.store, cells, also=["reliability"]),
     compute=_compute_influence,

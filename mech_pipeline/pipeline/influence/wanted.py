@@ -11,6 +11,7 @@ from mech_pipeline.pipeline.cells import Cell, pending_cells
 from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.pipeline.grid import probe_version
 from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.tables.all import ADJOINT
 
 CODE_VERSION = "3"
@@ -29,6 +30,14 @@ def target_steps(run: FoundRun) -> list[int]:
         return [step] if step else []
     wanted = run.planned if chosen.at == "checkpoints" else chosen.at
     return sorted(step for step in wanted if step > 0 and step in run.checkpoints)
+
+
+def planned_targets(spec: RunSpec) -> list[int]:
+    """The target steps that the spec of a run tells; where it formed is known later."""
+    at = spec.influence.at
+    if at == "formation":
+        return []
+    return sorted(step for step in (spec.checkpoint_steps() if at == "checkpoints" else at) if step > 0)
 
 
 def wanted(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:

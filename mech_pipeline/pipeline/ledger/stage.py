@@ -40,6 +40,7 @@ LEDGER = Stage(
         ),
     ),
     asked=lambda spec: bool(spec.accounts),
+    grid=lambda spec: spec.checkpoints.possible(spec.training.steps)[1:],
     wanted=lambda view: wanted(view.found, view.found.planned),
     pending=lambda view, cells: pending_cells(view.store, cells, also=["ledger_balance"]),
     compute=_compute_ledger,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mech_pipeline.attribution.retraining.removals import asked_removals
 from mech_pipeline.pipeline.cells import Cell
+from mech_pipeline.pipeline.influence.wanted import planned_targets
 from mech_pipeline.pipeline.needs import REPLAY
 from mech_pipeline.pipeline.retraining import wanted
 from mech_pipeline.pipeline.stage import TOP, Cells, Output, Scope, Stage, Told, View, always
@@ -59,6 +60,7 @@ RETRAINING = Stage(
         ),
     ),
     asked=lambda spec: bool(asked_removals(spec.influence)),
+    grid=lambda spec: planned_targets(spec)[-1:],
     wanted=_retrained,
     pending=_not_retrained,
     compute=_retrain,
