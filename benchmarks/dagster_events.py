@@ -22,7 +22,8 @@ from store_measure import Result, Say
 sys.path.append(str(Path(__file__).parents[1]))  # the Postgres server of the tests
 from mech_pipeline.assets.events import PartitionEvents
 from mech_pipeline.assets.history import spare_flushes
-from mech_pipeline.assets.partitions import BATCH, partition, register_steps, run_step
+from mech_pipeline.assets.partitions import BATCH, partition, run_step, runs
+from mech_pipeline.assets.registering import register_steps
 from tests.support.postgres_server import postgres_programs, postgres_server
 
 PARTS = ("sqlite", "postgres")
@@ -57,7 +58,7 @@ JOB = dg.Definitions([source, reported], executor=dg.in_process_executor).resolv
 
 def prepare(instance: dg.DagsterInstance, partitions: int) -> None:
     """Partitions, and an input for each."""
-    instance.add_dynamic_partitions("runs", [RUN])
+    instance.add_dynamic_partitions(runs.name, [RUN])
     register_steps(instance, range(partitions))
     for step in range(partitions):
         instance.report_runless_asset_event(dg.AssetMaterialization("source", partition=partition(RUN, step)))

@@ -1,7 +1,7 @@
 """Dagster with 60 runs of 200 checkpoints: `python benchmarks/dagster_scale.py [PART …]`, ten minutes; see benchmarks/README.md.
 
 Nothing is trained: the events of the checkpoints are written as the assets write them, into the SQLite history of
-dagster.yaml. Ticks are those of Dagster's own daemons; runs they start are queued, not executed.
+dagster.yaml.
 """
 
 import os
@@ -16,20 +16,20 @@ from typing import Annotated
 from uuid import uuid4
 
 import dagster as dg
-import pytest
 import typer
 from reporting import report
 from store_measure import Result, Say
 
-sys.path.append(str(Path(__file__).parents[1]))  # the daemons, browser and small experiment of the tests
+sys.path.append(str(Path(__file__).parents[1]))  # the browser and small experiment of the tests
+from mech_pipeline.assets import partitions
 from mech_pipeline.assets.history import spare_flushes
-from mech_pipeline.assets.partitions import partition, register
+from mech_pipeline.assets.partitions import partition
+from mech_pipeline.assets.registering import register
 from mech_pipeline.spec.experiment import load_experiment
-from tests.support.daemon import Daemon, daemon
 from tests.support.live import CHROMIUM, ROOT, user_interface
 from tests.support.tiny import write_experiment, write_text
 
-PARTS = ("register", "automation", "page")
+PARTS = ("register", "page")
 ASSETS = ("checkpoint", "mechanism_values", "head_scores")
 EVERY = 10
 
@@ -61,13 +61,6 @@ def history(at: Path) -> Iterator[dg.DagsterInstance]:
         os.chdir(before)
 
 
-@contextmanager
-def ticking(at: Path) -> Iterator[Daemon]:
-    """Daemons over the project and its history."""
-    with pytest.MonkeyPatch.context() as patch, history(at) as instance, daemon(at, patch, instance) as made:
-        yield made
-
-
 def filled(at: Path, runs: int, steps: int, say: Say) -> None:
     """Every partition of ASSETS materialized once."""
     specs = load_experiment(project(at, runs, steps)).runs()
@@ -97,52 +90,16 @@ def seconds(act: Callable[[], object]) -> float:
 
 
 def measure_register(at: Path, runs: int, steps: int, turns: int) -> list[Result]:
-    """The sensor's tick that finds a new file, with everything else that ticks beside it."""
+    """What a launch adds to the grid before it begins."""
     taken = []
     for turn in range(turns):
-        project(at / str(turn), runs, steps)
-        with ticking(at / str(turn)) as found:
-            taken.append(seconds(found.tick))
-            known = len(found.instance.get_dynamic_partitions("runs"))
+        specs = load_experiment(project(at / str(turn), runs, steps)).runs()
+        with history(at / str(turn)) as instance:
+            taken.append(seconds(lambda instance=instance, specs=specs: register(instance, specs)))
+            known = len(instance.get_dynamic_partitions(partitions.runs.name))
             assert known == runs, f"{known} of {runs} runs are registered"
-            assert len(found.instance.get_dynamic_partitions("steps")) == steps
-    return [Result("register", f"sensors' tick that registers {runs} runs × {steps} steps", median(taken), "s")]
-
-
-def tick(found: Daemon, *, asks: bool) -> float:
-    """Seconds of an automation tick; what it asks for is taken back, because nothing is looked at while it is under way.
-
-    Args:
-        asks: whether it must ask for a report; a tick that looks at nothing would be fast.
-    """
-    began = time.perf_counter()
-    asked = found.automate()
-    taken = time.perf_counter() - began
-    assert bool(asked) == asks, f"{len(asked)} runs were asked for"
-    for run in asked:
-        found.instance.report_run_canceled(run)
-    return taken
-
-
-def measure_automation(at: Path, runs: int, steps: int, turns: int, say: Say) -> list[Result]:
-    """Ticks of the automation conditions over a full history."""
-    filled(at, runs, steps, say)
-    what = f"automation tick, {runs} × {steps} partitions of {len(ASSETS)} assets"
-    changed = load_experiment(at / "experiments" / "tiny.yaml").runs()[0]
-    with ticking(at) as found:
-        first = tick(found, asks=False)
-        quiet = [tick(found, asks=False) for _ in range(turns)]
-        ticks: dict[str, list[float]] = {"one changed": [], "one run changed": []}
-        for name, count in (("one changed", 1), ("one run changed", steps)):
-            for _ in range(turns):
-                materialize(found.instance, "mechanism_values", changed.run, changed.checkpoint_steps()[:count])
-                ticks[name].append(tick(found, asks=True))
-                tick(found, asks=False)  # a change in the very tick after a request is asked for one tick later
-    return [
-        Result("automation", f"{what}, the first ever", first, "s"),
-        Result("automation", f"{what}, nothing changed", median(quiet), "s", 2.0),
-        *(Result("automation", f"{what}, {name}", median(taken), "s", 2.0) for name, taken in ticks.items()),
-    ]
+            assert len(instance.get_dynamic_partitions(partitions.steps.name)) == steps
+    return [Result("register", f"registers {runs} runs × {steps} steps", median(taken), "s")]
 
 
 def measure_page(at: Path, runs: int, steps: int, turns: int, say: Say) -> list[Result]:
@@ -191,7 +148,6 @@ def main(
     spare_flushes()  # as the definitions do
     measures = {
         "register": lambda at, say: measure_register(at, runs, steps, turns),
-        "automation": lambda at, say: measure_automation(at, runs, steps, turns, say),
         "page": lambda at, say: measure_page(at, runs, steps, turns, say),
     }
     report("Dagster at scale", PARTS, measures, parts, folder, json_file)

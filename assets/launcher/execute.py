@@ -40,8 +40,8 @@ class Executor:
     def step_assets(self, assets: Sequence[str], run: str, first: int, last: int) -> None:
         """Assets partitioned by run and step, over their partitions in a range of steps, in one Dagster run."""
         stage = next((stage for stage in STAGES if assets[0] in stage.assets), None)
-        if stage is not None and stage.scope == Scope.TARGET:
-            register_cells(self._instance, stage, run, {first, last})
+        if stage is not None and stage.scope == Scope.TARGET and first == last:
+            register_cells(self._instance, stage, run, [first])  # where it formed is known only now
         known = self._instance.get_dynamic_partitions(grid_names(stage)[1] if stage is not None else steps.name)
         inside = [int(key) for key in known if step_key(first) <= key <= step_key(last)]
         tags = self._tags | {

@@ -11,15 +11,10 @@ from mech_pipeline.assets.checks import MEASURED, RUN_CHECKS
 from mech_pipeline.assets.description import DEFAULT_OWNER, OWNER_VARIABLE, owners
 from mech_pipeline.assets.events import PartitionEvents
 from mech_pipeline.assets.history import spare_flushes
-from mech_pipeline.assets.launcher.execute import LAUNCHER_TAG, Executor, close_orphans
-from mech_pipeline.assets.partitions import (
-    partition,
-    register,
-    register_steps,
-    run_step,
-    split_keys,
-    step_key,
-)
+from mech_pipeline.assets.launcher.execute import Executor, close_orphans
+from mech_pipeline.assets.partitions import partition, run_step, runs, split_keys, step_key, steps
+from mech_pipeline.assets.registering import register, register_steps
+from mech_pipeline.assets.tags import LAUNCHER_TAG
 from mech_pipeline.assets.training import PLOTTED
 from mech_pipeline.definitions import build_definitions
 from mech_pipeline.errors import MechError
@@ -154,7 +149,7 @@ def test_rows_of_one_commit_are_reported_together_and_before_the_body_goes_on(tm
         yield
 
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        instance.add_dynamic_partitions("runs", ["r"])
+        instance.add_dynamic_partitions(runs.name, ["r"])
         register_steps(instance, range(5))
         batches = []
         store_batch = instance.event_log_storage.store_event_batch
@@ -207,9 +202,26 @@ def test_a_changed_checkpoint_makes_exactly_its_descendants_stale(graph):
     assert statuses(definitions, instance, "mechanism_values", [0, 3, 6, 12, 24]) == {StaleStatus.FRESH}
 
 
+def test_a_person_who_asks_for_what_is_in_no_plan_is_told_so_and_the_rest_is_made(graph):
+    """A backfill succeeds only if every one of its partitions is reported."""
+    definitions, instance, *_ = graph
+    register_steps(instance, [4])
+    ends = {f"dagster/asset_partition_range_{end}": partition(RUN, step) for end, step in (("start", 3), ("end", 6))}
+    job = definitions.resolve_implicit_global_asset_job_def()
+    for name in ("checkpoint", "mechanism_values"):
+        before = done(instance, name)
+        assert job.execute_in_process(asset_selection=[dg.AssetKey(name)], tags=ends, instance=instance).success
+        assert done(instance, name) == before | {str(partition(RUN, 4))}
+        newest = instance.get_latest_data_version_record(dg.AssetKey(name), partition_key=partition(RUN, 4))
+        assert "at this step" in newest.asset_materialization.metadata["skipped"].value
+    executor = graph[2]
+    executor.step_assets(["head_scores"], RUN, 3, 6)
+    assert str(partition(RUN, 4)) not in done(instance, "head_scores"), "a launcher's range means what is planned in it"
+
+
 def test_mistakes_reach_the_caller_as_they_are(graph):
     executor = graph[2]
-    graph[1].add_dynamic_partitions("runs", ["other.baseline.s0", "tiny.none.s0"])
+    graph[1].add_dynamic_partitions(runs.name, ["other.baseline.s0", "tiny.none.s0"])
     with pytest.raises(MechError, match="describes experiment 'other'"):
         executor.run_assets(["run_spec"], "other.baseline.s0")
     with pytest.raises(
@@ -233,7 +245,7 @@ def test_steps_stay_sorted_when_a_denser_grid_comes_later(tmp_path):
         for grid in grids:
             file = write_experiment(tmp_path / "tiny.yaml", checkpoints=grid)
             register(instance, load_experiment(file).runs())
-        keys = list(instance.get_dynamic_partitions("steps"))
+        keys = list(instance.get_dynamic_partitions(steps.name))
         assert keys == sorted(keys)
         assert {step_key(20), step_key(3)} <= set(keys)
         assert split_keys([partition("r", 7), partition("r", 3)]) == ("r", [3, 7])

@@ -15,9 +15,10 @@ from mech_pipeline import stopping
 from mech_pipeline.assets.history import alone_in, open_history
 from mech_pipeline.assets.launcher import launch as launching
 from mech_pipeline.assets.launcher import scratch
-from mech_pipeline.assets.launcher.execute import PROCESS_TAG, close_orphans
+from mech_pipeline.assets.launcher.execute import close_orphans
 from mech_pipeline.assets.launcher.launch import Launch, _Worker
 from mech_pipeline.assets.launcher.worker import Outcome, Spoken, Task
+from mech_pipeline.assets.tags import PROCESS_TAG
 from mech_pipeline.errors import MechError
 from mech_pipeline.process_identity import identity
 from tests.support.tiny import write_project

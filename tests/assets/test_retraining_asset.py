@@ -6,7 +6,8 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from mech_pipeline.assets.launcher.execute import Executor
-from mech_pipeline.assets.partitions import partition, register
+from mech_pipeline.assets.partitions import partition
+from mech_pipeline.assets.registering import register
 from mech_pipeline.definitions import build_definitions
 from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.store.reading.query import query

@@ -94,8 +94,8 @@ TABLES["toy"] = toy_stage.TABLE
 stages.STAGES = (*stages.STAGES, toy_stage.STAGE)
 import dagster as dg
 from mech_pipeline.assets.launcher.execute import Executor
-from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, nightly_job
-from mech_pipeline.assets.partitions import register
+from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS
+from mech_pipeline.assets.registering import register
 from mech_pipeline.definitions import build_definitions
 from mech_pipeline.spec.experiment import load_experiment
 home = Path(sys.argv[1])

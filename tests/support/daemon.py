@@ -12,7 +12,7 @@ from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.test_utils import InProcessTestWorkspaceLoadTarget, instance_for_test
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._daemon import asset_daemon, sensor
+from dagster._daemon import sensor
 from dagster._scheduler import scheduler
 
 _AT_ONCE = {
@@ -31,14 +31,13 @@ _LOG = logging.getLogger("daemon under test")
 
 
 class Daemon:
-    """Sensors, automation and schedules over one project; a minute passes between ticks."""
+    """Sensors and schedules over one project; a minute passes between ticks."""
 
     def __init__(
         self, home: Path, instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, minutes: int = 0
     ) -> None:
         self.home, self.instance, self.minutes = home, instance, minutes
         self._workspace, self._schedules = workspace, {}
-        self._automation = asset_daemon.AssetDaemon(settings={}, pre_sensor_interval_seconds=0)
 
     @property
     def seconds(self) -> float:
@@ -48,10 +47,6 @@ class Daemon:
     def tick(self) -> list[dg.DagsterRun]:
         """All sensors once; returns the runs that they started, which have ended."""
         return self._started(lambda: list(sensor.execute_sensor_iteration(self._workspace, _LOG, None, None)))
-
-    def automate(self) -> list[dg.DagsterRun]:
-        """The automation conditions once."""
-        return self._started(lambda: list(self._automation._run_iteration_impl(self._workspace, None, {}, {}) or []))
 
     def night(self, at: datetime.datetime) -> list[dg.DagsterRun]:
         """The schedules up to a time."""
@@ -126,12 +121,7 @@ def daemon(
         WorkspaceProcessContext(instance, InProcessTestWorkspaceLoadTarget(origin)) as workspace,
     ):
         made = Daemon(home, instance, workspace, minutes)
-        for module in (sensor, asset_daemon):
-            now, timestamp = module.get_current_datetime, module.get_current_timestamp
-            monkeypatch.setattr(
-                module,
-                "get_current_datetime",
-                lambda now=now: now() + datetime.timedelta(seconds=made.seconds),
-            )
-            monkeypatch.setattr(module, "get_current_timestamp", lambda timestamp=timestamp: timestamp() + made.seconds)
+        now, timestamp = sensor.get_current_datetime, sensor.get_current_timestamp
+        monkeypatch.setattr(sensor, "get_current_datetime", lambda: now() + datetime.timedelta(seconds=made.seconds))
+        monkeypatch.setattr(sensor, "get_current_timestamp", lambda: timestamp() + made.seconds)
         yield made

@@ -144,7 +144,7 @@ def test_the_overhead_of_dagster_is_measured_on_equal_results(tmp_path):
 
 def test_every_part_of_the_benchmark_of_scale_measures_something(tmp_path):
     results = measured(tmp_path, "dagster_scale", "--runs", "2", "--steps", "5", "--turns", "1")
-    assert [result["part"] for result in results].count("automation") == 4
+    assert {result["part"] for result in results} == {"register", "page"}
     assert all(result["measured"] > 0 for result in results if result["part"] != "page" or CHROMIUM)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mech_pipeline.assets.partitions import partition, register
+from mech_pipeline.assets.partitions import partition
+from mech_pipeline.assets.registering import register
 from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.reading.query import query

@@ -10,7 +10,8 @@ import dagster as dg
 import pytest
 
 from mech_pipeline.assets.launcher.execute import Executor
-from mech_pipeline.assets.partitions import partition, register
+from mech_pipeline.assets.partitions import partition
+from mech_pipeline.assets.registering import register
 from mech_pipeline.definitions import build_definitions
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.training import training

@@ -10,9 +10,9 @@ from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from dagster._core.test_utils import create_run_for_test
 
 from mech_pipeline.assets.orchestration import known, sensors
-from mech_pipeline.assets.orchestration.jobs import RUN_TAG, STAGE_TAG
 from mech_pipeline.assets.orchestration.waiting import Board, known_sha256
-from mech_pipeline.assets.partitions import partition
+from mech_pipeline.assets.partitions import experiments, partition, plans, runs, steps
+from mech_pipeline.assets.tags import BY_TAG, NIGHTLY, RUN_TAG, STAGE_TAG
 from mech_pipeline.mechanisms.registry import DETECTORS
 from mech_pipeline.pipeline.ledger import ledger
 from mech_pipeline.pipeline.run import OpenRun
@@ -54,11 +54,8 @@ def done(tmp_path_factory):
     write_project(home, **ONE_RUN)
     with pytest.MonkeyPatch.context() as patch, daemon(home, patch) as daemons:
         daemons.tick()
-        daemons.automate()
         assert daemons.launch()
         daemons.until_quiet()
-        while daemons.automate():
-            pass
         minutes = daemons.minutes
     shutil.copytree(home, home.with_name("copy"))
     return home, minutes
@@ -86,48 +83,63 @@ def events(instance, asset):
     return instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records
 
 
-def test_a_file_that_is_dropped_in_is_registered_and_its_cost_shown(daemons, home):
+def test_a_file_that_is_dropped_in_has_its_cost_shown_and_nothing_else(daemons, home):
     assert jobs(daemons.tick()) == ["experiment_plan_job"]
-    assert daemons.instance.get_dynamic_partitions("runs") == [RUN]
-    assert daemons.instance.get_dynamic_partitions("steps")[:3] == ["00000000", "00000003", "00000006"]
+    assert daemons.instance.get_dynamic_partitions(plans.name) == ["tiny"]
+    for name in (runs.name, steps.name, experiments.name):
+        assert daemons.instance.get_dynamic_partitions(name) == [], "nobody launched it"
     shown = daemons.instance.get_latest_materialization_event(dg.AssetKey("experiment_plan")).asset_materialization
     assert shown.metadata["runs"].value == 1
     assert shown.metadata["training updates"].value == 24
     assert shown.metadata["training tokens"].value == 24 * 8 * 16
     assert shown.metadata["training, one run after another"].value.endswith("s")
     assert daemons.tick() == [], "the same files again"
-    assert "nothing was launched" in daemons.said("work"), "registering trains nothing"
+    assert "nothing was launched" in daemons.said("work"), "reading trains nothing"
 
     (home / "experiments" / "broken.yaml").write_text("experiment: broken\nlayers: 3\n")
     write_experiment(home / "experiments" / "tiny.yaml", corpus={"files": str(home / "text/*.txt")}, seeds=[0, 1])
-    assert jobs(daemons.tick()) == ["experiment_plan_job"], "the edited one, whatever the other one is"
-    assert "tiny.control.s0" in daemons.instance.get_dynamic_partitions("runs")
+    ended = {run.tags["dagster/partition"]: run for run in daemons.tick()}
+    assert {key: run.status.value for key, run in ended.items()} == {"tiny": "SUCCESS", "broken": "FAILURE"}
+    said = [str(record.message) for record in daemons.instance.all_logs(ended["broken"].run_id)]
+    assert any("failed" in line for line in said)
+    causes = [
+        record.dagster_event.step_failure_data.error.to_string()
+        for record in daemons.instance.all_logs(ended["broken"].run_id)
+        if record.dagster_event and record.dagster_event.is_step_failure
+    ]
+    assert "unknown field 'layers'" in causes[0]
     (home / "experiments" / "tiny.yaml").unlink()
-    (home / "experiments" / "broken.yaml").write_text("experiment: broken\nlayers: 4\n")
+    (home / "experiments" / "broken.yaml").unlink()
     assert daemons.tick() == []
-    assert "broken.yaml" in daemons.said("experiment_files")
-    assert "unknown field 'layers'" in daemons.said("experiment_files")
+    assert daemons.instance.get_dynamic_partitions(plans.name) == []
 
 
 def test_one_launch_makes_everything_and_then_nothing_more(daemons):
     daemons.tick()
-    daemons.automate()
     assert daemons.launch()
     started = daemons.until_quiet()
     assert all(run.status == dg.DagsterRunStatus.SUCCESS for run in started)
     assert jobs(started)[0] == "training_stage"
-    assert set(jobs(started)) == {"training_stage", "analysis_stage", "ledger_stage", "formation_stage"}
+    assert jobs(started)[-1] == "report_stage", "once everything else is there"
+    assert set(jobs(started[:-1])) == {"training_stage", "analysis_stage", "ledger_stage", "formation_stage"}
     for asset in ("checkpoint", "mechanism_values", "head_scores", "gradients"):
         assert len(materialized(daemons.instance, asset)) == 6
     assert materialized(daemons.instance, "run_spec") == materialized(daemons.instance, "tokens") == {RUN}
     assert daemons.said("work") == "everything launched is current"
-    wave = daemons.automate()
-    assert [run.status for run in wave] == [dg.DagsterRunStatus.SUCCESS] * 2, (
-        "report and warehouse follow by themselves"
-    )
     assert materialized(daemons.instance, "experiment_report") == {"tiny"}
-    assert daemons.automate() == []
+    assert daemons.instance.get_latest_materialization_event(dg.AssetKey("warehouse"))
     assert daemons.tick() == []
+    check_that_nothing_is_missing(daemons)
+
+
+def check_that_nothing_is_missing(daemons):
+    """The grid is the plan: what has partitions has them all."""
+    graph = daemons.definitions().resolve_asset_graph()
+    with dg.partition_loading_context(dynamic_partitions_store=daemons.instance):
+        for key in graph.materializable_asset_keys:
+            if (defined := graph.get(key).partitions_def) is not None:
+                keys = {*map(str, defined.get_partition_keys())}
+                assert keys == materialized(daemons.instance, key.to_user_string()), key
 
 
 def test_a_launched_run_that_is_current_is_looked_at_again_only_after_a_change(trained, monkeypatch):
@@ -187,7 +199,6 @@ def test_a_bumped_detector_recomputes_that_detector_and_nothing_that_did_not_cha
         e.asset_materialization.tags["dagster/data_version"] for e in events(trained.instance, "mechanism_values")
     }
     assert len(versions) == values == 6, "reported again at most with the same version"
-    assert trained.automate() == []
 
 
 def test_a_changed_checkpoint_recomputes_exactly_what_descends_from_it(home, monkeypatch):
@@ -196,24 +207,20 @@ def test_a_changed_checkpoint_recomputes_exactly_what_descends_from_it(home, mon
     alone = {"ledger": {"mechanisms": []}, "influence": {"mechanisms": []}, **ONE_RUN}
     write_experiment(home / "experiments" / "tiny.yaml", corpus=text, **alone)
     with daemon(home, monkeypatch) as daemons:
-        daemons.automate()
         assert daemons.launch()
         daemons.until_quiet()
-        assert jobs(daemons.automate())
         versions = query(home / "store", "select step, data_version from checkpoints").rows()
         values = "select distinct step, data_version from mechanism_values"
         before = set(query(home / "store", values).rows())
         change_checkpoint(Store(home / "store"), 12)
         started = daemons.until_quiet()
-        assert jobs(started) == ["analysis_stage", "formation_stage"]
+        assert jobs(started) == ["analysis_stage", "formation_stage", "report_stage"]
         ends = {started[0].tags[f"dagster/asset_partition_range_{end}"] for end in ("start", "end")}
         assert ends == {str(partition(RUN, 12))}
         after = set(query(home / "store", values).rows())
         assert {step for step, _ in before ^ after} == {12}
         assert len(versions) == 6
-        wave = daemons.automate() + daemons.automate()  # a change right after a request is seen one tick later
-        assert [dg.AssetKey("experiment_report")] in [list(run.asset_selection) for run in wave]
-        assert daemons.automate() == []
+        assert daemons.tick() == []
 
 
 def change_checkpoint(store, step):
@@ -255,13 +262,15 @@ def test_the_night_makes_up_what_is_missing_once_and_not_while_it_is_busy(traine
     bumped = replace(DETECTORS["previous_token"], version="next")
     monkeypatch.setitem(DETECTORS, "previous_token", bumped)
     busy = trained.instance.create_run_for_job(
-        trained.definitions().resolve_job_def("nightly_backfill"), status=dg.DagsterRunStatus.STARTED
+        trained.definitions().resolve_job_def("check_run"),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={BY_TAG: NIGHTLY},
     )
     day = datetime.timedelta(days=1)
     assert trained.night(evening + day) == []
     trained.instance.report_run_canceled(busy)
     started = trained.night(evening + 2 * day)
-    assert jobs(started) == ["nightly_backfill"]
+    assert [run.tags[BY_TAG] for run in started] == [NIGHTLY]
     assert started[0].status == dg.DagsterRunStatus.SUCCESS
     assert started[0].tags["mech/stage"] == "analysis"
     assert trained.night(evening + 3 * day) == []
@@ -299,7 +308,8 @@ def test_formation_of_more_than_a_hundred_checkpoints_follows_a_change(home, mon
         assert jobs(started).count("analysis_stage") == 2, "64 and 41 checkpoints"
         shifted = replace(DETECTORS["prefix_matching"], score=lambda *given: DETECTORS["previous_token"].score(*given))
         monkeypatch.setitem(DETECTORS, "prefix_matching", replace(shifted, version="next"))
-        assert jobs(daemons.until_quiet()) == ["analysis_stage", "analysis_stage", "formation_stage"]
+        again = jobs(daemons.until_quiet())
+        assert again == ["analysis_stage", "analysis_stage", "formation_stage", "report_stage"]
 
 
 @pytest.mark.parametrize(
