@@ -17,12 +17,16 @@ BY_HAND = ("zoom",)
 """Assets that only people ask for: nothing is missing where nobody did."""
 BATCH = dg.BackfillPolicy.multi_run(64)
 
-runs = dg.DynamicPartitionsDefinition(name="launched_runs")
-steps = dg.DynamicPartitionsDefinition(name="launched_steps")
+RUNS, STEPS, EXPERIMENTS = "launched_runs", "launched_steps", "launched_experiments"
+PLANS, ZOOMED = "experiment_files", "zoomed_runs"
+"""Names under which Dagster keeps the keys."""
+
+runs = dg.DynamicPartitionsDefinition(name=RUNS)
+steps = dg.DynamicPartitionsDefinition(name=STEPS)
 run_step = dg.MultiPartitionsDefinition({"run": runs, "step": steps})
-experiments = dg.DynamicPartitionsDefinition(name="launched_experiments")
-plans = dg.DynamicPartitionsDefinition(name="experiment_files")
-zoomed = dg.DynamicPartitionsDefinition(name="zoomed_runs")
+experiments = dg.DynamicPartitionsDefinition(name=EXPERIMENTS)
+plans = dg.DynamicPartitionsDefinition(name=PLANS)
+zoomed = dg.DynamicPartitionsDefinition(name=ZOOMED)
 
 _BY_RUN = dg.MultiToSingleDimensionPartitionMapping("run")
 _SAME = dg.IdentityPartitionMapping()
@@ -49,7 +53,7 @@ def split_keys(keys: Iterable[str]) -> tuple[str, list[int]]:
 
 def grid_names(stage: Stage) -> tuple[str, str]:
     """Names of the dynamic partitions of a stage of checkpoints or targets: of its runs, of its steps."""
-    return (runs.name, steps.name) if stage.grid is None else (f"{stage.name}_runs", f"{stage.name}_steps")
+    return (RUNS, STEPS) if stage.grid is None else (f"{stage.name}_runs", f"{stage.name}_steps")
 
 
 def grid_of(stage: Stage) -> dg.MultiPartitionsDefinition:

@@ -11,7 +11,7 @@ import dagster as dg
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import DynamicPartitionsTable
 
-from mech_pipeline.assets.partitions import experiments, grid_names, runs, step_key, steps, zoomed
+from mech_pipeline.assets.partitions import EXPERIMENTS, RUNS, STEPS, ZOOMED, grid_names, step_key
 from mech_pipeline.pipeline.stage import Scope, Stage
 from mech_pipeline.pipeline.stages import STAGES
 from mech_pipeline.pipeline.work import all_specs
@@ -22,8 +22,8 @@ from mech_pipeline.store.store import Store
 def register(instance: dg.DagsterInstance, specs: Iterable[RunSpec]) -> None:
     """Adds runs and all that their specs plan, before anything is trained."""
     specs = list(specs)
-    _add(instance, runs.name, [check_run_id(spec.run) for spec in specs])
-    _add(instance, experiments.name, sorted({spec.experiment for spec in specs}))
+    _add(instance, RUNS, [check_run_id(spec.run) for spec in specs])
+    _add(instance, EXPERIMENTS, sorted({spec.experiment for spec in specs}))
     register_steps(instance, {step for spec in specs for step in spec.checkpoints.possible(spec.training.steps)})
     for stage in STAGES:
         if stage.grid is not None:
@@ -34,13 +34,13 @@ def register(instance: dg.DagsterInstance, specs: Iterable[RunSpec]) -> None:
 
 def register_steps(instance: dg.DagsterInstance, wanted: Iterable[int]) -> None:
     """Adds steps that states are kept at."""
-    _add_steps(instance, steps.name, wanted)
+    _add_steps(instance, STEPS, wanted)
 
 
 def register_zoom(instance: dg.DagsterInstance, spec: RunSpec) -> None:
     """Adds a run into which somebody zooms."""
     register(instance, [spec])
-    _add(instance, zoomed.name, [spec.run])
+    _add(instance, ZOOMED, [spec.run])
 
 
 def register_cells(instance: dg.DagsterInstance, stage: Stage, run: str, wanted: Iterable[int]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from mech_pipeline.assets.partitions import grid_names, partition, step_key, steps
+from mech_pipeline.assets.partitions import STEPS, grid_names, partition, step_key
 from mech_pipeline.assets.registering import register_cells
 from mech_pipeline.assets.tags import LAUNCHER_TAG, PROCESS_TAG
 from mech_pipeline.pipeline.stage import Scope
@@ -42,7 +42,7 @@ class Executor:
         stage = next((stage for stage in STAGES if assets[0] in stage.assets), None)
         if stage is not None and stage.scope == Scope.TARGET and first == last:
             register_cells(self._instance, stage, run, [first])  # where it formed is known only now
-        known = self._instance.get_dynamic_partitions(grid_names(stage)[1] if stage is not None else steps.name)
+        known = self._instance.get_dynamic_partitions(grid_names(stage)[1] if stage is not None else STEPS)
         inside = [int(key) for key in known if step_key(first) <= key <= step_key(last)]
         tags = self._tags | {
             "dagster/asset_partition_range_start": partition(run, inside[0]),

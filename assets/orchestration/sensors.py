@@ -12,7 +12,7 @@ from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, plan_job
 from mech_pipeline.assets.orchestration.known import KnownCurrent
 from mech_pipeline.assets.orchestration.launching import LAUNCHED
 from mech_pipeline.assets.orchestration.waiting import Board, Waiting, is_free, look, look_at_report, reported_at_night
-from mech_pipeline.assets.partitions import plans
+from mech_pipeline.assets.partitions import PLANS
 from mech_pipeline.assets.registering import register_stored
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.work import stored_specs
@@ -36,14 +36,16 @@ def experiment_files(
 
     Trains nothing. A file with a mistake is a failed partition of `experiment_plan` that says what is wrong.
     """
-    seen: dict[str, list[str]] = json.loads(context.cursor or "{}")
-    if seen.get(_STORE) != (known := [_version(store.open())]):
+    before = json.loads(context.cursor or "{}")
+    seen: dict[str, list[str]] = before.get("files", {})
+    if before.get("store") != (known := _version(store.open())):
         register_stored(context.instance, store.open())
     files = {path.name: path for path in sorted(Path(experiments.folder).glob("*.y*ml"))}
     now = {name: [_sha256(path), _name_in(path)] for name, path in files.items()}
-    context.instance.add_dynamic_partitions(plans.name, sorted({key for _, key in now.values()}))
-    for gone in {key for name, (_, key) in seen.items() if name != _STORE} - {key for _, key in now.values()}:
-        context.instance.delete_dynamic_partition(plans.name, gone)
+    keys = {key for _, key in now.values()}
+    context.instance.add_dynamic_partitions(PLANS, sorted(keys))
+    for gone in {key for _, key in seen.values()} - keys:
+        context.instance.delete_dynamic_partition(PLANS, gone)
     requests = [
         dg.RunRequest(
             run_key=f"{name}:{sha256}",
@@ -55,11 +57,7 @@ def experiment_files(
         if seen.get(name) != [sha256, key]
     ]
     reason = None if requests else "no new or edited file"
-    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps(now | {_STORE: known}))
-
-
-_STORE = ""
-"""Beside the files, the cursor holds under this name which runs the store held."""
+    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps({"files": now, "store": known}))
 
 
 def _version(store: Store) -> str:
