@@ -18,15 +18,15 @@ BY_HAND = ("zoom",)
 BATCH = dg.BackfillPolicy.multi_run(64)
 
 RUNS, STEPS, EXPERIMENTS = "launched_runs", "launched_steps", "launched_experiments"
-PLANS, ZOOMED = "experiment_files", "zoomed_runs"
-"""Names under which Dagster keeps the keys."""
+PLANS = "experiment_files"
+ON_DEMAND = {"zoom": "zoomed_runs", "compaction": "compacted_runs"}
+"""Names under which Dagster keeps the keys; of the runs of some assets too, which most runs never need."""
 
 runs = dg.DynamicPartitionsDefinition(name=RUNS)
 steps = dg.DynamicPartitionsDefinition(name=STEPS)
 run_step = dg.MultiPartitionsDefinition({"run": runs, "step": steps})
 experiments = dg.DynamicPartitionsDefinition(name=EXPERIMENTS)
 plans = dg.DynamicPartitionsDefinition(name=PLANS)
-zoomed = dg.DynamicPartitionsDefinition(name=ZOOMED)
 
 _BY_RUN = dg.MultiToSingleDimensionPartitionMapping("run")
 _SAME = dg.IdentityPartitionMapping()
@@ -71,8 +71,8 @@ def scope_of(asset: str) -> Scope:
 
 def partitions_of(asset: str) -> dg.PartitionsDefinition:
     """Runs, runs × steps, or experiments."""
-    if asset in BY_HAND:
-        return zoomed
+    if asset in ON_DEMAND:
+        return dg.DynamicPartitionsDefinition(name=ON_DEMAND[asset])
     stage = next(stage for stage in STAGES if asset in stage.assets)
     return {Scope.RUN: runs, Scope.EXPERIMENT: experiments}.get(scope_of(asset)) or grid_of(stage)
 

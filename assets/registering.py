@@ -11,7 +11,7 @@ import dagster as dg
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import DynamicPartitionsTable
 
-from mech_pipeline.assets.partitions import EXPERIMENTS, RUNS, STEPS, ZOOMED, grid_names, step_key
+from mech_pipeline.assets.partitions import EXPERIMENTS, ON_DEMAND, RUNS, STEPS, grid_names, step_key
 from mech_pipeline.pipeline.stage import Scope, Stage
 from mech_pipeline.pipeline.stages import STAGES
 from mech_pipeline.pipeline.work import all_specs
@@ -40,7 +40,13 @@ def register_steps(instance: dg.DagsterInstance, wanted: Iterable[int]) -> None:
 def register_zoom(instance: dg.DagsterInstance, spec: RunSpec) -> None:
     """Adds a run into which somebody zooms."""
     register(instance, [spec])
-    _add(instance, ZOOMED, [spec.run])
+    register_demand(instance, "zoom", spec.run)
+
+
+def register_demand(instance: dg.DagsterInstance, asset: str, run: str) -> None:
+    """Adds a run that needs an asset which most runs never need; of other assets, nothing."""
+    if asset in ON_DEMAND:
+        _add(instance, ON_DEMAND[asset], [run])
 
 
 def register_cells(instance: dg.DagsterInstance, stage: Stage, run: str, wanted: Iterable[int]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from mech_pipeline.assets.partitions import STEPS, grid_names, partition, step_key
-from mech_pipeline.assets.registering import register_cells
+from mech_pipeline.assets.registering import register_cells, register_demand
 from mech_pipeline.assets.tags import LAUNCHER_TAG, PROCESS_TAG
 from mech_pipeline.pipeline.stage import Scope
 from mech_pipeline.pipeline.stages import STAGES
@@ -35,6 +35,9 @@ class Executor:
         Raises:
             Exception: whatever the asset raised.
         """
+        if key is not None:
+            for asset in assets:
+                register_demand(self._instance, asset, key)
         self._execute(assets, config, partition_key=key, tags=self._tags)
 
     def step_assets(self, assets: Sequence[str], run: str, first: int, last: int) -> None:

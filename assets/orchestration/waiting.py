@@ -10,8 +10,8 @@ from pathlib import Path
 import dagster as dg
 
 from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS
-from mech_pipeline.assets.partitions import partition
-from mech_pipeline.assets.registering import register_cells
+from mech_pipeline.assets.partitions import BY_HAND, partition
+from mech_pipeline.assets.registering import register_cells, register_demand
 from mech_pipeline.assets.stages import by_step
 from mech_pipeline.assets.tags import BY_TAG, EXPERIMENT_TAG, NIGHTLY, RUN_TAG, STAGE_TAG, WORK_TAG
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
@@ -123,6 +123,9 @@ def look(board: Board, store: Store, specs: Sequence[RunSpec]) -> Waiting:
             if work.stage == "training":
                 training.add(spec.run)
             register_cells(board.instance, stage_of(work.stage), work.run, work.steps)
+            for asset in stage_of(work.stage).assets:
+                if asset not in BY_HAND:
+                    register_demand(board.instance, asset, work.run)
             found.requests.append(request(work, spec.experiment))
     return found
 
