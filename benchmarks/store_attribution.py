@@ -167,7 +167,7 @@ def _influence(shape: Shape, run: int) -> Iterator[pa.Table]:
             parts = []
             for step in steps[first : first + at_once]:
                 fixed = {"run": _run(run), "step": step, "mechanism": mechanism, **_provenance(run, step, mechanism)}
-                fixed |= {"method": ADJOINT, "component": EVERYTHING, "reliable": True}
+                fixed |= {"method": ADJOINT, "component": EVERYTHING, "reliable": True, "weight": 1.0}
                 varying = {"update_step": update, "example_id": ids, "value": _values(generator, per_target)}
                 parts.append(_table("influence", per_target, fixed, varying))
             yield pa.concat_tables(parts)

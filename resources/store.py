@@ -6,11 +6,11 @@ from pathlib import Path
 import dagster as dg
 
 from mech_pipeline.data.corpora import Document, corpus_sha256, read_corpus
-from mech_pipeline.errors import MechError, did_you_mean
+from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.run_row import stored_spec
 from mech_pipeline.project import Project
 from mech_pipeline.resolve import Resolved, read_experiment
-from mech_pipeline.spec.experiment import load_experiment
+from mech_pipeline.spec.experiment_files import file_of
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
@@ -70,21 +70,7 @@ class ExperimentsResource(dg.ConfigurableResource):
         """
         if file:
             return self.read(Path(file))
-        names: list[str] = []
-        for path in sorted(Path(self.folder).glob("*.y*ml")):
-            try:
-                found = load_experiment(path).experiment
-            except MechError:
-                if path.stem == experiment:
-                    raise
-                continue  # a mistake in another file
-            if found == experiment:
-                return self.read(path)
-            names.append(found)
-        raise MechError(
-            f"no file in {self.folder} describes experiment {experiment!r}",
-            f"{did_you_mean(experiment, names)}they describe {', '.join(names) or 'nothing'}",
-        )
+        return self.read(file_of(experiment, Path(self.folder)))
 
     def run_spec(self, file: str | None, run: str) -> RunSpec:
         """One run of an experiment, by run id."""

@@ -18,6 +18,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.work import stored_specs
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
 from mech_pipeline.spec.experiment import load_experiment
+from mech_pipeline.spec.experiment_files import experiment_files as files_in
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.reading.snapshot import take_snapshot
 from mech_pipeline.store.store import Store
@@ -40,8 +41,8 @@ def experiment_files(
     seen: dict[str, list[str]] = before.get("files", {})
     if before.get("store") != (known := _version(store.open())):
         register_stored(context.instance, store.open())
-    files = {path.name: path for path in sorted(Path(experiments.folder).glob("*.y*ml"))}
-    now = {name: [_sha256(path), _name_in(path)] for name, path in files.items()}
+    files = {path.name: path for path in files_in(Path(experiments.folder))}
+    now = {name: _looked_at(path, seen.get(name)) for name, path in files.items()}
     keys = {key for _, key in now.values()}
     context.instance.add_dynamic_partitions(PLANS, sorted(keys))
     for gone in {key for _, key in seen.values()} - keys:
@@ -64,6 +65,12 @@ def _version(store: Store) -> str:
     """Changes whenever a run is launched or finished, by whomever."""
     found = take_snapshot(store.files, {"runs": TABLES["runs"]}).tables["runs"]
     return str(found and found.version)
+
+
+def _looked_at(path: Path, before: list[str] | None) -> list[str]:
+    """SHA-256 of a file, and the experiment that it describes; what was looked at before is not read again."""
+    sha256 = _sha256(path)
+    return before if before is not None and before[0] == sha256 else [sha256, _name_in(path)]
 
 
 def _name_in(path: Path) -> str:

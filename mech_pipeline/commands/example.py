@@ -44,7 +44,7 @@ def example(
     if not found.updates:
         say("no run saw it")
     say(f"\n{found.text}\n")
-    with reading(root, ["ledger", "influence"]) as connection:
+    with reading(root, ["ledger", "influence", "reliability", "lds"]) as connection:
         ledger = connection.execute(_LEDGER, [found.example_id]).fetchall()
         influence = connection.execute(_INFLUENCE, [found.example_id]).fetchall()
     if ledger:

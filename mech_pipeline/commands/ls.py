@@ -45,13 +45,14 @@ def _files() -> list[tuple[str, str]]:
 
     from mech_pipeline.errors import MechError
     from mech_pipeline.project import find_project
+    from mech_pipeline.spec.experiment_files import experiment_files
 
     try:
         home = find_project().home
     except MechError:  # a store can be named where no project is
         return []
     found = []
-    for path in sorted((home / "experiments").glob("*.yaml")):
+    for path in experiment_files(home / "experiments"):
         try:
             name = yaml.safe_load(path.read_text(encoding="utf-8")).get("experiment", path.stem)
         except (yaml.YAMLError, AttributeError, UnicodeError, OSError):

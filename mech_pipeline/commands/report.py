@@ -40,19 +40,14 @@ def _save_figures(name: str, folder: Path) -> None:
     from mech_pipeline.project import find_project
     from mech_pipeline.reports.paper import save_figures
     from mech_pipeline.resolve import read_experiment
-    from mech_pipeline.spec.experiment import load_experiment
+    from mech_pipeline.spec.experiment_files import file_of
     from mech_pipeline.store.reading import connect
 
     root, project = existing_store().root, find_project()
     CHOSEN.use(project.mechanisms)
-    files = {load_experiment(path).experiment: path for path in sorted((project.home / "experiments").glob("*.y*ml"))}
-    if name not in files:
-        raise MechError(
-            f"no file in {project.home / 'experiments'} describes experiment {name!r}",
-            f"{did_you_mean(name, files)}name one of: {', '.join(files) or 'there is none'}",
-        )
+    file = file_of(name, project.home / "experiments")
     with connect(root) as connection:
-        written = save_figures(connection, read_experiment(files[name], project.home), folder.absolute())
+        written = save_figures(connection, read_experiment(file, project.home), folder.absolute())
     for path in written:
         say(path)
     if not written:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mech_pipeline.attribution.retraining.removals import asked_removals
 from mech_pipeline.pipeline.cost import Cost
+from mech_pipeline.pipeline.influence.wanted import planned_targets
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.tables.all import ADJOINT
 
@@ -42,10 +43,7 @@ def _targets(spec: RunSpec) -> list[int]:
     """The steps that influence aims at, rising; the last step stands for one that is not known yet."""
     if not spec.influence.mechanisms:
         return []
-    at = spec.influence.at
-    if at == "formation":
-        return [spec.training.steps]
-    return sorted(step for step in (spec.checkpoint_steps() if at == "checkpoints" else at) if step > 0)
+    return [spec.training.steps] if spec.influence.at == "formation" else planned_targets(spec)
 
 
 def _influence(spec: RunSpec, targets: list[int]) -> float:

@@ -78,6 +78,11 @@ def test_scores_measures_and_words_say_the_same_and_nothing_contradicts_retraini
         assert {step: flags(connection, step) for step in EXPECTED} == EXPECTED
 
 
+def test_whoever_opens_the_scores_alone_sees_the_same_verdict(store):
+    with connect(store.root, ["influence"]) as connection:
+        assert {step: flags(connection, step) for step in EXPECTED} == EXPECTED
+
+
 def test_a_warehouse_shows_the_verdict(store, tmp_path):
     with duckdb.connect(write_warehouse(store.root, tmp_path), read_only=True) as connection:
         assert {step: flags(connection, step) for step in EXPECTED} == EXPECTED

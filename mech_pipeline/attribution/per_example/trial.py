@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mech_pipeline.attribution.per_example.capture import Capture, Factors, known_kinds
 from mech_pipeline.attribution.per_example.components import Components
 from mech_pipeline.attribution.per_example.contraction import Contraction
+from mech_pipeline.spec.seeds import fixed_numpy_generator
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.model import example_losses
 
@@ -28,8 +29,8 @@ class Trial:
 
     def __init__(self, flat: FlatModel, tokens: Int[Tensor, "example token"]) -> None:
         self._flat, self._tokens = flat, tokens
-        chance = torch.Generator().manual_seed(0)
-        noise, direction = torch.randn(2, len(flat.vector), generator=chance, dtype=torch.float64).to(flat.vector)
+        drawn = fixed_numpy_generator("trial of layers").standard_normal((2, len(flat.vector)))
+        noise, direction = torch.from_numpy(drawn).to(flat.vector)
         self._theta, self._direction = flat.vector + _MOVED * noise, direction
         with self._moved():
             each = [flat.gradient(example_losses(flat.model, example[None])[0]) for example in tokens]

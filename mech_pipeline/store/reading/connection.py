@@ -19,7 +19,7 @@ from mech_pipeline.store.files.interface import Files, readable_storage_errors
 from mech_pipeline.store.files.open import open_files
 from mech_pipeline.store.layout import check_readable
 from mech_pipeline.store.reading.snapshot import Snapshot, take_snapshot
-from mech_pipeline.store.reading.verdict import READ, judged, overruled
+from mech_pipeline.store.reading.verdict import READ, judged, overruled, with_verdict
 from mech_pipeline.store.tables.all import SNAPSHOT, TABLES, Column, Table
 from mech_pipeline.store.tables.views import VIEWS, View
 
@@ -48,6 +48,7 @@ def connect(
 
     Args:
         root: folder, or `s3://bucket/prefix`.
+        tables: to see; with `influence` or `reliability` also those that decide what they say of being reliable.
         at: read the store as it was then; possible until `mech maintain` removed the files.
         versions: Delta versions of single tables, for example `{"ledger": 12}`.
         external: also allow other files: to join your own CSV, or to `copy … to 'file.parquet'`.
@@ -58,7 +59,7 @@ def connect(
     files = open_files(root)
     with readable_storage_errors(files.root):
         check_readable(files)
-        cut = take_snapshot(files, TABLES if tables is None else tables, at=at, versions=versions)
+        cut = take_snapshot(files, TABLES if tables is None else with_verdict(tables), at=at, versions=versions)
         if at is not None or versions:
             _check_files(files, cut)
         if at is not None and not any(cut.tables.values()):

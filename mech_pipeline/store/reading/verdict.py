@@ -1,15 +1,14 @@
 """May influence be trusted? The one verdict that `influence.reliable` and the measure `reliable` show when they are read.
 
-In this order: whether retraining confirmed it, for removals of every size that was tried often
-enough (table `lds`); whether training is
-metasmooth (below METASMOOTH_LIMIT no estimator of influence is reliable); what was known when the scores were made: the
-horizon of the adjoint, agreement of a cheap estimator with the exact one.
+In this order: whether retraining confirmed it, for removals of every size that was tried often enough (table `lds`);
+whether training is metasmooth (below METASMOOTH_LIMIT no estimator of influence is reliable); what was known when the
+scores were made: the horizon of the adjoint, agreement of a cheap estimator with the exact one.
 
 Rows keep what was known when they were made, because retraining comes later and a limit may be raised. A connection
 looks up which of them were overruled, so no score is computed again for a verdict.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -17,7 +16,21 @@ import duckdb
 from mech_pipeline.statistics.verdict import FEWEST_REMOVALS, METASMOOTH_LIMIT
 
 READ = ("influence", "reliability", "lds")
-"""A connection that sees all of these shows the verdict; the pipeline's own, that see some, show what rows say."""
+"""A connection that sees all of these shows the verdict, as every `connect` does; the pipeline's own, that see some, show
+what rows say."""
+
+_SHOWING = {"influence", "reliability"}
+
+
+def with_verdict(tables: Iterable[str]) -> list[str]:
+    """Some tables, and with one that shows the verdict also what decides it.
+
+    >>> with_verdict(["runs"]), with_verdict(["influence", "runs"])
+    (['runs'], ['influence', 'runs', 'reliability', 'lds'])
+    """
+    names = list(tables)
+    return names + [each for each in READ if each not in names] if _SHOWING & set(names) else names
+
 
 _OVERRULED = """
     with confirmed as (
