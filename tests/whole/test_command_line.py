@@ -66,8 +66,9 @@ def test_changing_a_threshold_recomputes_formation_what_follows_from_it_and_the_
     after = table_versions(home)
     changed = {name for name in after if after[name] != before.get(name)}
     assert changed == {"runs", "formation", "influence", "reliability", "reports"}
-    kinds = r"of the top 5 % of examples \d+ % are (tiled|plain), \d+ % (tiled|plain) \(of all: "
-    assert re.search(kinds, " ".join(output.split()))
+    kinds = r"\d+ % are (tiled|plain), \d+ % (tiled|plain)"
+    told = rf"of the top 5 % of examples {kinds}, of the bottom 5 % {kinds} \(of all: {kinds}\)"
+    assert re.search(told, " ".join(output.split()))
     assert "nothing to recompute" in mech(home, "run", "experiments/tiny.yaml").stdout
 
 
