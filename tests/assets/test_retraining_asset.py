@@ -83,7 +83,8 @@ def test_running_again_reports_the_same_versions_and_computes_nothing(graph):
 
 def test_the_report_says_how_good_the_predictions_are(graph):
     page = (graph[3] / "store" / "reports" / "tiny.html").read_text()
-    section = page[page.index("How good are the predictions?") : page.index("What each number may")]
+    _, section = page.split("How good are the predictions?</a></h2>")
+    section = section[: section.index("</h2>")]
     value, lower, upper, n = query(
         graph[3] / "store", "select value, lower, upper, n from lds where metric = 'lds' and method = 'adjoint'"
     ).rows()[0]
