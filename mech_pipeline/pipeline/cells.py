@@ -5,15 +5,14 @@ be made from now. The data version of a cell is the hash of its rows, so a recom
 leaves everything downstream current.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import pyarrow as pa
 
+from mech_pipeline.pipeline.look import among, answer_of
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.store import Store
@@ -75,43 +74,27 @@ class Version:
     data_version: str
 
 
-_remembered: ContextVar[dict[tuple[str, str, str], dict[Cell, Version]] | None] = ContextVar(
-    "_remembered", default=None
-)
-
-
-@contextmanager
-def one_look() -> Iterator[None]:
-    """While the block runs, each (table, run) is read once: a plan asks the same questions many times."""
-    token = _remembered.set({})
-    try:
-        yield
-    finally:
-        _remembered.reset(token)
-
-
 def stored_versions(store: Store, name: str, run: str) -> dict[Cell, Version]:
     """The versions of every cell of a run in a table."""
-    remembered = _remembered.get()
-    key = (store.root, name, run)
-    if remembered is None:
-        return _read_versions(store, name, run)
-    if key not in remembered:
-        remembered[key] = _read_versions(store, name, run)
-    return remembered[key]
+    return answer_of(store, name, run, lambda runs: _read_versions(store, name, runs))
 
 
-def _read_versions(store: Store, name: str, run: str) -> dict[Cell, Version]:
+def _read_versions(store: Store, name: str, runs: Sequence[str]) -> dict[str, dict[Cell, Version]]:
     table = TABLES[name]
     columns = ["step" if "step" in table.keys else None, table.item, "method" if "method" in table.keys else None]
     chosen = ", ".join(column or "null" for column in columns)
+    owner = _owner(table)
     with store.reading(name) as connection:
         rows = connection.execute(
-            f"select {chosen}, any_value(input_fingerprint), any_value(data_version), "
-            f"count(distinct input_fingerprint) from {name} where {_owner(table)} = ? group by all",
-            [run],
+            f"select {owner}, {chosen}, any_value(input_fingerprint), any_value(data_version), "
+            f"count(distinct input_fingerprint) from {name} where {among(owner, runs)} group by all",
+            list(runs),
         ).fetchall()
-    return {Cell(name, run, *row[:3]): Version(row[3], row[4]) for row in rows if row[5] == 1}
+    found: dict[str, dict[Cell, Version]] = {run: {} for run in runs}
+    for run, step, item, method, made_from, version, count in rows:
+        if count == 1:
+            found[run][Cell(name, run, step, item, method)] = Version(made_from, version)
+    return found
 
 
 def _owner(table: Table) -> str:

@@ -1,6 +1,9 @@
 """The checkpoints of a run as the store has them, and what they are made from."""
 
+from collections.abc import Sequence
+
 from mech_pipeline.pipeline.cells import Version, stored_versions
+from mech_pipeline.pipeline.look import among, answer_of
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.blobs import Blob
@@ -47,9 +50,19 @@ def current_checkpoints(store: Store, spec: RunSpec) -> dict[int, Version]:
 
 
 def checkpoint_blobs(store: Store, run: str) -> dict[int, Blob]:
+    """The file of each checkpoint that the run ever kept, by step."""
+    return answer_of(store, "files of checkpoints", run, lambda runs: _read_blobs(store, runs))
+
+
+def _read_blobs(store: Store, runs: Sequence[str]) -> dict[str, dict[int, Blob]]:
     with store.reading("checkpoints") as connection:
-        rows = connection.execute("select step, uri, bytes, sha256 from checkpoints where run = ?", [run]).fetchall()
-    return {row[0]: Blob(*row[1:]) for row in rows}
+        rows = connection.execute(
+            f"select run, step, uri, bytes, sha256 from checkpoints where {among('run', runs)}", list(runs)
+        ).fetchall()
+    found: dict[str, dict[int, Blob]] = {run: {} for run in runs}
+    for run, step, *blob in rows:
+        found[run][step] = Blob(*blob)
+    return found
 
 
 def provenance_columns(count: int, input_fingerprint: str, data_version: str) -> dict[str, list[str]]:

@@ -6,13 +6,14 @@ ledger, formation, influence and report rest on it.
 kept: the planned steps and those of zooms. A zoom shows more and changes no result.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.known import KNOWN
 from mech_pipeline.pipeline.checkpoints import artifact_versions, current_checkpoints
+from mech_pipeline.pipeline.look import among, answer_of
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
@@ -83,10 +84,15 @@ def kept_steps(store: Store, spec: RunSpec) -> tuple[int, ...]:
 
 def zooms(store: Store, run: str) -> list[tuple[int, int, int]]:
     """(first step, last step, every) of each zoom into a run."""
+    return answer_of(store, "zooms", run, lambda runs: _read_zooms(store, runs))
+
+
+def _read_zooms(store: Store, runs: Sequence[str]) -> dict[str, list[tuple[int, int, int]]]:
     with store.reading("zooms") as connection:
-        return connection.execute(
-            "select first_step, last_step, every from zooms where run = ? order by all", [run]
+        rows = connection.execute(
+            f"select run, first_step, last_step, every from zooms where {among('run', runs)} order by all", list(runs)
         ).fetchall()
+    return {name: [tuple(zoom) for run, *zoom in rows if run == name] for name in runs}
 
 
 def request_zoom(store: Store, spec: RunSpec, begin: int, end: int, every: int = 1) -> list[int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mech_pipeline.pipeline import stages
-from mech_pipeline.pipeline.cells import one_look
+from mech_pipeline.pipeline.look import one_look
 from mech_pipeline.pipeline.stage import Cells, Read, Scope, Stage, View
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.run import RunSpec
@@ -86,7 +86,8 @@ class Plan:
         stale = {run} | self._readers(run) if run is not None else None
         self._states = {} if stale is None else {n: s for n, s in self._states.items() if n[1] not in stale}
         self._views = {} if stale is None else {name: view for name, view in self._views.items() if name not in stale}
-        with one_look():
+        experiments = [self._experiment.experiment] if self._experiment is not None else []
+        with one_look([*self._specs, *experiments]):
             for name in self._specs:
                 for stage in self.stages_of_runs:
                     self.state(stage, name)

@@ -1,9 +1,12 @@
 """Formation of a run: one row per event, from the values at every planned checkpoint."""
 
+from collections.abc import Sequence
+
 from mech_pipeline.errors import MechError
 from mech_pipeline.formation.events import formation_step
 from mech_pipeline.pipeline.cells import Block, Cell, combined_version, pending_cells, stored_versions, write
 from mech_pipeline.pipeline.grid import planned_steps
+from mech_pipeline.pipeline.look import among, answer_of
 from mech_pipeline.spec.analysis import Event
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
@@ -71,9 +74,15 @@ def compute_formation(store: Store, spec: RunSpec) -> int:
 
 def stored_formation(store: Store, spec: RunSpec) -> dict[str, int | None]:
     """Formation step of each event (none: censored) as the store has it."""
+    return answer_of(store, "formation steps", spec.run, lambda runs: _read_formation(store, runs))
+
+
+def _read_formation(store: Store, runs: Sequence[str]) -> dict[str, dict[str, int | None]]:
     with store.reading("formation") as connection:
-        rows = connection.execute("select mechanism, step from formation where run = ?", [spec.run]).fetchall()
-    return dict(rows)
+        rows = connection.execute(
+            f"select run, mechanism, step from formation where {among('run', runs)}", list(runs)
+        ).fetchall()
+    return {name: {signal: step for run, signal, step in rows if run == name} for name in runs}
 
 
 def influence_step(store: Store, spec: RunSpec) -> int | None:

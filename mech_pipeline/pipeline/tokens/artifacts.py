@@ -5,7 +5,7 @@ rows of `token_shards`, written as each shard is, so that maintenance never take
 rubbish. The row of `tokens` comes last: it makes the artifact exist.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors.numpy import save as save_arrays
 from mech_pipeline.data.sharded import ShardedArray
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.checkpoints import provenance_columns
+from mech_pipeline.pipeline.look import among, answer_of
 from mech_pipeline.store.blobs import Blob, blob_path, is_there
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tensors import mapped_arrays
@@ -134,9 +135,16 @@ def shared_artifacts(store: Store, fingerprints: Iterable[str]) -> dict[str, Art
 
 def incomplete_artifacts(store: Store, run: str) -> set[str]:
     """Artifacts of a run some of whose shards have lost their rows."""
+    sharded = answer_of(store, "numbers of shards", run, lambda runs: _read_numbers_of_shards(store, runs))
+    return {name for name, count in sharded.items() if len(_stored_shards(store, run, name)) != count}
+
+
+def _read_numbers_of_shards(store: Store, runs: Sequence[str]) -> dict[str, dict[str, int]]:
     with store.reading("tokens") as connection:
-        rows = connection.execute("select artifact, shards from tokens where run = ? and shards > 0", [run]).fetchall()
-    return {name for name, count in rows if len(_stored_shards(store, run, name)) != count}
+        rows = connection.execute(
+            f"select run, artifact, shards from tokens where {among('run', runs)} and shards > 0", list(runs)
+        ).fetchall()
+    return {name: {artifact: count for run, artifact, count in rows if run == name} for name in runs}
 
 
 def sharded(store: Store, artifact: Artifact, what: str) -> dict[str, ShardedArray]:

@@ -1,9 +1,12 @@
 """Which checkpoints of a run there should be, and the order of its examples; and what each would be made from now."""
 
+from collections.abc import Sequence
+
 from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.checkpoints import checkpoint_fingerprint, current_checkpoints, training_fingerprint
 from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.pipeline.grid import kept_steps
+from mech_pipeline.pipeline.look import among, answer_of
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
@@ -39,11 +42,17 @@ def missing_checkpoints(store: Store, spec: RunSpec) -> list[int]:
 
 
 def _measured_updates(store: Store, run: str) -> set[int]:
+    return answer_of(store, "measured updates", run, lambda runs: _read_measured(store, runs))
+
+
+def _read_measured(store: Store, runs: Sequence[str]) -> dict[str, set[int]]:
     with store.reading("training_metrics") as connection:
         rows = connection.execute(
-            "select step from training_metrics where run = ? and metric = 'loss_nats'", [run]
+            f"select run, list(step) from training_metrics where {among('run', runs)} and metric = 'loss_nats' group by run",
+            list(runs),
         ).fetchall()
-    return {row[0] for row in rows}
+    found = dict(rows)
+    return {run: set(found.get(run, ())) for run in runs}
 
 
 def batches_are_current(store: Store, spec: RunSpec) -> bool:
