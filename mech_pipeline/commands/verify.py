@@ -32,7 +32,7 @@ def verify(
         say(f"{len(found.orphans)} orphans, {sum(e.bytes for e in found.orphans) / 1e6:.1f} MB: no damage")
     took = f"{found.checked} files, {found.bytes / 1e6:.0f} MB, {time.monotonic() - began:.1f} s"
     if not found.damage:
-        say(f"whole: {took}")
+        say(f"{'whole by size, contents not read' if quick else 'whole'}: {took}")
         return
     if not repair:
         raise MechError(f"{len(found.damage)} faults in {took}", "`mech verify --repair`")

@@ -8,7 +8,7 @@ Parquet files carry no usable checksum of their own: DuckDB and polars notice no
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -72,19 +72,34 @@ def _read_all(files: Files, table: str) -> dict[str, bytes]:
                 return dict(zip(names, pool.map(files.read, names), strict=True))
 
 
-def fold(files: Files, table: str, version: int, keep: Iterable[str]) -> int:
-    """Replaces all records of a table by one over the files in `keep`; returns how many there were.
+def fold(files: Files, table: str, there: Callable[[], Iterable[str]]) -> int:
+    """Replaces all records of a table by one over the files that are still there; returns how many there were.
 
     Records written meanwhile stay. Damaged records stay too, for `mech verify` to name.
+
+    Args:
+        there: lists the table's files. Called after the records were read: a file that a running writer has recorded
+            by then is on disk, so the record of no commit is dropped.
     """
     found = read_records(files, table)
     whole = [name for name in found.names if name not in found.damaged]
     if len(whole) <= 1:
         return 0
-    wanted = set(keep)
+    wanted, version = set(there()), max(map(version_of, whole))
     record(files, table, version, {n: c for n, c in found.files.items() if n in wanted}, kind=".folded")
     files.remove([name for name in whole if name != f"{_folder(table)}/{version:020d}.folded.json"])
     return len(whole)
+
+
+def newest_version(files: Files, table: str) -> int:
+    """The newest version of a table that has a record, so was surely committed; -1 if there is none."""
+    return max((version_of(name) for name in files.names(_folder(table)) if ".tmp-" not in name), default=-1)
+
+
+def version_of(name: str) -> int:
+    """The version that a record belongs to; -1 of a file that is none."""
+    digits = name.rsplit("/", 1)[-1][:20]
+    return int(digits) if digits.isdigit() else -1
 
 
 def _folder(table: str) -> str:

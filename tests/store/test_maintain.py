@@ -14,7 +14,7 @@ import pytest
 from deltalake import write_deltalake
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store import delta
+from mech_pipeline.store import checksums, delta
 from mech_pipeline.store.blobs import is_there
 from mech_pipeline.store.care import compaction
 from mech_pipeline.store.care.maintain import compact_runs, maintain_store, remove_unnamed
@@ -259,6 +259,31 @@ def test_maintenance_again_finds_nothing_to_do(store):
         write(store, "r", [step], step)
     maintain_store(store, WEEK)
     assert maintain_store(store, WEEK) == ["nothing to do"]
+    assert verify_store(store.files).damage == []
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_maintenance_drops_the_record_of_no_commit(store, monkeypatch, moment):
+    """A commit that is made just before or just after the records of its table are read, to become one."""
+    for step in range(3):
+        write(store, "r", [step], step)
+    read, fold = checksums.read_records, checksums.fold
+
+    def reading(files, table):
+        monkeypatch.setattr(checksums, "read_records", read)
+        found = read(files, table) if moment == "after" else None
+        write(store, "r", [9], 9.0)
+        return found or read(files, table)
+
+    def folding(*arguments):
+        monkeypatch.setattr(checksums, "read_records", reading)
+        return fold(*arguments)
+
+    monkeypatch.setattr(checksums, "fold", folding)
+    maintain_store(store, WEEK)
+    version = delta.latest_version(store.files, "mechanism_values")
+    assert delta.log_name("mechanism_values", version) in read(store.files, "mechanism_values").files
+    assert checksums.newest_version(store.files, "mechanism_values") == version
     assert verify_store(store.files).damage == []
 
 

@@ -159,6 +159,31 @@ def test_a_hundred_flipped_bits_are_a_hundred_findings(filled):
     assert found(filled).damage == []
 
 
+def test_a_quick_look_counts_the_files_and_compares_their_sizes(filled):
+    quick = verify_store(filled.files, quick=True)
+    assert (quick.damage, quick.checked) == ([], found(filled).checked)
+    flip(filled, next(e.name for e in filled.files.entries("tables/mechanism_values/run=e.a.s1")))
+    assert verify_store(filled.files, quick=True).damage == [], "which it says"
+    log = delta.log_name("mechanism_values", 1)
+    filled.files.write(log, filled.files.read(log)[:-1])
+    assert [fault.name for fault in verify_store(filled.files, quick=True).damage] == [log]
+
+
+@pytest.mark.parametrize("left", [(), ("part",)], ids=["nothing is left", "its log is gone"])
+def test_a_table_that_is_gone_is_missing_and_given_up(filled, left):
+    """Its checksums remember that it was there."""
+    lost = [e.name for e in filled.files.entries("tables/mechanism_values")]
+    filled.files.remove([name for name in lost if not any(each in name for each in left)])
+    for quick in (True, False):
+        faults = verify_store(filled.files, quick=quick).damage
+        assert [(fault.kind, fault.name) for fault in faults] == [("missing", "tables/mechanism_values")]
+    assert left or faults[0].problem == "the table is gone; it had version 6"
+    assert repair_store(filled.files, found(filled)).lost == ["mechanism_values: everything"]
+    assert found(filled).damage == []
+    fill(filled, runs=1)
+    assert found(filled).damage == []
+
+
 @pytest.mark.parametrize("fault", ["truncated", "deleted", "grown"])
 def test_files_of_wrong_size_are_found(filled, fault):
     data = next(e.name for e in filled.files.entries("tables/mechanism_values/run=e.a.s1"))

@@ -84,7 +84,7 @@ class Verification:
 
     Attributes:
         orphans: files that nothing names: left by killed writers, or of versions that can no longer be read.
-        checked: files whose content was read.
+        checked: files whose content was read, or whose size was looked at where only that was asked for.
         bytes: of these files.
     """
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mech_pipeline.progress import Progress
-from mech_pipeline.store.care.contents import Check, check_contents
+from mech_pipeline.store.care.contents import Check, check_contents, wrong_size
 from mech_pipeline.store.care.findings import Finding, Verification
 from mech_pipeline.store.checksums import Checksum
 from mech_pipeline.store.delta import DataFile
@@ -39,12 +39,14 @@ class Inspection:
     def contents(
         self, names: Sequence[str], sums: Mapping[str, Checksum], also: Check | None = None
     ) -> Iterator[tuple[str, str | None]]:
-        """`check_contents` with progress; nothing is read if only sizes are asked for."""
-        if self.quick:
-            yield from ((name, None) for name in names)
-            return
-        for name, wrong in check_contents(self.files, names, sums, also):
+        """`check_contents` with progress; where only sizes are asked for, nothing is read."""
+        checked = self._sizes(names, sums) if self.quick else check_contents(self.files, names, sums, also)
+        for name, wrong in checked:
             self.found.checked += 1
             self.found.bytes += self.listing[name].bytes
             self.progress(min(round(self.found.bytes / 1e6), self.progress.total))
             yield name, wrong
+
+    def _sizes(self, names: Sequence[str], sums: Mapping[str, Checksum]) -> Iterator[tuple[str, str | None]]:
+        for name in names:
+            yield name, wrong_size(self.listing[name].bytes, sums.get(name))

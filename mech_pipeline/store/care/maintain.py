@@ -123,8 +123,7 @@ def _tidy_table(store: Store, name: str, retention: timedelta, dry_run: bool) ->
         if f"{opened.version():020d}.checkpoint.parquet" not in files.names(f"{delta.folder(name)}/_delta_log"):
             commits.checkpoint_log(store.files, name, opened)
         opened.cleanup_metadata()
-    there = {entry.name for entry in files.entries(delta.folder(name))}
-    if folded := checksums.fold(files, name, opened.version(), there):
+    if folded := checksums.fold(files, name, lambda: (entry.name for entry in files.entries(delta.folder(name)))):
         lines.append(f"checksums of {name}: {folded} records into 1")
     return lines
 

@@ -43,6 +43,10 @@ def verify_tables(look: Inspection, newest: Mapping[str, Newest]) -> dict[str, T
             whole[name] = _verify_table(look, table, newest[name])
         elif any(entry.startswith(f"{delta.folder(name)}/") for entry in look.listing):
             look.damage("missing", delta.folder(name), "the table's log is gone", "log", name)
+        elif records := [entry for entry in look.listing if entry.startswith(f"checksums/{name}/")]:
+            look.known.update(records)
+            version = max(map(checksums.version_of, records))
+            look.damage("missing", delta.folder(name), f"the table is gone; it had version {version}", "log", name)
     return whole
 
 
