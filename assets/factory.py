@@ -82,7 +82,7 @@ def step_asset(
                 on_rows=on_rows(context, run) if on_rows is not None else lambda rows: None,
                 outputs=tuple(output.name for output in asked.outputs),
             )
-            stage.compute(view, asked.steps, told)
+            stage.work(view, asked.steps, told)
         if by_a_person(context):
             _answer(context, stage, run, asked)
         return
@@ -162,7 +162,7 @@ def run_asset(stage: Stage) -> dg.AssetsDefinition:
         view = View(store.open(), (store.run_spec(context.partition_key),))
         if (lack := stage.lacks(view)) is not None:
             raise MechError(f"{stage.name} {lack}", "train the run here, or leave the stage out")
-        stage.compute(view, (), Told(emit=emitter(context)))
+        stage.work(view, (), Told(emit=emitter(context)))
         return stored_result(view, output)
 
     return body
@@ -188,7 +188,7 @@ def experiment_asset(stage: Stage) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         experiment = experiments.load(None, context.partition_key)
         view = View(store.open(), experiment.runs(), {}, experiment)
-        stage.compute(view, (), Told(emit=emitter(context)))
+        stage.work(view, (), Told(emit=emitter(context)))
         assert output.table is not None, "what is of an experiment has a table"
         version = combined_version(stored_versions(view.store, output.table, experiment.experiment).values())
         return dg.MaterializeResult(metadata=stored_in(view.store, output.table), data_version=dg.DataVersion(version))

@@ -14,7 +14,7 @@ from mech_pipeline.resources.store import StoreResource
 def formation(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """The events, and their steps as numbers that the UI shows."""
     view = View(store.open(), (store.run_spec(context.partition_key),))
-    stage_of("formation").compute(view, (), Told(emit=emitter(context)))
+    stage_of("formation").work(view, (), Told(emit=emitter(context)))
     found = stored_formation(view.store, view.spec)
     shown = {f"formation step of {signal}": "censored" if step is None else step for signal, step in found.items()}
     return stored_result(view, output_of("formation"), **shown)

@@ -7,6 +7,7 @@ from mech_pipeline.assets.factory import described
 from mech_pipeline.assets.previews import query_of, rows_of_run
 from mech_pipeline.pipeline.cells import combined_version, stored_versions
 from mech_pipeline.pipeline.run_row import describe_run
+from mech_pipeline.pipeline.stage_costs import measured
 from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
 from mech_pipeline.pipeline.tokens.tokens import load_tokens, prepare_tokens
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
@@ -49,8 +50,9 @@ def tokens(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     """Tokenizer, token shard, examples and probe, content-addressed. About ten seconds for 12 MB, shared by runs."""
     spec, opened = store.run_spec(context.partition_key), store.open()
     documents, _ = documents_of(spec)
-    made = prepare_tokens(opened, spec, documents, emitter(context))
-    check_probe_data(spec, load_tokens(opened, spec).probe)
+    with measured(opened, "spec", [spec]) as work:
+        made = work.cells[spec.run] = prepare_tokens(opened, spec, documents, emitter(context))
+        check_probe_data(spec, load_tokens(opened, spec).probe)
     stored = stored_versions(opened, "tokens", spec.run)
     return dg.MaterializeResult(
         metadata={

@@ -5,6 +5,7 @@ import dagster as dg
 from mech_pipeline.assets.events import emitter
 from mech_pipeline.assets.factory import described
 from mech_pipeline.assets.formation import formation
+from mech_pipeline.pipeline.stage_costs import measured
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.care.maintain import compact_runs
 from mech_pipeline.store.reading.warehouse import write_warehouse
@@ -13,7 +14,10 @@ from mech_pipeline.store.reading.warehouse import write_warehouse
 @dg.asset(**described("compaction"))
 def compaction(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """What was compacted, in words."""
-    done = compact_runs(store.open(), [context.partition_key], emit=emitter(context))
+    opened, run = store.open(), context.partition_key
+    with measured(opened, "compaction", [store.run_spec(run)]) as work:
+        done = compact_runs(opened, [run], emit=emitter(context))
+        work.cells[run] = len(done)
     return dg.MaterializeResult(metadata={"tables compacted": len(done), "what": "; ".join(done) or "nothing to do"})
 
 

@@ -16,9 +16,11 @@ from mech_pipeline.pipeline.cells import combined_version
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION
 from mech_pipeline.pipeline.grid import kept_steps, request_zoom
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.stage_costs import measured
 from mech_pipeline.pipeline.stages import output_of
 from mech_pipeline.pipeline.training import fill
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved
+from mech_pipeline.pipeline.training.stack import stack_of
 from mech_pipeline.progress import Emit
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.spec.run import RunSpec
@@ -73,7 +75,8 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
 
     train_one = in_processes if spec.training.processes > 1 else None
     reporter = partial(_reporter, context, opened)
-    made = fill.fill_checkpoints(opened, spec, reporter, emitter(context), train_one)
+    with measured(opened, "training", stack_of(opened, spec)) as work:
+        made = work.cells = fill.fill_checkpoints(opened, spec, reporter, emitter(context), train_one)
     for trained in dict.fromkeys([*made, run]):
         _report_unknown(context, opened, store.run_spec(trained))
     kept, steps = OpenRun(opened, spec), kept_steps(opened, spec)

@@ -51,3 +51,23 @@ def device(kind: str, threads: int) -> str:
 
         return f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cuda (not on this machine)"
     return f"cpu ({platform.machine()}), {threads} thread{'s' if threads > 1 else ''}"
+
+
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """Processor, cores that this process may use, memory and system: what a time depends on. No name of the machine.
+
+    Where the kernel does not name the processor, its architecture stands instead.
+    """
+    cores, system = len(os.sched_getaffinity(0)), f"{platform.system()} {platform.release().split('-')[0]}"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{_processor()}, {cores} core{'s' if cores > 1 else ''}, {memory:.0f} GiB, {system}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return " ".join(named[0].split()) if named else platform.machine()

@@ -36,7 +36,7 @@ def compute_all(
         stage, name = max(ready, key=lambda each: each[0].priority)
         view = of_run[name] if stage.scope != Scope.EXPERIMENT else whole[name]
         fresh = View(store, view.specs, corpora, view.experiment)
-        stage.compute(fresh, steps_of(plan.ready(name)[stage.name]), told)
+        stage.work(fresh, steps_of(plan.ready(name)[stage.name]), told)
         plan.ended(stage.name, name)
         plan.look(name)
         done.append((stage.name, name))

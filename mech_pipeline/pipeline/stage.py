@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mech_pipeline.pipeline.cells import Cell, pending_cells
 from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.pipeline.needs import Need
+from mech_pipeline.pipeline.stage_costs import measured
 from mech_pipeline.progress import Emit
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.run import RunSpec
@@ -170,7 +171,7 @@ class Stage:
         needs: what the checkpoints must bring.
         asked: whether a run's spec asks for it at all.
         wanted: all cells that it should hold, as far as what it reads allows to say.
-        compute: makes what is pending at these steps (none: all); returns how many cells.
+        compute: makes what is pending at these steps (none: all); returns how many cells. Called through `work`.
         pending: which of the wanted cells are not current, where that is more than a look at their tables.
         live: whether it may begin while the stage that it reads still works.
         grid: the steps of its cells, as far as a run's spec tells them; none: all kept states. What is missing of them is
@@ -194,6 +195,14 @@ class Stage:
     grid: Callable[[RunSpec], Iterable[int]] | None = None
     priority: int = 0
     pool: str | None = None
+
+    def work(self, view: View, steps: Sequence[int] = (), told: Told = SILENT) -> int:
+        """Computes, and keeps what it took (table `stage_costs`); stages of whole experiments are not measured."""
+        if self.scope == Scope.EXPERIMENT:
+            return self.compute(view, steps, told)
+        with measured(view.store, self.name, view.specs, steps) as work:
+            work.cells[view.spec.run] = self.compute(view, steps, told)
+        return work.cells[view.spec.run]
 
     @property
     def assets(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import yaml
 
 from mech_pipeline import __version__
 from mech_pipeline.frames import frame
+from mech_pipeline.reports.costs import machines, period, stage_rows
 from mech_pipeline.reports.section import Section
 from mech_pipeline.reports.subject import Study
 from mech_pipeline.reports.wording import number
@@ -34,6 +35,8 @@ def setup(study: Study) -> Section:
     description = study.experiment.model_dump(mode="json", exclude_defaults=True)
     context = {
         "rows": [_row(study, specs) for specs in arms.values()],
+        "costs": stage_rows(study),
+        "period": period(study),
         "yaml": yaml.safe_dump(description, sort_keys=False, allow_unicode=True, width=100),
         "cite": f"The mech_pipeline authors. mech_pipeline {__version__} (software). Report of experiment "
         f"{study.experiment.experiment}, runs {', '.join(_fingerprints(study)) or 'not computed yet'}.",
@@ -60,7 +63,7 @@ def _row(study: Study, specs: list[RunSpec]) -> SetupRow:
         f"{training.steps:,} updates × {training.batch} examples × {data.context} tokens = {number(tokens / 1e6)} million "
         f"tokens; {data.examples:,} distinct examples",
         _corpus(spec),
-        _machine(study, spec.run),
+        machines(study, [each.run for each in specs]),
     )
 
 
@@ -73,11 +76,6 @@ def _corpus(spec: RunSpec) -> str:
 def _vocabulary(study: Study, run: str) -> int | None:
     found = frame(study.connection, "select rows from tokens where run = $run and artifact = 'tokenizer'", run=run)
     return None if found.is_empty() else int(found.item())
-
-
-def _machine(study: Study, run: str) -> str:
-    found = frame(study.connection, "select device from runs where run = $run", run=run)
-    return "not trained yet" if found.is_empty() else str(found.item())
 
 
 def _fingerprints(study: Study) -> list[str]:

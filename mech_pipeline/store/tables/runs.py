@@ -169,4 +169,28 @@ RUN_TABLES = (
         keys=("run", "step", "gradient", "component"),
         item="gradient",
     ),
+    Table(
+        "stage_costs",
+        "one row per piece of work that a stage did for a run: what it took; nothing is computed from it",
+        (
+            RUN,
+            Column("stage", "string", "stage of the pipeline (docs/architecture.md)"),
+            Column("began", "string", "when it began, UTC, ISO 8601"),
+            Column("first_step", "int32", "first checkpoint of the work; empty: of the whole run", "updates", True),
+            Column("last_step", "int32", "last checkpoint of the work; empty: of the whole run", "updates", True),
+            Column("cells", "int64", "how many cells it computed; of a stack of runs, its own"),
+            Column("wall_seconds", "float64", "what it took; a stack's is divided evenly among its runs", "s"),
+            Column(
+                "cpu_seconds", "float64", "user and system time of the process and its children; divided alike", "s"
+            ),
+            Column("peak_bytes", "int64", "largest resident memory of the process while it worked", "bytes"),
+            Column(
+                "peak_gpu_bytes", "int64", "the most that PyTorch had allocated on the GPU; empty: none", "bytes", True
+            ),
+            Column("device", "string", "device and thread count that the run asks for"),
+            Column("machine", "string", "processor, cores, memory and system that it ran on"),
+        ),
+        keys=("run", "stage", "began"),
+        computed=False,
+    ),
 )
