@@ -36,6 +36,12 @@ class Inspection:
         """Notes a fault; see `Finding`."""
         self.found.damage.append(Finding(kind, name, wrong, role, table, file))
 
+    def entry(self, name: str) -> Entry | None:
+        """A file by its name; what the listing lacks is looked for once more, before anything is called missing."""
+        if name not in self.listing and (found := self.files.info(name)) is not None:
+            self.listing[name] = found
+        return self.listing.get(name)
+
     def contents(
         self, names: Sequence[str], sums: Mapping[str, Checksum], also: Check | None = None
     ) -> Iterator[tuple[str, str | None]]:

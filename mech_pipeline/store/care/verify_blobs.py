@@ -32,10 +32,10 @@ def _verify_named(look: Inspection, table: str, version: TableVersion) -> None:
     look.known.update(blobs)
     there = []
     for blob in blobs.values():
-        if blob.uri not in look.listing:
+        if (entry := look.entry(blob.uri)) is None:
             look.damage("missing", blob.uri, f"table {table} names it", "blob", table)
-        elif (size := look.listing[blob.uri].bytes) != blob.bytes:
-            look.damage("corrupt", blob.uri, f"{size} bytes, {blob.bytes} were written", "blob", table)
+        elif entry.bytes != blob.bytes:
+            look.damage("corrupt", blob.uri, f"{entry.bytes} bytes, {blob.bytes} were written", "blob", table)
         else:
             there.append(blob.uri)
     sums = {blob.uri: Checksum(blob.bytes, blob.sha256) for blob in blobs.values()}

@@ -134,7 +134,7 @@ def _verify_older_files(
 
 
 def _has_its_size(look: Inspection, table: Table, file: DataFile) -> bool:
-    there = look.listing.get(file.name)
+    there = look.entry(file.name)
     if there is None:
         look.damage("missing", file.name, "", "data", table.name, file)
     elif there.bytes != file.bytes:

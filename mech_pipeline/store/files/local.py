@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -59,14 +60,16 @@ class LocalFiles(Files):
         return Entry(name, found.st_size, found.st_mtime)
 
     def entries(self, folder: str = "") -> Iterator[Entry]:
-        start = self.folder / folder if folder else self.folder
-        for place, folders, names in os.walk(start):
-            folders.sort()
-            for name in sorted(names):
-                path = Path(place, name)
-                with suppress(FileNotFoundError):  # a temporary file of a running writer
-                    found = path.stat()
+        """Through links too (a bigger disk); a folder of two names is met once, by its own where it has one."""
+        own, linked, seen = [self.folder / folder if folder else self.folder], [], set[tuple[int, int]]()
+        while own or linked:
+            for path, found in _inside((own or linked).pop(), seen):
+                if not stat.S_ISDIR(found.st_mode):
                     yield Entry(path.relative_to(self.folder).as_posix(), found.st_size, found.st_mtime)
+                elif path.is_symlink():
+                    linked.append(path)
+                else:
+                    own.append(path)
 
     def names(self, folder: str, after: str = "") -> list[str]:
         try:
@@ -114,6 +117,17 @@ class LocalFiles(Files):
 
     def make_readable(self, connection: duckdb.DuckDBPyConnection, sizes: dict[str, int]) -> None:
         """Nothing to prepare: DuckDB reads local files itself."""
+
+
+def _inside(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, os.stat_result]]:
+    """What lies in a folder that was not seen before."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) not in seen:
+            seen.add((status.st_dev, status.st_ino))
+            for path in sorted(folder.iterdir()):
+                with suppress(OSError):  # a temporary file of a running writer, a link to nothing or to itself
+                    yield path, path.stat()
 
 
 def write_whole(path: Path, content: bytes) -> None:
