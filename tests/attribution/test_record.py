@@ -139,6 +139,25 @@ def test_what_cannot_be_replayed_is_named():
         record.influence(lambda m: readout(m).detach(), 12)
 
 
+def test_a_replay_that_adams_epsilon_spoils_says_so():
+    """A key bias has no gradient but rounding; with a tiny eps, Adam makes full steps of it, other ones for other kernels."""
+    torch.manual_seed(0)
+    record = train(gpt2(), lambda p: torch.optim.AdamW(p, lr=1e-2, eps=1e-12), halves=True)
+    with pytest.raises(MechError, match="gradient is rounding, which adamw with eps=1e-12 .* eps, for example 1e-06"):
+        record.influence(readout, 12)
+    torch.manual_seed(0)
+    record = train(gpt2(), lambda p: torch.optim.AdamW(p, lr=1e-2, eps=1e-6), halves=True)
+    assert record.influence(readout, 12).scores["value"].is_finite().all()
+
+
+def test_a_replay_of_another_order_does_not_blame_epsilon():
+    torch.manual_seed(0)
+    record = train(gpt2(), lambda p: torch.optim.AdamW(p, lr=1e-2, eps=1e-12), order=ORDER.flip(0))
+    with pytest.raises(MechError, match="does not reach the state kept at step") as caught:
+        record.influence(readout, 12)
+    assert "eps" not in str(caught.value)
+
+
 def test_the_example_of_the_docs_runs(capsys):
     page = ROOT / "docs" / "python.md"
     (block,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S)

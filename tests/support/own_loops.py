@@ -48,8 +48,12 @@ def losses(model, tokens, weights=None):
     return (each if weights is None else each * weights).mean()
 
 
-def train(model, make_optimizer, *, rates=None, clip=None, weights=None, record=True, order=ORDER):
-    """A plain loop; gives the record."""
+def train(model, make_optimizer, *, rates=None, clip=None, weights=None, record=True, order=ORDER, halves=False):
+    """A plain loop; gives the record.
+
+    Args:
+        halves: the loss is the mean of those of two micro-batches, which rounds otherwise.
+    """
     optimizer = make_optimizer(model.parameters())
     made = TrainingRecord(model, TOKENS, ORDER, optimizer, learning_rates=rates or (), clip_norm=clip)
     for step, batch in enumerate(order):
@@ -57,7 +61,10 @@ def train(model, make_optimizer, *, rates=None, clip=None, weights=None, record=
             made.keep(step, optimizer)
         for group in optimizer.param_groups:
             group["lr"] = rates[step] if rates else group["lr"]
-        loss = losses(model, TOKENS[batch], None if weights is None else weights[batch])
+        parts = [batch[:2], batch[2:]] if halves else [batch]
+        loss = sum(losses(model, TOKENS[part], None if weights is None else weights[part]) for part in parts) / len(
+            parts
+        )
         optimizer.zero_grad()
         loss.backward()
         if clip:

@@ -61,7 +61,8 @@ class LocalFiles(Files):
 
     def entries(self, folder: str = "") -> Iterator[Entry]:
         """Through links too (a bigger disk); a folder of two names is met once, by its own where it has one."""
-        own, linked, seen = [self.folder / folder if folder else self.folder], [], set[tuple[int, int]]()
+        own, seen = [self.folder / folder if folder else self.folder], set[tuple[int, int]]()
+        linked: list[Path] = []
         while own or linked:
             for path, found in _inside((own or linked).pop(), seen):
                 if not stat.S_ISDIR(found.st_mode):
