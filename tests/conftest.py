@@ -12,6 +12,10 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before PyTorch loads, and for every process that a test starts
 pytest.register_assert_rewrite("tests.support")  # its helpers assert
 
+from tests.support.annotations import check_shapes_only_where_named  # noqa: E402, before anything else of the project
+
+check_shapes_only_where_named()
+
 import torch  # noqa: E402
 
 from mech_pipeline.mechanisms.probe import Probe, Sequences  # noqa: E402
