@@ -9,6 +9,7 @@ from mech_pipeline.pipeline.cells import combined_version, stored_versions
 from mech_pipeline.pipeline.run_row import describe_run
 from mech_pipeline.pipeline.stage_costs import measured
 from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
+from mech_pipeline.pipeline.tokens.probe_rows import write_probe_sequences
 from mech_pipeline.pipeline.tokens.tokens import load_tokens, prepare_tokens
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource, documents_of
 
@@ -52,7 +53,9 @@ def tokens(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     documents, _ = documents_of(spec)
     with measured(opened, "spec", [spec]) as work:
         made = work.cells[spec.run] = prepare_tokens(opened, spec, documents, emitter(context))
-        check_probe_data(spec, load_tokens(opened, spec).probe)
+        probe = load_tokens(opened, spec).probe
+        check_probe_data(spec, probe)
+        write_probe_sequences(opened, spec, probe)
     stored = stored_versions(opened, "tokens", spec.run)
     return dg.MaterializeResult(
         metadata={

@@ -2,13 +2,15 @@
 
 import shutil
 import time
+from itertools import product
 
 import pytest
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.pipeline import alone
 from mech_pipeline.pipeline.plan import Plan
-from mech_pipeline.pipeline.stage_costs import measured
+from mech_pipeline.pipeline.stage_costs import TABLE, measured
+from mech_pipeline.pipeline.tokens import probe_rows
 from mech_pipeline.reports.costs import NOT_MEASURED, period, stage_rows
 from mech_pipeline.reports.subject import Study
 from mech_pipeline.spec.experiment import parse_experiment
@@ -41,8 +43,8 @@ def test_every_stage_of_a_run_leaves_what_it_took_and_a_store_without_that_is_cu
         told = {row.stage: row for row in stage_rows(Study(connection, experiment, specs))}
         assert NOT_MEASURED not in repr(told.values())
 
-    for folder in ("tables", "checksums"):
-        shutil.rmtree(f"{local_store.root}/{folder}/stage_costs", ignore_errors=True)
+    for table, folder in product((TABLE, probe_rows.TABLE), ("tables", "checksums")):  # as a store was before them
+        shutil.rmtree(f"{local_store.root}/{folder}/{table}", ignore_errors=True)
     plan = Plan(local_store, specs, corpora, experiment)
     plan.look()
     assert not any(plan.ready(name) for name in (RUN, experiment.experiment))

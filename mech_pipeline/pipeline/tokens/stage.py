@@ -23,11 +23,14 @@ def _undescribed(view: View, cells: Cells) -> list[Cell]:
 
 def _describe(view: View, steps: Sequence[int], told: Told) -> int:
     from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
+    from mech_pipeline.pipeline.tokens.probe_rows import write_probe_sequences
     from mech_pipeline.pipeline.tokens.tokens import load_tokens, prepare_tokens
 
     describe_run(view.store, view.spec, view.corpus_sha256)
     made = prepare_tokens(view.store, view.spec, read_corpus(view.spec.corpus), told.emit)
-    check_probe_data(view.spec, load_tokens(view.store, view.spec).probe)
+    probe = load_tokens(view.store, view.spec).probe
+    check_probe_data(view.spec, probe)
+    write_probe_sequences(view.store, view.spec, probe)
     return made
 
 
@@ -48,7 +51,7 @@ SPEC = Stage(
         Output(
             "tokens",
             "Tokenizer, token shard, examples and probe, content-addressed. About ten seconds for 12 MB, shared by runs.",
-            ("tokens", "token_shards", "examples", "example_documents"),
+            ("tokens", "token_shards", "examples", "example_documents", "probe_sequences"),
             always(CODE_VERSION),
             inputs=("run_spec",),
             group="spec",

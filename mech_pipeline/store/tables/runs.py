@@ -89,6 +89,24 @@ RUN_TABLES = (
         computed=False,
     ),
     Table(
+        "probe_sequences",
+        "one row per sequence that a mechanism is measured on; of runs described since this table exists",
+        (
+            RUN,
+            MECHANISM,
+            Column("sequence", "int32", "place among the mechanism's sequences, from 0"),
+            Column("example_id", "string", "the id that it would have as a training example: equal tokens, equal ids"),
+            Column("n_tokens", "int32", "length, padding included", "tokens"),
+            Column("token_ids", "string", "token ids, separated by spaces"),
+            Column("text", "string", "the decoded text, padding included"),
+            Column("repeat_at", "int32", "where in `text` it starts to repeat; 0: it does not", "characters"),
+            Column("mechanism_version", "string", "version of the mechanism that made it"),
+            Column("probe", "string", "data version of the run's artifact `probe`"),
+        ),
+        keys=("run", "mechanism", "sequence"),
+        computed=False,
+    ),
+    Table(
         "batches",
         "which examples each update saw",
         (
