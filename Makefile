@@ -50,11 +50,8 @@ style: $(STAMP)
 lint: style
 	$(BIN)/mypy
 
-# A shell in the background hands SIGINT to Dagster as "ignored"; resetting it lets Ctrl-C and kill work.
-# The history is the project's, whatever DAGSTER_HOME a shell exports.
 ui: $(STAMP)
-	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", 3000)).close()' 2>/dev/null || { echo "port 3000 is already in use: end what uses it (another make ui?)" >&2; exit 1; }
-	env --default-signal=INT DAGSTER_HOME=$(CURDIR) $(BIN)/dagster dev --module-name mech_pipeline.definitions --host 127.0.0.1 --port 3000
+	@$(BIN)/mech ui --port 3000
 
 # Apart from .venv, because harlequin pins other versions of shared packages; what it does not bring comes from .venv.
 browse: $(BROWSE)/.installed

@@ -1,6 +1,5 @@
 """Group `attribution`: what happened (ledger, neurons) and what would happen (influence, and retraining to test it)."""
 
-import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ import dagster as dg
 
 from mech_pipeline.assets.factory import step_asset
 from mech_pipeline.assets.partitions import partition
+from mech_pipeline.assets.pictures import carried
 from mech_pipeline.attribution.ledger import balance as ledger_balance
 from mech_pipeline.attribution.retraining.trust import influence_verdicts
 from mech_pipeline.pipeline.stage import View
@@ -105,8 +105,7 @@ def _measures(view: View, output: str, step: int) -> dict[str, Any]:
         numbers: dict[str, Any] = dict(connection.execute(_MEASURES[output], parameters).fetchall())
         if output == "lds":
             for name, figure in draw_predictions(connection, view.spec, step).items():
-                picture = base64.b64encode(figure_png(figure)).decode()
-                numbers[name] = dg.MetadataValue.md(f"![predicted against measured](data:image/png;base64,{picture})")
+                numbers[name] = carried(figure_png(figure))
     return numbers
 
 

@@ -9,6 +9,7 @@ from mech_pipeline.assets.asking import Asked, asked_of, by_a_person, refuse, sk
 from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
 from mech_pipeline.assets.partitions import BATCH, grid_of, mapping, partition, partitions_of, split_keys
 from mech_pipeline.assets.previews import query_of, rows_of_run, rows_of_steps
+from mech_pipeline.assets.standing import tell_standing
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import combined_version, stored_versions
 from mech_pipeline.pipeline.stage import Output, Scope, Stage, Told, View
@@ -83,6 +84,7 @@ def step_asset(
                 outputs=tuple(output.name for output in asked.outputs),
             )
             stage.work(view, asked.steps, told)
+            tell_standing(context, view.store, view.spec)
         if by_a_person(context):
             _answer(context, stage, run, asked)
         return

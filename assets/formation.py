@@ -4,6 +4,8 @@ import dagster as dg
 
 from mech_pipeline.assets.events import emitter
 from mech_pipeline.assets.factory import described, stored_result
+from mech_pipeline.assets.pictures import curves_of
+from mech_pipeline.assets.standing import tell_standing
 from mech_pipeline.pipeline.analysis.formation import stored_formation
 from mech_pipeline.pipeline.stage import Told, View
 from mech_pipeline.pipeline.stages import output_of, stage_of
@@ -17,4 +19,5 @@ def formation(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mat
     stage_of("formation").work(view, (), Told(emit=emitter(context)))
     found = stored_formation(view.store, view.spec)
     shown = {f"formation step of {signal}": "censored" if step is None else step for signal, step in found.items()}
-    return stored_result(view, output_of("formation"), **shown)
+    tell_standing(context, view.store, view.spec)
+    return stored_result(view, output_of("formation"), **curves_of(view.spec.experiment), **shown)

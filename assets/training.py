@@ -12,6 +12,7 @@ from mech_pipeline.assets.launcher.torchrun import train_in_processes
 from mech_pipeline.assets.partitions import BATCH, partition, split_keys
 from mech_pipeline.assets.previews import query_of, rows_of_run
 from mech_pipeline.assets.registering import register_steps
+from mech_pipeline.assets.standing import standing_of, tell_standing
 from mech_pipeline.pipeline.cells import combined_version
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION
 from mech_pipeline.pipeline.grid import kept_steps, request_zoom
@@ -74,6 +75,7 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
         return train_in_processes(context, opened, spec, on_checkpoint, emit)
 
     train_one = in_processes if spec.training.processes > 1 else None
+    tell_standing(context, opened, spec)
     reporter = partial(_reporter, context, opened)
     with measured(opened, "training", stack_of(opened, spec)) as work:
         made = work.cells = fill.fill_checkpoints(opened, spec, reporter, emitter(context), train_one)
@@ -82,6 +84,7 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
     kept, steps = OpenRun(opened, spec), kept_steps(opened, spec)
     return dg.MaterializeResult(
         metadata={
+            **standing_of(opened, spec),
             "checkpoints made": made.get(run, 0),
             "checkpoints": len(steps),
             "updates": spec.training.steps,

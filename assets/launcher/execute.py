@@ -1,9 +1,12 @@
 """Executes stages of one run as Dagster runs in this process, recorded in the instance that the UI shows."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from mech_pipeline.assets.partitions import STEPS, grid_names, partition, step_key
 from mech_pipeline.assets.registering import register_cells, register_demand
@@ -13,6 +16,7 @@ from mech_pipeline.pipeline.stages import STAGES
 from mech_pipeline.process_identity import identity, is_gone
 
 _OPEN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
+_BEGUN = [*_OPEN, dg.DagsterRunStatus.CANCELING]
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -81,6 +85,20 @@ def close_orphans(instance: dg.DagsterInstance) -> int:
     return closed
 
 
+def close_stopped(instance: dg.DagsterInstance) -> int:
+    """Marks runs as stopped that a UI had started, or somebody in it, and whose processes are gone; returns how many.
+
+    Stopped, not failed: Dagster would start failed ones again by itself the next time that a daemon is up.
+    """
+    closed = 0
+    for run in instance.get_runs(dg.RunsFilter(statuses=_BEGUN)):
+        if _is_orphan(run.tags) or _server_is_gone(run.tags):
+            instance.report_run_canceled(run, message="the UI that ran it has ended; what it finished is kept")
+            closed += 1
+    free_places(instance)
+    return closed
+
+
 def cancel_runs(instance: dg.DagsterInstance, launcher_pid: int) -> None:
     """Marks what a launcher has open as stopped by the user, and frees its places. Its workers are gone already."""
     for run in instance.get_runs(dg.RunsFilter(tags={LAUNCHER_TAG: str(launcher_pid)}, statuses=_OPEN)):
@@ -108,3 +126,9 @@ def _is_orphan(tags: Mapping[str, str]) -> bool:
     if (launcher := tags.get(LAUNCHER_TAG)) is not None:  # a run of an older version
         return is_gone(identity(int(launcher)))
     return False
+
+
+def _server_is_gone(tags: Mapping[str, str]) -> bool:
+    """Whether a run was started by a code server of this machine whose socket is no longer there."""
+    place = json.loads(tags.get(GRPC_INFO_TAG, "{}")).get("socket")
+    return place is not None and not Path(place).exists()

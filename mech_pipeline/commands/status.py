@@ -10,12 +10,13 @@ from mech_pipeline.plain_text import PlainTable
 
 
 def status(file: Annotated[Path, typer.Argument(help="experiment file")]) -> None:
-    """Show what of an experiment is not current, without computing anything.
+    """Show how far the runs of an experiment are, and what is not current, without computing anything.
 
     Stages are named that can work now; what follows from them is not known before they did.
     """
     from mech_pipeline.mechanisms.chosen import CHOSEN
     from mech_pipeline.pipeline.plan import Plan
+    from mech_pipeline.pipeline.standing import standings
     from mech_pipeline.project import find_project
     from mech_pipeline.resolve import corpus_hashes, read_experiment
     from mech_pipeline.store.store import Store
@@ -24,11 +25,13 @@ def status(file: Annotated[Path, typer.Argument(help="experiment file")]) -> Non
     CHOSEN.use(project.mechanisms)
     experiment = read_experiment(file.absolute(), project.home)
     runs = experiment.runs()
-    plan = Plan(Store(project.store), runs, corpus_hashes(runs), experiment)
+    store = Store(project.store)
+    plan = Plan(store, runs, corpus_hashes(runs), experiment)
     plan.look()
-    table = PlainTable("run", "ready and not current (cells)")
-    for name in [*(spec.run for spec in runs), experiment.experiment]:
+    table = PlainTable("run", "has", "ready and not current (cells)")
+    has = standings(store, runs) | {experiment.experiment: ""}
+    for name, there in has.items():
         ready = ", ".join(f"{stage} ({len(cells)})" for stage, cells in plan.ready(name).items())
         refused = [f"{stage} {reason}" for stage, reason in plan.refused(name).items()]
-        table.add_row(name, "\n".join([ready or plan.standing(name), *refused]))
+        table.add_row(name, there, "\n".join([ready or plan.standing(name), *refused]))
     show(table)

@@ -13,6 +13,7 @@ from mech_pipeline.commands.sql import sql
 from mech_pipeline.commands.status import status
 from mech_pipeline.commands.store import maintain, migrate, warehouse
 from mech_pipeline.commands.tables import history, tables
+from mech_pipeline.commands.ui import ui
 from mech_pipeline.commands.verify import verify
 from mech_pipeline.commands.zoom import zoom
 
@@ -24,5 +25,5 @@ app = typer.Typer(
 )
 _ASKING = (ls, plan, status, report, compare, example, sql, tables, history)
 _STORE = (verify, maintain, migrate, warehouse)
-for command in (init, run, *_ASKING, zoom, *_STORE):
+for command in (init, run, ui, *_ASKING, zoom, *_STORE):
     app.command()(command)

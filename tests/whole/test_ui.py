@@ -10,24 +10,34 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from mech_pipeline.assets.partitions import partition
 from mech_pipeline.store.reading.query import query
-from tests.support.live import CHROMIUM, user_interface, wait_for
+from tests.support.live import CHROMIUM, asked, user_interface, wait_for
 from tests.support.tiny import write_project
 
-RUN = "tiny.baseline.s0"
+TINY, RUN = "tiny", "tiny.baseline.s0"
+NEVER_LAUNCHED = "aside"
 LOCATION = "mech_pipeline.definitions"
 _SECONDS = 1000.0
+IN_FLIGHT = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+KILLED: list[str] = []
+"""Dagster runs whose process these tests kill."""
+SQUARES = "{assetNodes {assetKey {path} partitionStats {numMaterialized numPartitions numFailed}}}"
+SENSORS = """{sensorsOrError(repositorySelector: {repositoryName: "__repository__",
+repositoryLocationName: "mech_pipeline.definitions"}) {... on Sensors {results {name sensorState {ticks {status}}}}}}"""
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A project with a run that takes long enough to be watched, and killed."""
+    """A project with a run that takes long enough to be watched, and killed, and an experiment that nobody launches."""
     folder = tmp_path_factory.mktemp("project")
     long = {"training": {"steps": 9600, "batch": 8}, "checkpoints": {"every": 400}, "ledger": {"mechanisms": []}}
     long |= {"influence": {"mechanisms": []}, "seeds": [0], "arms": {"baseline": {}}}
-    write_project(folder, **long)
+    file = write_project(folder, **long)
+    other = yaml.safe_load(file.read_text()) | {"experiment": NEVER_LAUNCHED, "checkpoints": {"every": 500}}
+    (folder / "experiments" / f"{NEVER_LAUNCHED}.yaml").write_text(yaml.safe_dump(other))
     return folder
 
 
@@ -79,7 +89,7 @@ def test_the_lineage_is_there(page, address):
 
 def test_a_dropped_file_shows_what_it_would_cost(page, address, instance):
     key = dg.AssetKey("experiment_plan")
-    wait_for(lambda: instance.get_latest_materialization_event(key), "the sensor has read the file")
+    wait_for(lambda: TINY in instance.get_materialized_partitions(key), "the sensor has read the file")
     page.goto(f"{address}/assets/experiment_plan?partition=tiny&view=partitions")
     page.get_by_text("training compute (FLOP)").first.wait_for()
     keep(page, "plan")
@@ -122,6 +132,7 @@ def kill_worker(instance, run_id):
     """The process that executes a run, as its own log names it."""
     said = [re.search(r"pid: (\d+)", record.message) for record in instance.all_logs(run_id)]
     os.kill(next(int(found[1]) for found in said if found), signal.SIGKILL)
+    KILLED.append(run_id)
 
 
 def test_the_run_was_checked_and_says_so(page, address):
@@ -175,3 +186,33 @@ def test_a_backfill_of_what_is_missing_leaves_the_rest_alone(page, address, inst
     assert sorted(ranges) == [
         (str(partition(RUN, first)), str(partition(RUN, last))) for first, last in ((0, 0), (800, 3600), (4400, 9600))
     ]
+
+
+def test_nothing_is_red_and_nothing_is_missing(page, address, instance, home):
+    """After all of the above, with an experiment beside it that nobody launched; red is only the worker that was killed here."""
+    wait_for(lambda: TINY in instance.get_materialized_partitions(dg.AssetKey("experiment_report")), "the report")
+    wait_for(lambda: not instance.get_runs(dg.RunsFilter(statuses=IN_FLIGHT)), "nothing is running")
+    said = asked(address, SQUARES)["assetNodes"]
+    squares = {node["assetKey"]["path"][0]: node["partitionStats"] for node in said if node["partitionStats"]}
+    assert squares["training_run"]["numPartitions"] == 1
+    assert squares["mechanism_values"]["numPartitions"] == 25
+    assert squares["experiment_plan"]["numPartitions"] == 2
+    for asset, count in squares.items():
+        assert count["numFailed"] == 0, asset
+        assert count["numMaterialized"] == count["numPartitions"], asset
+    failed = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+    assert [run.run_id for run in failed] == KILLED
+    assert {each.status.value for each in instance.get_backfills()} == {"COMPLETED_SUCCESS"}
+    for sensor in asked(address, SENSORS)["sensorsOrError"]["results"]:
+        ticks = [tick["status"] for tick in sensor["sensorState"]["ticks"]]
+        assert "FAILURE" not in ticks, sensor["name"]
+    page.goto(f"{address}/assets/training_run?view=partitions&partition={RUN}")
+    page.get_by_text("25 of 25 checkpoints, analysed").first.wait_for()
+    keep(page, "standing")
+    page.goto(f"{address}/locations/{LOCATION}/asset-groups/analysis/lineage")
+    page.get_by_text("25 partitions").first.wait_for()
+    assert not page.get_by_text(re.compile(r"\b(missing|failed)\b", re.I)).count()
+    keep(page, "grid")
+    page.goto(f"{address}/automation")
+    page.get_by_text("experiment_files", exact=True).first.wait_for()
+    keep(page, "sensors")

@@ -11,7 +11,11 @@ from mech_pipeline.reports.wording import counted, signal_name
 
 
 def formation_curves(
-    curves: pl.DataFrame, events: pl.DataFrame, units: Mapping[str, str], width_inches: float = 9.0
+    curves: pl.DataFrame,
+    events: pl.DataFrame,
+    units: Mapping[str, str],
+    width_inches: float = 9.0,
+    columns: int = 3,
 ) -> Figure:
     """Each mechanism over training: one line per run, colour by arm, a dot where it formed, the threshold dashed.
 
@@ -20,7 +24,7 @@ def formation_curves(
         events: `queries.formation_events`.
         units: unit of every mechanism; one panel each, in this order.
     """
-    figure, all_axes = panels(len(units), columns=3, width_inches=width_inches)
+    figure, all_axes = panels(len(units), columns=columns, width_inches=width_inches)
     arms = curves["arm"].unique(maintain_order=True).to_list()
     for axes, (mechanism, unit) in zip(all_axes, units.items(), strict=True):
         here = events.filter(pl.col("mechanism") == mechanism)
