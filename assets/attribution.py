@@ -8,6 +8,7 @@ import dagster as dg
 from mech_pipeline.assets.factory import step_asset
 from mech_pipeline.assets.partitions import partition
 from mech_pipeline.assets.pictures import carried
+from mech_pipeline.assets.previews import readable
 from mech_pipeline.attribution.ledger import balance as ledger_balance
 from mech_pipeline.attribution.retraining.trust import influence_verdicts
 from mech_pipeline.pipeline.stage import View
@@ -15,6 +16,7 @@ from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.retraining.figures import draw_predictions
 from mech_pipeline.resources.store import StoreResource
+from mech_pipeline.store.store import Store
 
 CHECKS = ("examples_sum_to_update", "ledger_sums_to_change")
 
@@ -29,7 +31,10 @@ def _log_balances(context: dg.AssetExecutionContext, run: str) -> Callable[[list
 
 
 def _evaluation(run: str, row: dict[str, Any], name: str, passed: bool) -> dg.AssetCheckEvaluation:
-    metadata = {key: row[key] for key in ("mechanism", "change", "explained", "gross", "update_error", "example_error")}
+    metadata = {
+        key: readable(row[key])
+        for key in ("mechanism", "change", "explained", "gross", "update_error", "example_error")
+    }
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey("ledger"),
         check_name=name,
@@ -109,21 +114,9 @@ def _measures(view: View, output: str, step: int) -> dict[str, Any]:
     return numbers
 
 
-influence_sweep = step_asset(stage_of("influence"), shown=_measures)
-"""One sweep backwards from the last target step: influence of all earlier examples, and its reliability."""
-
-counterfactual_retraining = step_asset(stage_of("retraining"), shown=_measures)
-"""Retrains without random and without the most influential examples, and compares with what influence predicts."""
-
-
-@dg.asset_check(
-    asset="influence",
-    description="No influence lies outside the regime in which it may be trusted: metasmooth training, within the horizon, "
-    "confirmed by retraining where that was measured.",
-)
-def influence_is_reliable(store: StoreResource) -> dg.AssetCheckResult:
+def _judged(store: Store) -> dg.AssetCheckResult:
     """A warning, not an error: the scores are stored with their flag, and every reader can leave them out."""
-    with store.open().reading("influence", "reliability", "lds") as connection:
+    with store.reading("influence", "reliability", "lds") as connection:
         verdicts = influence_verdicts(connection)
     return dg.AssetCheckResult(
         passed=not any(verdict.flagged for verdict in verdicts),
@@ -134,3 +127,34 @@ def influence_is_reliable(store: StoreResource) -> dg.AssetCheckResult:
             "targets": len(verdicts),
         },
     )
+
+
+def _judge(context: dg.AssetExecutionContext, store: Store) -> None:
+    """Evaluates `influence_is_reliable` on all that is stored."""
+    found = _judged(store)
+    context.log_event(
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey("influence"),
+            check_name="influence_is_reliable",
+            passed=found.passed,
+            metadata=found.metadata,
+            severity=found.severity,
+        )
+    )
+
+
+influence_sweep = step_asset(stage_of("influence"), shown=_measures, at_end=_judge)
+"""One sweep backwards from the last target step: influence of all earlier examples, and its reliability."""
+
+counterfactual_retraining = step_asset(stage_of("retraining"), shown=_measures, at_end=_judge)
+"""Retrains without random and without the most influential examples, and compares with what influence predicts."""
+
+
+@dg.asset_check(
+    asset="influence",
+    description="No influence lies outside the regime in which it may be trusted: metasmooth training, within the horizon, "
+    "confirmed by retraining where that was measured.",
+)
+def influence_is_reliable(store: StoreResource) -> dg.AssetCheckResult:
+    """By hand; it is also made whenever influence is computed, or retrained to test it."""
+    return _judged(store.open())

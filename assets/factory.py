@@ -8,18 +8,31 @@ import dagster as dg
 from mech_pipeline.assets.asking import Asked, asked_of, by_a_person, refuse, skip
 from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
 from mech_pipeline.assets.partitions import BATCH, grid_of, mapping, partition, partitions_of, split_keys
-from mech_pipeline.assets.previews import query_of, rows_of_run, rows_of_steps
+from mech_pipeline.assets.previews import query_of, readable, rows_of_run, rows_of_steps
 from mech_pipeline.assets.standing import tell_standing
 from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.known import KNOWN
 from mech_pipeline.pipeline.cells import combined_version, stored_versions
 from mech_pipeline.pipeline.stage import Output, Scope, Stage, Told, View
 from mech_pipeline.pipeline.stages import STAGES, output_of
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
+from mech_pipeline.store.store import Store
 
 Shown = Callable[[View, str, int], Mapping[str, Any]]
 """What else the UI shows of an output at a step."""
+_COUNTS = ("edges ", "norm of ")
+"""Labels of what is in a unit of its own."""
 OnRows = Callable[[dg.AssetExecutionContext, str], Callable[[list[dict[str, Any]]], None]]
 """What is logged of a run's rows before they are judged."""
+
+AtEnd = Callable[[dg.AssetExecutionContext, Store], None]
+
+
+def with_unit(label: str) -> str:
+    """A label that ends with the name of a mechanism or detector, with its unit."""
+    known = {**KNOWN.detectors, **KNOWN.mechanisms}
+    unit = next((each.unit for name, each in known.items() if f" {label}".endswith(f" {name}")), None)
+    return label if unit is None or label.startswith(_COUNTS) else f"{label} ({unit})"
 
 
 def inputs_of(asset: str) -> list[dg.AssetDep]:
@@ -55,12 +68,17 @@ def _spec(output: Output) -> dg.AssetSpec:
 
 
 def step_asset(
-    stage: Stage, curves: Mapping[str, str] | None = None, shown: Shown | None = None, on_rows: OnRows | None = None
+    stage: Stage,
+    curves: Mapping[str, str] | None = None,
+    shown: Shown | None = None,
+    on_rows: OnRows | None = None,
+    at_end: AtEnd = lambda context, store: None,
 ) -> dg.AssetsDefinition:
     """The assets of a stage of checkpoints or of targets: one body that computes what is asked for and not current.
 
     Args:
         curves: SQL, by output: (step, label, number) of a run, which the UI draws as curves.
+        at_end: what is done once everything is stored.
     """
 
     @dg.multi_asset(
@@ -84,6 +102,7 @@ def step_asset(
                 outputs=tuple(output.name for output in asked.outputs),
             )
             stage.work(view, asked.steps, told)
+            at_end(context, view.store)
             tell_standing(context, view.store, view.spec)
         if by_a_person(context):
             _answer(context, stage, run, asked)
@@ -136,10 +155,11 @@ class _Reporter:
         for output in self._outputs:
             shown: dict[int, dict[str, Any]] = {step: {} for step in steps}
             for step, label, number in self._numbers(output):
-                shown.get(step, {})[label] = number
+                shown.get(step, {})[with_unit(label)] = readable(number)
             for step in steps if self._shown is not None else ():
                 assert self._shown is not None, "asked just before"
-                shown[step] |= self._shown(self._view, output.name, step)
+                more = self._shown(self._view, output.name, step)
+                shown[step] |= {label: readable(value) for label, value in more.items()}
             if output.previewed:
                 rows = rows_of_steps(store, output.name, run, steps)
             else:

@@ -69,6 +69,25 @@ def open_history(home: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+def is_own(home: Path, instance: dg.DagsterInstance) -> bool:
+    """Whether an instance is the history of a project on this machine, whose runs are processes of this machine."""
+    if not instance.is_persistent:
+        return False
+    theirs, ours = instance.get_ref(), _at(home, InstanceRef.from_dir(str(home)))
+    if theirs.run_launcher_data is not None and theirs.run_launcher_data.class_name != "DefaultRunLauncher":
+        return False
+    places = [_sqlite_folder(home, reference) for reference in (theirs, ours)]
+    return places[0] is not None and places[0] == places[1]
+
+
+def _sqlite_folder(home: Path, reference: InstanceRef) -> Path | None:
+    """Where the runs of an instance are kept; none: not in SQLite."""
+    data = reference.run_storage_data
+    if data is None or data.class_name != "SqliteRunStorage":
+        return None
+    return (home / data.config_dict["base_dir"]).resolve()
+
+
 def _at(home: Path, reference: InstanceRef) -> InstanceRef:
     """Relative folders in dagster.yaml are the project's, whichever folder a command is typed in."""
     placed: dict[str, Any] = {}

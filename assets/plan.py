@@ -24,9 +24,9 @@ def experiment_plan(
             "runs": len(found),
             "checkpoints": sum(cost.checkpoints for cost in found),
             "training updates": sum(cost.updates for cost in found),
-            "training tokens": sum(cost.tokens for cost in found),
-            "training compute (FLOP)": float(sum(cost.flop for cost in found)),
-            "checkpoints on disk (bytes)": sum(cost.checkpoint_bytes for cost in found),
+            "training tokens": format_count(sum(cost.tokens for cost in found)),
+            "training compute (FLOP)": f"{sum(cost.flop for cost in found):.2g}",
+            "checkpoints on disk": _megabytes(sum(cost.checkpoint_bytes for cost in found)),
             "training, one run after another": total,
             "runs in detail": dg.MetadataValue.table([_record(cost) for cost in found]),
         },
@@ -41,7 +41,15 @@ def _record(cost: Cost) -> dg.TableRecord:
             "updates": cost.updates,
             "tokens": format_count(cost.tokens),
             "checkpoints": cost.checkpoints,
-            "MB": round(cost.checkpoint_bytes / 1e6, 1),
+            "on disk": _megabytes(cost.checkpoint_bytes),
             "time": "unknown" if cost.seconds is None else format_seconds(cost.seconds),
         }
     )
+
+
+def _megabytes(size: float) -> str:
+    """
+    >>> _megabytes(1_234_567), _megabytes(5.4e9)
+    ('1.2 MB', '5.4 GB')
+    """
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"

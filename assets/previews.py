@@ -1,4 +1,4 @@
-"""What the UI shows of a partition's rows: the query that finds them, and for assets of few partitions their first rows."""
+"""What the UI shows of a partition: its numbers, the query that finds its rows, and for assets of few partitions the first."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -54,10 +54,19 @@ def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"first rows": dg.MetadataValue.table(records)}
 
 
+def readable(value: Any) -> Any:
+    """A number to five digits; anything else as it is.
+
+    >>> readable(0.12345678901234567), readable(3), readable("text")
+    (0.12346, 3, 'text')
+    """
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
 def _cell(value: Any) -> str | float | int | bool:
-    """A value as the UI can show it: texts on one line, numbers to six digits."""
+    """A value as the UI can show it: texts on one line, numbers to a few digits."""
     if isinstance(value, float):
-        return float(f"{value:.6g}")
+        return readable(value)
     if isinstance(value, str):
         line = " ".join(value.split())
         return line if len(line) <= 80 else f"{line[:79]}…"

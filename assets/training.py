@@ -1,5 +1,6 @@
 """Group `training`: runs, and the checkpoints that appear while they train."""
 
+import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,7 +11,8 @@ from mech_pipeline.assets.events import PartitionEvents, emitter, stored_in
 from mech_pipeline.assets.factory import described
 from mech_pipeline.assets.launcher.torchrun import train_in_processes
 from mech_pipeline.assets.partitions import BATCH, partition, split_keys
-from mech_pipeline.assets.previews import query_of, rows_of_run
+from mech_pipeline.assets.pictures import curves_of
+from mech_pipeline.assets.previews import query_of, readable, rows_of_run
 from mech_pipeline.assets.registering import register_steps
 from mech_pipeline.assets.standing import standing_of, tell_standing
 from mech_pipeline.pipeline.cells import combined_version
@@ -27,6 +29,8 @@ from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
+TOLD_AGAIN_AFTER = 30.0
+"""Seconds between two words on how far a run is, while it trains."""
 PLOTTED = {
     "loss_nats": "loss (nats)",
     "gradient_norm": "gradient norm (nats per unit weight)",
@@ -85,6 +89,7 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
     return dg.MaterializeResult(
         metadata={
             **standing_of(opened, spec),
+            **_last_loss(opened, run),
             "checkpoints made": made.get(run, 0),
             "checkpoints": len(steps),
             "updates": spec.training.steps,
@@ -95,15 +100,31 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
     )
 
 
+def _last_loss(store: Store, run: str) -> dict[str, float]:
+    """The mean over the last tenth of the updates, which the UI plots run by run."""
+    with store.reading("training_metrics") as connection:
+        ((loss,),) = connection.execute(
+            "with mine as (select step, value from training_metrics where run = $run and metric = 'loss_nats') "
+            "select avg(value) from mine where step >= 0.9 * (select max(step) from mine)",
+            {"run": run},
+        ).fetchall()
+    return {} if loss is None else {"loss at the end (nats)": readable(loss)}
+
+
 def _reporter(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) -> OnCheckpoint:
     """The callback that reports a run's checkpoints."""
     events = checkpoint_events(context, spec.run, list(kept_steps(store, spec)))
+    told = time.monotonic()
 
     def on_checkpoint(saved: Saved) -> None:
+        nonlocal told
         metadata = {"step": saved.step, "fingerprint": saved.input_fingerprint, **stored_in(store, "checkpoints")}
-        metadata |= query_of("checkpoint", spec.run, saved.step)
-        plotted = {PLOTTED[name]: value for name, value in saved.metrics.items()}
+        metadata |= query_of("checkpoint", spec.run, saved.step) | curves_of(spec.experiment)
+        plotted = {PLOTTED[name]: readable(value) for name, value in saved.metrics.items()}
         events.report(partition(spec.run, saved.step), saved.data_version, metadata | plotted)
+        if time.monotonic() - told > TOLD_AGAIN_AFTER:
+            tell_standing(context, store, spec)
+            told = time.monotonic()
 
     return on_checkpoint
 

@@ -20,9 +20,10 @@ from mech_pipeline.assets.description import described
 from mech_pipeline.assets.factory import made
 from mech_pipeline.assets.history import spare_flushes
 from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, check_run, plan_job
-from mech_pipeline.assets.orchestration.launching import launch_experiment, withdraw_experiment
+from mech_pipeline.assets.orchestration.launching import launching_jobs
 from mech_pipeline.assets.orchestration.nightly import nightly
 from mech_pipeline.assets.orchestration.sensors import experiment_files, work
+from mech_pipeline.assets.serving.child import end_silently
 from mech_pipeline.mechanisms.chosen import CHOSEN
 from mech_pipeline.pipeline.stages import STAGES
 from mech_pipeline.project import Project, find_project
@@ -53,7 +54,7 @@ def build_definitions(store: str, experiments: Path, home: Path | None = None) -
     definitions = dg.Definitions(
         assets=[plan.experiment_plan, *_of_stages(), store_assets.warehouse],
         asset_checks=[*attribution.ledger_checks, attribution.influence_is_reliable, *checks],
-        jobs=[launch_experiment, withdraw_experiment, plan_job, check_run, *STAGE_JOBS.values()],
+        jobs=[*launching_jobs(experiments), plan_job, check_run, *STAGE_JOBS.values()],
         sensors=[experiment_files, work],
         schedules=[nightly],
         resources={
@@ -74,4 +75,5 @@ def _of(project: Project) -> dg.Definitions:
 
 
 spare_flushes()
+end_silently()
 defs = _of(find_project())

@@ -85,6 +85,16 @@ def close_orphans(instance: dg.DagsterInstance) -> int:
     return closed
 
 
+def announce_stop(instance: dg.DagsterInstance) -> None:
+    """Says that runs which a code server of this machine has started are being stopped.
+
+    Without it, Dagster calls a run failed that a signal ends, and starts it again the next time that a daemon is up.
+    """
+    for run in instance.get_runs(dg.RunsFilter(statuses=_OPEN)):
+        if GRPC_INFO_TAG in run.tags and not _server_is_gone(run.tags):
+            instance.report_run_canceling(run, message="the UI is being ended")
+
+
 def close_stopped(instance: dg.DagsterInstance) -> int:
     """Marks runs as stopped that a UI had started, or somebody in it, and whose processes are gone; returns how many.
 

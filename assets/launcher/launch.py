@@ -8,11 +8,14 @@ import os
 import pickle
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+import dagster as dg
 
 from mech_pipeline.assets.history import alone_in, open_history
 from mech_pipeline.assets.launcher.execute import cancel_runs, close_orphans
@@ -50,6 +53,7 @@ class Launch:
     Args:
         emit: receives progress lines.
         workers: processes at a time; each trains or analyses on the threads its spec names.
+        only: these runs of the experiment; none: all.
     """
 
     experiment: Resolved
@@ -58,15 +62,24 @@ class Launch:
     store: Store
     emit: Emit
     workers: int
+    only: Sequence[RunSpec] = ()
     _specs: dict[str, RunSpec] = field(init=False)
     _plan: Plan = field(init=False)
     _pool: list[_Worker] = field(default_factory=list)
     _died_idle: int = 0
 
     def __post_init__(self) -> None:
-        self._specs = {spec.run: spec for spec in self.experiment.runs()}
-        runs = self.experiment.runs()
-        self._plan = Plan(self.store, runs, corpus_hashes(runs), self.experiment)
+        runs = tuple(self.only or self.experiment.runs())
+        self._specs = {spec.run: spec for spec in runs}
+        others = {spec.run: spec for spec in self.experiment.runs() if spec.run not in self._specs}
+        corpora = corpus_hashes((*runs, *others.values()))
+        self._plan = Plan(
+            self.store,
+            runs,
+            {run: corpora[run] for run in self._specs},
+            self.experiment,
+            elsewhere=lambda run: (others[run], corpora[run]) if run in others else None,
+        )
 
     def todo(self) -> dict[str, dict[str, int]]:
         """Ready stages of each run and of the experiment; all empty means there is nothing to do."""
@@ -103,7 +116,7 @@ class Launch:
                     register(instance, self._specs.values())
                 self._start_workers()
                 self._loop()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
                 self._stop()
                 with open_history(self.project.home) as instance:
                     cancel_runs(instance, os.getpid())

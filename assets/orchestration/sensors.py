@@ -17,8 +17,8 @@ from mech_pipeline.assets.registering import register_stored
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.work import stored_specs
 from mech_pipeline.resources.store import ExperimentsResource, StoreResource
-from mech_pipeline.spec.experiment import load_experiment
 from mech_pipeline.spec.experiment_files import experiment_files as files_in
+from mech_pipeline.spec.experiment_files import named_in
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.reading.snapshot import take_snapshot
 from mech_pipeline.store.store import Store
@@ -70,15 +70,7 @@ def _version(store: Store) -> str:
 def _looked_at(path: Path, before: list[str] | None) -> list[str]:
     """SHA-256 of a file, and the experiment that it describes; what was looked at before is not read again."""
     sha256 = _sha256(path)
-    return before if before is not None and before[0] == sha256 else [sha256, _name_in(path)]
-
-
-def _name_in(path: Path) -> str:
-    """The experiment that a file describes; of a file that cannot be read, the file's own name."""
-    try:
-        return load_experiment(path).experiment
-    except MechError:
-        return path.stem
+    return before if before is not None and before[0] == sha256 else [sha256, named_in(path)]
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A process of `mech ui`: ends with it, however that ends, and without a word.
+"""A process of `mech ui`, or one that it has started: ends with it, however that ends, and without a word.
 
 DuckDB 2.0's binding prints a page about "leaked" objects when Python is finalised; nothing here needs an orderly end after
 its last line.
@@ -11,6 +11,15 @@ import sys
 
 from mech_pipeline.parent import end_with_parent
 
+SILENT = "MECH_SILENT_END"
+"""Set for what the UI starts: also the processes in which Dagster executes runs."""
+
+
+def end_silently() -> None:
+    """Lets this process end at once when its work is done, if it belongs to a UI."""
+    if os.environ.get(SILENT):
+        atexit.register(os._exit, 0)
+
 
 def main(what: str, *arguments: str) -> None:
     """Runs a module of Dagster as a program, or the web server.
@@ -19,7 +28,7 @@ def main(what: str, *arguments: str) -> None:
         what: `web`, or the name of the module.
     """
     end_with_parent()
-    atexit.register(os._exit, 0)
+    end_silently()
     if what == "web":
         from mech_pipeline.assets.serving.web import serve
 

@@ -5,6 +5,7 @@ and not say so. Runs that they leave open are closed as stopped; what was acknow
 """
 
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -22,12 +23,14 @@ from typing import IO
 import yaml
 
 from mech_pipeline.assets.history import alone_in, open_history
-from mech_pipeline.assets.launcher.execute import close_stopped
+from mech_pipeline.assets.launcher.execute import announce_stop, close_stopped
 from mech_pipeline.assets.launcher.scratch import use_own_scratch
+from mech_pipeline.assets.serving.child import SILENT
 from mech_pipeline.errors import MechError
 from mech_pipeline.project import Project
 
 LOG = Path(".dagster", "ui.log")
+_LOADED = "{workspaceOrError {... on Workspace {locationEntries {locationOrLoadError {__typename}}}}}"
 _LOCATION = "mech_pipeline.definitions"
 _PATIENCE_SECONDS = 300.0
 _ENDING_SECONDS = 3.5
@@ -96,7 +99,7 @@ class Served:
         )
 
     def _wait(self) -> None:
-        """Until the web server answers."""
+        """Until pages show something."""
         end = time.monotonic() + _PATIENCE_SECONDS
         while not _answers(self.address):
             if self._ended() or time.monotonic() > end:
@@ -119,16 +122,23 @@ class Served:
 
     def _end(self) -> None:
         """Asks all to end, those that start work first; kills what does not, with all that it has started."""
+        deadline = time.monotonic() + _ENDING_SECONDS
         for name in ("daemon", "code server", "web server"):
+            if name == "code server":
+                self._announce()
             if name in self._children:
                 _signal(self._children[name], signal.SIGTERM)
-        deadline = time.monotonic() + _ENDING_SECONDS
         for child in self._children.values():
             with suppress(subprocess.TimeoutExpired):
                 child.wait(max(0.1, deadline - time.monotonic()))
         for child in self._children.values():
             _signal(child, signal.SIGKILL)
             child.wait()
+
+    def _announce(self) -> None:
+        """Tells the history that what runs is being stopped; without a word if it cannot be told."""
+        with suppress(Exception), open_history(self.project.home) as instance:
+            announce_stop(instance)
 
 
 def check_free(host: str, port: int) -> None:
@@ -171,15 +181,19 @@ def close_left_open(home: Path) -> None:
 def _environment(project: Project) -> dict[str, str]:
     """Of the processes; the history is the project's, whatever DAGSTER_HOME a shell exports."""
     own = {"DAGSTER_HOME": str(project.home), "MECH_HOME": str(project.home), "MECH_STORE": project.store}
-    return {**os.environ, **own, "PYTHONWARNINGS": "ignore", "DAGSTER_IS_DEV_CLI": "1"}
+    return {**os.environ, **own, "PYTHONWARNINGS": "ignore", SILENT: "1", "DAGSTER_IS_DEV_CLI": "1"}
 
 
 def _answers(address: str) -> bool:
+    """Whether the web server answers and knows what the project has."""
+    asked = json.dumps({"query": _LOADED}).encode()
+    request = urllib.request.Request(f"{address}/graphql", asked, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(f"{address}/server_info", timeout=5) as answer:
-            return answer.status == 200
-    except OSError:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            entries = json.load(answer)["data"]["workspaceOrError"]["locationEntries"]
+    except (OSError, ValueError, KeyError, TypeError):
         return False
+    return bool(entries) and all(entry["locationOrLoadError"] is not None for entry in entries)
 
 
 def _signal(child: subprocess.Popen[bytes], sign: signal.Signals) -> None:

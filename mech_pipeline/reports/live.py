@@ -16,7 +16,7 @@ from mech_pipeline.spec.run import RunSpec
 TABLES = ("runs", "training_metrics", "mechanism_values", "head_scores", "formation")
 LOSS = "loss"
 _POINTS = 300
-_INCHES = 5.6
+_INCHES = 5.0
 """What fits beside the names in Dagster's tables."""
 
 

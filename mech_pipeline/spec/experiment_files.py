@@ -11,6 +11,14 @@ def experiment_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.y*ml"))
 
 
+def named_in(path: Path) -> str:
+    """The experiment that a file describes; of a file that cannot be read, the file's own name."""
+    try:
+        return load_experiment(path).experiment
+    except MechError:
+        return path.stem
+
+
 def file_of(experiment: str, folder: Path) -> Path:
     """The file that describes an experiment; mistakes in other files do not matter.
 

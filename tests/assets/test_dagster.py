@@ -10,6 +10,7 @@ from dagster._core.loader import LoadingContextForTest
 from mech_pipeline.assets.checks import MEASURED, RUN_CHECKS
 from mech_pipeline.assets.description import DEFAULT_OWNER, OWNER_VARIABLE, owners
 from mech_pipeline.assets.events import PartitionEvents
+from mech_pipeline.assets.factory import with_unit
 from mech_pipeline.assets.history import spare_flushes
 from mech_pipeline.assets.launcher.execute import Executor, close_orphans
 from mech_pipeline.assets.partitions import partition, run_step, runs, split_keys, step_key, steps
@@ -104,6 +105,51 @@ def test_both_ledger_checks_are_evaluated_on_every_partition(graph):
             str(partition(RUN, step)) for step in specs[0].checkpoint_steps()[1:]
         }
         assert all(e.passed and e.blocking for e in evaluations)
+
+
+def test_influence_is_judged_whenever_it_is_computed(graph):
+    instance = graph[1]
+    key = dg.AssetCheckKey(dg.AssetKey("influence"), "influence_is_reliable")
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=100)
+    events = [record.event.dagster_event for record in records]
+    found = [e.asset_check_evaluation_data for e in events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
+    assert found
+    assert found[0].severity == dg.AssetCheckSeverity.WARN
+    assert found[0].metadata["targets"].value == 1
+
+
+def test_the_ui_says_how_far_a_run_is_and_shows_curves_and_answer(graph):
+    instance = graph[1]
+    told = dg.AssetRecordsFilter(asset_key=dg.AssetKey("training_run"), asset_partitions=[RUN])
+    observed = instance.fetch_observations(told, limit=1).records[0].event_log_entry.asset_observation.metadata
+    assert observed["run"].value == "6 of 6 checkpoints, analysed, ledger 5 of 5"
+    newest = {
+        asset: instance.get_latest_materialization_event(dg.AssetKey(asset)).asset_materialization.metadata
+        for asset in ("training_run", "formation", "experiment_report")
+    }
+    for shown in (observed, *newest.values()):
+        assert "](/curves/tiny.png)" in shown["curves"].value
+        assert len(shown["curves"].value) < 1000, "longer texts are shown after a click only"
+    report = newest["experiment_report"]
+    assert list(report)[:3] == ["answer", "report", "curves"]
+    assert report["answer"].value.startswith("Formation here means")
+    assert "(/reports/tiny.html)" in report["report"].value
+    rows = {row.data["run"]: row.data["has"] for row in report["runs"].records}
+    assert rows[RUN].startswith("6 of 6 checkpoints, analysed, ledger 5 of 5")
+    assert rows["tiny.control.s0"].startswith("0 of ")
+    assert newest["training_run"]["loss at the end (nats)"].value > 0
+
+
+def test_numbers_have_few_digits_and_say_their_unit(graph):
+    instance = graph[1]
+    for asset in ("checkpoint", "mechanism_values", "head_scores", "ledger", "influence", "reliability", "formation"):
+        shown = instance.get_latest_materialization_event(dg.AssetKey(asset)).asset_materialization.metadata
+        for label, value in shown.items():
+            if isinstance(value, dg.FloatMetadataValue):
+                assert value.value == float(f"{value.value:.5g}"), (asset, label)
+    labels = instance.get_latest_materialization_event(dg.AssetKey("mechanism_values")).asset_materialization.metadata
+    assert "induction_copy_advantage (nats)" in labels
+    assert with_unit("edges that carry 80 % of induction_copy_advantage").endswith("advantage")
 
 
 def test_running_again_reports_the_same_versions_and_computes_nothing(graph):

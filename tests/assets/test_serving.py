@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from mech_pipeline.assets.launcher.execute import close_stopped
+from mech_pipeline.assets.launcher.execute import announce_stop, close_stopped
 from mech_pipeline.assets.serving.supervise import Served, check_free
 from mech_pipeline.assets.serving.web import with_pages
 from mech_pipeline.assets.tags import PROCESS_TAG
@@ -101,6 +101,23 @@ def test_what_an_ended_ui_left_open_is_stopped_and_nothing_else(tmp_path):
         now = {name: instance.get_run_by_id(run).status for name, run in started.items()}
     stopped = {name for name, status in now.items() if status == dg.DagsterRunStatus.CANCELED}
     assert stopped == {"server gone", "process gone"}
+
+
+def test_what_an_ending_ui_stops_is_not_called_failed(tmp_path):
+    (tmp_path / "there").touch()
+    here = {GRPC_INFO_TAG: f'{{"host": "localhost", "socket": "{tmp_path / "there"}"}}'}
+    elsewhere = {PROCESS_TAG: identity()}
+    with dg.DagsterInstance.ephemeral() as instance:
+        mine, others = [
+            instance.create_run_for_job(_job, tags=tags, status=dg.DagsterRunStatus.STARTED).run_id
+            for tags in (here, elsewhere)
+        ]
+        announce_stop(instance)
+        assert instance.get_run_by_id(mine).status == dg.DagsterRunStatus.CANCELING
+        assert instance.get_run_by_id(others).status == dg.DagsterRunStatus.STARTED
+        (tmp_path / "there").unlink()
+        assert close_stopped(instance) == 1
+        assert instance.get_run_by_id(mine).status == dg.DagsterRunStatus.CANCELED
 
 
 @dg.job

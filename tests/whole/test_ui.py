@@ -24,6 +24,7 @@ _SECONDS = 1000.0
 IN_FLIGHT = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 KILLED: list[str] = []
 """Dagster runs whose process these tests kill."""
+DRAWN = "[...document.images].some(image => image.src.endsWith('/curves/tiny.png') && image.naturalWidth > 0)"
 SQUARES = "{assetNodes {assetKey {path} partitionStats {numMaterialized numPartitions numFailed}}}"
 SENSORS = """{sensorsOrError(repositorySelector: {repositoryName: "__repository__",
 repositoryLocationName: "mech_pipeline.definitions"}) {... on Sensors {results {name sensorState {ticks {status}}}}}}"""
@@ -96,43 +97,45 @@ def test_a_dropped_file_shows_what_it_would_cost(page, address, instance):
 
 
 def test_an_experiment_is_launched_watched_and_survives_a_kill(page, address, instance, home):
-    """The worker is killed with signal 9 in the middle: it goes on from the last checkpoint by itself."""
+    """What computes is killed with signal 9 in the middle: it goes on from the last checkpoint by itself."""
     page.goto(f"{address}/locations/{LOCATION}/jobs/launch_experiment/playground")
-    page.locator(".CodeMirror").first.click()
+    editor = page.locator(".CodeMirror").first
+    editor.get_by_text(NEVER_LAUNCHED).first.wait_for()  # filled in: the file that was written last
+    keep(page, "launchpad")
+    editor.click()
     page.keyboard.press("Control+A")
     page.keyboard.insert_text("ops: {ask_for_runs: {config: {experiment: tiny, arms: [baseline], seeds: [0]}}}")
-    keep(page, "launchpad")
     page.get_by_role("button", name="Launch Run").click()
 
     key, checkpoint = dg.AssetKey("training_run"), dg.AssetKey("checkpoint")
-    (training,) = wait_for(lambda: in_progress(instance), "training begins")
     wait_for(lambda: len(instance.get_materialized_partitions(checkpoint)) >= 3, "checkpoints appear")
-    kill_worker(instance, training.run_id)
+    page.goto(f"{address}/assets/training_run?view=events")
+    wait_for(lambda: page.evaluate(DRAWN), "the curves are drawn while it trains")
+    keep(page, "live")
+    (launch,) = launches(instance, dg.DagsterRunStatus.STARTED)
+    KILLED.extend(run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])))
+    kill_worker(instance, launch.run_id)
     assert instance.get_latest_materialization_event(key) is None, "killed before its end"
     page.goto(f"{address}/runs")
     keep(page, "runs")
     wait_for(lambda: RUN in instance.get_materialized_partitions(key), "training ends after all")
-    wait_for(lambda: not in_progress(instance), "the run is checked")
-    ended = instance.get_runs(dg.RunsFilter(job_name="training_stage"))
-    assert {run.status for run in ended} <= {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}
-    assert len(ended) == 2
-    assert ended[0].parent_run_id == training.run_id
+    (again,) = wait_for(lambda: launches(instance, dg.DagsterRunStatus.SUCCESS), "everything is done")
+    assert again.parent_run_id == launch.run_id
     steps = query(home / "store", "select step from checkpoints order by step")["step"].to_list()
     assert steps == list(range(0, 9601, 400))
-    wait_for(lambda: len(instance.get_materialized_partitions(dg.AssetKey("mechanism_values"))) == 25, "analysis")
+    assert len(instance.get_materialized_partitions(dg.AssetKey("mechanism_values"))) == 25
     slots = instance.event_log_storage.get_concurrency_info("gpu_train")
     assert slots.active_slot_count == 0, "a killed worker leaves its slot"
 
 
-def in_progress(instance):
-    return instance.get_runs(dg.RunsFilter(job_name="training_stage", statuses=[dg.DagsterRunStatus.STARTED]))
+def launches(instance, status):
+    return instance.get_runs(dg.RunsFilter(job_name="launch_experiment", statuses=[status]))
 
 
 def kill_worker(instance, run_id):
     """The process that executes a run, as its own log names it."""
     said = [re.search(r"pid: (\d+)", record.message) for record in instance.all_logs(run_id)]
     os.kill(next(int(found[1]) for found in said if found), signal.SIGKILL)
-    KILLED.append(run_id)
 
 
 def test_the_run_was_checked_and_says_so(page, address):
@@ -201,14 +204,23 @@ def test_nothing_is_red_and_nothing_is_missing(page, address, instance, home):
         assert count["numFailed"] == 0, asset
         assert count["numMaterialized"] == count["numPartitions"], asset
     failed = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
-    assert [run.run_id for run in failed] == KILLED
+    assert {run.run_id for run in failed} == {*KILLED}
     assert {each.status.value for each in instance.get_backfills()} == {"COMPLETED_SUCCESS"}
     for sensor in asked(address, SENSORS)["sensorsOrError"]["results"]:
         ticks = [tick["status"] for tick in sensor["sensorState"]["ticks"]]
         assert "FAILURE" not in ticks, sensor["name"]
     page.goto(f"{address}/assets/training_run?view=partitions&partition={RUN}")
     page.get_by_text("25 of 25 checkpoints, analysed").first.wait_for()
+    wait_for(lambda: page.evaluate(DRAWN), "the curves are drawn")
     keep(page, "standing")
+    page.goto(f"{address}/assets/experiment_report?view=partitions&partition={TINY}")
+    page.get_by_text("Formation here means").first.wait_for()
+    wait_for(lambda: page.evaluate(DRAWN), "the curves are drawn")
+    keep(page, "report")
+    with page.context.expect_page() as opened:
+        page.get_by_text("open the report").first.click(modifiers=["Control"])
+    opened.value.get_by_text("When?").first.wait_for()
+    assert opened.value.url == f"{address}/reports/{TINY}.html"
     page.goto(f"{address}/locations/{LOCATION}/asset-groups/analysis/lineage")
     page.get_by_text("25 partitions").first.wait_for()
     assert not page.get_by_text(re.compile(r"\b(missing|failed)\b", re.I)).count()
