@@ -51,7 +51,7 @@ lint: style
 	$(BIN)/mypy
 
 ui: $(STAMP)
-	@$(BIN)/mech ui --port 3000
+	@$(BIN)/mech ui --port 3000 || test $$? -eq 130  # Ctrl-C is how it ends
 
 # Apart from .venv, because harlequin pins other versions of shared packages; what it does not bring comes from .venv.
 browse: $(BROWSE)/.installed

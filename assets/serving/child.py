@@ -21,22 +21,12 @@ def end_silently() -> None:
         atexit.register(os._exit, 0)
 
 
-def main(what: str, *arguments: str) -> None:
-    """Runs a module of Dagster as a program, or the web server.
-
-    Args:
-        what: `web`, or the name of the module.
-    """
+def main(module: str, *arguments: str) -> None:
+    """Runs a module as a program: one of Dagster's, or the web server."""
     end_with_parent()
     end_silently()
-    if what == "web":
-        from mech_pipeline.assets.serving.web import serve
-
-        host, port, workspace = arguments
-        serve(host, int(port), workspace)
-        return
-    sys.argv = [what, *arguments]
-    runpy.run_module(what, run_name="__main__", alter_sys=True)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

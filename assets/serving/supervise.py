@@ -84,7 +84,8 @@ class Served:
         workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
         quiet = ("--log-level", "warning")
         self._start(log, "code server", "dagster", "code-server", "start", "-m", _LOCATION, "--socket", code, *quiet)
-        self._start(log, "web server", "web", self.host, str(self.port), str(workspace))
+        place = ("--host", self.host, "--port", str(self.port), "--workspace", str(workspace))
+        self._start(log, "web server", "mech_pipeline.assets.serving.web", *place)
         self._start(log, "daemon", "dagster._daemon", "run", "--workspace", str(workspace), *quiet)
 
     def _start(self, log: IO[bytes], name: str, *arguments: str) -> None:

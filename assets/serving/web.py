@@ -1,8 +1,10 @@
 """Dagster's web UI, at /reports/ the store's reports, at /curves/ the curves: one port, so that one SSH tunnel shows all.
 
-Reports are read and curves drawn as they are asked for, from a store in a folder as on S3.
+Reports are read and curves drawn as they are asked for, from a store in a folder as on S3. A program of its own, for
+`mech ui` as for a server: `python -m mech_pipeline.assets.serving.web --workspace workspace.yaml`.
 """
 
+import argparse
 from pathlib import PurePosixPath
 
 import uvicorn
@@ -66,3 +68,19 @@ def with_pages(app: Starlette, project: Project) -> Starlette:
         Route("/curves/{name}", page),
     ]
     return app
+
+
+def main() -> None:
+    """Reads the command line."""
+    asked = argparse.ArgumentParser(description="Dagster's web UI, with reports and curves beside it")
+    asked.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; only this machine reaches the default"
+    )
+    asked.add_argument("--port", type=int, default=3000)
+    asked.add_argument("--workspace", required=True, help="file that says where the code server is")
+    given = asked.parse_args()
+    serve(given.host, given.port, given.workspace)
+
+
+if __name__ == "__main__":
+    main()
