@@ -7,7 +7,7 @@ import typer
 from mech_pipeline.commands.output import note, say
 from mech_pipeline.stopping import promise
 
-_OWN = ("127.0.0.1", "localhost", "::1")
+_OWN = ("127.0.0.1", "localhost")
 
 
 def ui(
