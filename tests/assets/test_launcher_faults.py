@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from mech_pipeline import stopping
-from mech_pipeline.assets.history import alone_in, open_history
+from mech_pipeline.assets.history import alone_in, is_own, open_history
 from mech_pipeline.assets.launcher import launch as launching
 from mech_pipeline.assets.launcher import scratch
 from mech_pipeline.assets.launcher.execute import close_orphans
@@ -21,6 +21,9 @@ from mech_pipeline.assets.launcher.worker import Outcome, Spoken, Task
 from mech_pipeline.assets.tags import PROCESS_TAG
 from mech_pipeline.errors import MechError
 from mech_pipeline.process_identity import identity
+from mech_pipeline.project import Project
+from mech_pipeline.resolve import read_experiment
+from mech_pipeline.store.store import Store
 from tests.support.tiny import write_project
 
 TASK = Task("analysis", "tiny.baseline.s0", "tiny", "tiny.yaml")
@@ -164,6 +167,35 @@ def test_a_launch_with_nothing_to_do_tidies_as_well(launch, tmp_path, monkeypatc
     assert not (tmp_path / "mechrun-dead").exists()
     with open_history(made.project.home) as instance:
         assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_launch_of_some_runs_leaves_the_others_alone(tmp_path):
+    experiment = read_experiment(write_project(tmp_path), tmp_path)
+    chosen = [spec for spec in experiment.runs() if spec.arm == "control"]
+    said: list[object] = []
+    project = Project(tmp_path, str(tmp_path / "store"))
+    some = Launch(experiment, tmp_path / "x.yaml", project, Store(project.store), said.append, 1, only=chosen)
+    assert list(some.todo()) == ["tiny.control.s0", "tiny"]
+    everything = Launch(experiment, tmp_path / "x.yaml", project, Store(project.store), said.append, 1)
+    assert list(everything.todo()) == [*(spec.run for spec in experiment.runs()), "tiny"]
+
+
+def test_a_history_is_a_projects_own_where_its_runs_are_processes_of_this_machine(tmp_path):
+    write_project(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    write_project(other)
+    with open_history(tmp_path) as mine, open_history(other) as theirs, dg.DagsterInstance.ephemeral() as nobodys:
+        assert is_own(tmp_path, mine)
+        assert not is_own(tmp_path, theirs)
+        assert not is_own(tmp_path, nobodys)
+    elsewhere = (
+        "run_launcher: {module: dagster._core.launcher.sync_in_memory_run_launcher, class: SyncInMemoryRunLauncher}"
+    )
+    with (tmp_path / "dagster.yaml").open("a") as settings:
+        settings.write(f"\n{elsewhere}\n")
+    with open_history(tmp_path) as cluster:
+        assert not is_own(tmp_path, cluster)
 
 
 def test_a_history_with_two_heads_says_how_to_get_out(tmp_path, monkeypatch):
