@@ -205,7 +205,8 @@ def test_nothing_is_red_and_nothing_is_missing(page, address, instance, home):
         assert count["numMaterialized"] == count["numPartitions"], asset
     failed = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
     assert {run.run_id for run in failed} == {*KILLED}
-    assert {each.status.value for each in instance.get_backfills()} == {"COMPLETED_SUCCESS"}
+    wait_for(lambda: "REQUESTED" not in backfilled(instance), "the daemon has seen that the backfill is done")
+    assert backfilled(instance) == {"COMPLETED_SUCCESS"}
     for sensor in asked(address, SENSORS)["sensorsOrError"]["results"]:
         ticks = [tick["status"] for tick in sensor["sensorState"]["ticks"]]
         assert "FAILURE" not in ticks, sensor["name"]
@@ -228,3 +229,7 @@ def test_nothing_is_red_and_nothing_is_missing(page, address, instance, home):
     page.goto(f"{address}/automation")
     page.get_by_text("experiment_files", exact=True).first.wait_for()
     keep(page, "sensors")
+
+
+def backfilled(instance):
+    return {each.status.value for each in instance.get_backfills()}
