@@ -5,6 +5,7 @@ import signal
 import traceback
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -67,12 +68,13 @@ def work(connection: Connection, project: Project, experiments: str, launcher_pi
     from mech_pipeline.assets.events import add_sink
     from mech_pipeline.assets.history import open_history
     from mech_pipeline.assets.launcher.execute import Executor
-    from mech_pipeline.definitions import build_definitions
     from mech_pipeline.mechanisms.chosen import CHOSEN
 
     add_sink(lambda said: _tell(connection, Spoken(said)))
     CHOSEN.use(project.mechanisms)
     with open_history(project.home) as instance:
+        # By name: what is built there has a job that starts workers.
+        build_definitions = import_module("mech_pipeline.definitions").build_definitions
         definitions = build_definitions(project.store, Path(experiments), project.home)
         executor = Executor(definitions, instance, launcher_pid)
         while True:
