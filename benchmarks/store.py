@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from reporting import report
 from store_attribution import measure_influence, measure_ledger, shape_of, wide_shape
+from store_checked import measure_checked
 from store_damage import measure_flips
 from store_kills import measure_kills
 from store_latency import measure_latency
@@ -18,7 +19,7 @@ from store_measure import Result, Say
 from store_reading import measure_connect, measure_point_query
 from store_writers import measure_writers
 
-PARTS = ("writers", "kills", "influence", "wide", "ledger", "point", "connect", "flips", "latency")
+PARTS = ("writers", "kills", "influence", "wide", "ledger", "point", "connect", "checked", "flips", "latency")
 
 
 def main(
@@ -37,6 +38,7 @@ def main(
     log_length: Annotated[int, typer.Option(help="commits before latency is measured again")] = 1000,
     latency_commits: Annotated[int, typer.Option(help="commits timed at each length")] = 60,
     repetitions: Annotated[int, typer.Option(help="of each timed query; the median counts")] = 9,
+    root: Annotated[Path | None, typer.Option(help="for checked: ask this store instead of one made for it")] = None,
     folder: Annotated[Path | None, typer.Option(help="where to work, with space for 6 bytes a row")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the results here")] = None,
 ) -> None:
@@ -49,6 +51,7 @@ def main(
         "ledger": lambda at, say: measure_ledger(at, ledger_rows, say),
         "point": lambda at, say: measure_point_query(at, runs, steps, repetitions, say),
         "connect": lambda at, say: measure_connect(at, commits, repetitions, say),
+        "checked": lambda at, say: measure_checked(at, commits, repetitions, say, root),
         "flips": lambda at, say: measure_flips(at, flips, commits, bulk_megabytes * 1_000_000, say),
         "latency": lambda at, say: measure_latency(at, 1000, [0, log_length], latency_commits, say),
     }

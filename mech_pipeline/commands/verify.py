@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from mech_pipeline.commands.opening import existing_store
 from mech_pipeline.commands.output import note, say
 from mech_pipeline.errors import MechError
 
@@ -21,10 +20,12 @@ def verify(
     Reads everything (about 0.5 GB/s). Exit code 1 if anything is damaged. Orphans (files that nothing names, left by
     killed writers) are counted and are no damage: `mech maintain` removes them.
     """
+    from mech_pipeline.project import find_store
     from mech_pipeline.store.care.repair import repair_store
     from mech_pipeline.store.care.verify import verify_store
+    from mech_pipeline.store.files.open import damaged_files
 
-    files, began = existing_store(), time.monotonic()
+    files, began = damaged_files(find_store()), time.monotonic()
     found = verify_store(files, quick=quick, emit=note)
     for finding in found.damage:
         say(f"{finding.kind:<10} {finding.name}: {finding.problem}")

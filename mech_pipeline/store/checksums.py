@@ -8,12 +8,17 @@ Parquet files carry no usable checksum of their own: DuckDB and polars notice no
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mech_pipeline.store.files.interface import Files
+
+_COMMIT = re.compile(r"\d{20}\.json")
+_WAREHOUSE = "warehouse"
+"""Under this name lies the record of `warehouse.duckdb`, which is no table."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +35,20 @@ class Records:
 
     Attributes:
         files: by name under the store's root.
-        damaged: records whose own checksum is wrong.
+        damaged: records that are not what was written.
         names: the record files read.
     """
 
     files: dict[str, Checksum] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+
+
+def wrong_size(found: int, expected: Checksum | None) -> str | None:
+    """What is wrong with a size in bytes; none of files without checksum."""
+    if expected is None or found == expected.bytes:
+        return None
+    return f"{found} bytes, {expected.bytes} were written"
 
 
 def checksum(content: bytes) -> Checksum:
@@ -56,20 +68,53 @@ def read_records(files: Files, table: str) -> Records:
     found = Records()
     for name, content in _read_all(files, table).items():
         found.names.append(name)
-        body, _, digest = content.rstrip(b"\n").rpartition(b"\n")
-        if hashlib.sha256(body).hexdigest().encode() != digest or content != body + b"\n" + digest + b"\n":
+        if (sums := parsed(name, table, content)) is None:
             found.damaged.append(name)
-            continue
-        found.files.update({name: Checksum(*pair) for name, pair in json.loads(body).items()})
+        else:
+            found.files.update(sums)
     return found
 
 
 def _read_all(files: Files, table: str) -> dict[str, bytes]:
-    with ThreadPoolExecutor(files.parallel) as pool:
-        while True:
-            names = [f"{_folder(table)}/{short}" for short in files.names(_folder(table)) if ".tmp-" not in short]
-            with suppress(FileNotFoundError):  # a maintenance that runs now has folded it into a new record
-                return dict(zip(names, pool.map(files.read, names), strict=True))
+    while True:
+        names = record_names(files, table)
+        contents = read_each(files, names)
+        if len(contents) == len(names):  # else a maintenance that runs now has folded one into a new record
+            return contents
+
+
+def record_names(files: Files, table: str) -> list[str]:
+    """The files of a table's records, in order of version."""
+    folder = _folder(table)
+    return [f"{folder}/{short}" for short in files.names(folder) if ".tmp-" not in short]
+
+
+def read_each(files: Files, names: Sequence[str]) -> dict[str, bytes]:
+    """Contents of small files, without those that are gone."""
+
+    def content(name: str) -> bytes | None:
+        with suppress(FileNotFoundError):
+            return files.read(name)
+        return None
+
+    if files.local_path("") is not None:  # read faster than a thread starts
+        found = [content(name) for name in names]
+    else:
+        with ThreadPoolExecutor(files.parallel) as pool:
+            found = list(pool.map(content, names))
+    return {name: each for name, each in zip(names, found, strict=True) if each is not None}
+
+
+def parsed(name: str, table: str, content: bytes) -> dict[str, Checksum] | None:
+    """What a record says; none if it is not what was written: its own SHA-256 does not fit, or it is another commit's."""
+    body, _, digest = content.rstrip(b"\n").rpartition(b"\n")
+    if hashlib.sha256(body).hexdigest().encode() != digest or content != body + b"\n" + digest + b"\n":
+        return None
+    sums = {name: Checksum(*pair) for name, pair in json.loads(body).items()}
+    of_commit = _COMMIT.fullmatch(name.rsplit("/", 1)[-1])
+    if of_commit and table != _WAREHOUSE and f"tables/{table}/_delta_log/{of_commit[0]}" not in sums:
+        return None
+    return sums
 
 
 def fold(files: Files, table: str, there: Callable[[], Iterable[str]]) -> int:
@@ -93,7 +138,7 @@ def fold(files: Files, table: str, there: Callable[[], Iterable[str]]) -> int:
 
 def newest_version(files: Files, table: str) -> int:
     """The newest version of a table that has a record, so was surely committed; -1 if there is none."""
-    return max((version_of(name) for name in files.names(_folder(table)) if ".tmp-" not in name), default=-1)
+    return max(map(version_of, record_names(files, table)), default=-1)
 
 
 def version_of(name: str) -> int:

@@ -83,6 +83,29 @@ def _newest(files: Files, table: str, after: str = "") -> int:
     return max((int(name[:20]) for name in names if _is_commit(name) or _is_checkpoint(name)), default=-1)
 
 
+def log_of(files: Files, table: str, version: int) -> tuple[list[str], int]:
+    """The log files that make a version: its last checkpoint, and the commits since; and the version of the checkpoint.
+
+    The checkpoint's version is -1 if there is none: then all commits make it.
+
+    Raises:
+        MechError: what comes before was removed.
+    """
+    place = f"{folder(table)}/_delta_log"
+    names = files.names(place)
+    checkpoints = [int(name[:20]) for name in names if _is_checkpoint(name)]
+    since = max((each for each in checkpoints if each <= version), default=-1)
+    commits = [int(name[:20]) for name in names if _is_commit(name)]
+    if since < 0 and checkpoints and min(commits, default=0) > 0:
+        raise MechError(
+            f"version {version} of table {table} can no longer be read: `mech maintain` removed its log",
+            f"`mech history {table}` lists the versions that are left",
+        )
+    needed = list(range(since + 1, version + 1)) or [each for each in commits if each == version]
+    checkpoint = [f"{place}/{since:020d}.checkpoint.parquet"] if since >= 0 else []
+    return checkpoint + [log_name(table, each) for each in needed], since
+
+
 def versions(files: Files, table: str) -> list[int]:
     """All versions whose log is there."""
     return [int(n.removesuffix(".json")) for n in files.names(f"{folder(table)}/_delta_log") if _is_commit(n)]
@@ -111,9 +134,18 @@ def commit_log(files: Files, table: str, version: int) -> list[dict[str, Any]]:
     """
     content = files.read(log_name(table, version))
     with damage_in_words(table, version):
-        actions = [json.loads(line) for line in content.splitlines() if line]
-        if not all(isinstance(action, dict) for action in actions):
-            raise ValueError("a line of its log is no action")
+        return parsed_log(content)
+
+
+def parsed_log(content: bytes) -> list[dict[str, Any]]:
+    """The actions in a log file.
+
+    Raises:
+        ValueError: it is no log: not JSON, without an action, or with a line that is none.
+    """
+    actions = [json.loads(line) for line in content.splitlines() if line]
+    if not actions or not all(isinstance(action, dict) for action in actions):
+        raise ValueError("a line of its log is no action" if actions else "its log is empty")
     return actions
 
 
@@ -127,7 +159,7 @@ def damage_in_words(table: str, version: int) -> Iterator[None]:
     except Exception as error:
         raise MechError(
             f"table {table}, version {version}, cannot be read: {' '.join(str(error).split())[:300]}",
-            "`mech verify` tells what is damaged; `mech history` which versions there are",
+            "`mech verify --repair`; `mech history` tells which versions there are",
         ) from error
 
 
@@ -145,6 +177,16 @@ def _data_file(table: str, add: dict[str, Any]) -> DataFile:
     stats = json.loads(add.get("stats") or "{}")
     name = f"{folder(table)}/{unquote(add['path'])}"
     return DataFile(name, add["size"], stats.get("numRecords", -1), add.get("partitionValues") or {}, stats)
+
+
+def partition_of(name: str) -> dict[str, str]:
+    """The values of the partition columns that a data file's name holds.
+
+    >>> partition_of("tables/ledger/run=a.b.s0/part-0.parquet")
+    {'run': 'a.b.s0'}
+    """
+    parts = [part.partition("=") for part in name.split("/") if "=" in part]
+    return {key: unquote(value) for key, _, value in parts}
 
 
 def table_version(files: Files, table: str, version: int) -> TableVersion:

@@ -16,11 +16,18 @@ READABLE = (1, 2)
 MARK, OLD_MARK = "store.json", "store.layout"
 
 
+class DamagedMark(MechError):
+    """The mark is not what was written, or is gone from a store with tables."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, "`mech verify --repair` writes it again")
+
+
 def layout_of(files: Files) -> int | None:
-    """The layout number; none if there is no store.
+    """The layout number; none if there is no mark.
 
     Raises:
-        MechError: the mark is not one.
+        DamagedMark: the mark is not one.
     """
     try:
         content = files.read(MARK)
@@ -29,13 +36,23 @@ def layout_of(files: Files) -> int | None:
             content = b'{"layout": %s}' % files.read(OLD_MARK).strip()
         except (FileNotFoundError, NotADirectoryError):
             return None
+    line, _, digest = content.partition(b"\n")
     try:
-        return int(json.loads(content.splitlines()[0])["layout"])
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise MechError(
-            f"{files.url(MARK)} is damaged: {content[:40]!r}",
-            f'write {{"layout": {LAYOUT}}} into it, then `mech verify --repair`',
-        ) from error
+        if digest and digest.strip() != hashlib.sha256(line).hexdigest().encode():
+            raise ValueError("its own SHA-256 does not fit")
+        return int(json.loads(line)["layout"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedMark(f"{files.url(MARK)} is damaged: {content[:40]!r}") from error
+
+
+def check_marked(files: Files) -> None:
+    """That what is no store, by its mark, holds no tables either.
+
+    Raises:
+        DamagedMark: it does: its mark is gone.
+    """
+    if next(iter(files.entries("tables")), None) is not None and layout_of(files) is None:  # nobody made one meanwhile
+        raise DamagedMark(f"{files.url(MARK)} is gone, and there are tables beside it")
 
 
 def check_readable(files: Files) -> int | None:
@@ -61,6 +78,7 @@ def open_layout(files: Files) -> None:
     """
     found = check_readable(files)
     if found is None:
+        check_marked(files)
         mark(files)
     elif found != LAYOUT:
         raise MechError(
@@ -77,10 +95,11 @@ def mark(files: Files) -> None:
 
 
 def check_mark(files: Files) -> str | None:
-    """What is wrong with the mark's content; none if nothing is."""
+    """What is wrong with the mark; none if nothing is."""
     try:
-        line, digest, *rest = files.read(MARK).split(b"\n")
-    except (FileNotFoundError, ValueError):
-        return None if layout_of(files) == 1 else "is not as it was written"
-    whole = hashlib.sha256(line).hexdigest().encode() == digest and rest == [b""]
+        content = files.read(MARK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None if files.info(OLD_MARK) is not None else "is gone"
+    line, _, digest = content.partition(b"\n")
+    whole = digest == hashlib.sha256(line).hexdigest().encode() + b"\n"
     return None if whole else "is not as it was written"

@@ -22,7 +22,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.writer.properties import ColumnProperties
 
 from mech_pipeline.provenance import git_commit
-from mech_pipeline.store import blobs, commits, delta
+from mech_pipeline.store import blobs, checked, commits, delta
 from mech_pipeline.store.blobs import Blob
 from mech_pipeline.store.files.interface import readable_storage_errors
 from mech_pipeline.store.files.open import open_files
@@ -185,9 +185,12 @@ class Store:
         return CommitProperties(custom_metadata=recorded, max_commit_retries=retries)
 
     def _open(self, table: Table) -> DeltaTable:
-        """The table, created if need be, with every column that its description has."""
+        """The table, created if need be, with every column that its description has.
+
+        A commit on top of a damaged log would make the damage last: what is lost would be thought replaced.
+        """
         url = self.files.url(delta.folder(table.name))
-        if delta.latest_version(self.files, table.name) < 0:
+        if checked.newest_version(self.files, table.name) < 0:
             # Of several writers that come first at once, one creates the table; the others find it.
             with suppress(CommitFailedError):
                 DeltaTable.create(

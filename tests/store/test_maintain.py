@@ -94,7 +94,19 @@ def age(store, days, folder=""):
                             action[key] -= days * 86_400_000
             path.chmod(0o644)
             path.write_text("\n".join(json.dumps(line) for line in lines))
+            record_again(store, entry.name)
         os.utime(path, (past, past))
+
+
+def record_again(store, name):
+    """Keeps the checksum of a file as it is now, in the record that has one of it."""
+    table = name.split("/")[1]
+    for record in checksums.record_names(store.files, table):
+        sums = checksums.parsed(record, table, store.files.read(record))
+        if name in sums:
+            sums[name] = checksums.checksum(store.files.read(name))
+            kind = Path(record).stem[20:]
+            checksums.record(store.files, table, checksums.version_of(record), sums, kind=kind)
 
 
 def everything(store, table="mechanism_values"):
@@ -202,9 +214,7 @@ def test_old_versions_and_orphans_go_and_live_files_stay_however_old(local_store
         MechError, match="version 2 of table mechanism_values can no longer be read: `mech maintain` removed"
     ):
         query(local_store.root, "select * from mechanism_values", versions={"mechanism_values": 2})
-    assert {f.role for f in verify_store(local_store.files).damage} == {"log"}, (
-        "this test has changed the times in the logs"
-    )
+    assert verify_store(local_store.files).damage == []
 
 
 def test_a_running_writers_files_stay(local_store):

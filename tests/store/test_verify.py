@@ -19,13 +19,14 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.stages import makers
 from mech_pipeline.pipeline.training import wanted as training_cells
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.store import delta
+from mech_pipeline.store import checksums, delta
 from mech_pipeline.store.care import verify_tables
 from mech_pipeline.store.care.contents import parquet_rows
 from mech_pipeline.store.care.maintain import compact_runs
 from mech_pipeline.store.care.references import named_blobs
 from mech_pipeline.store.care.repair import repair_store
 from mech_pipeline.store.care.verify import verify_store
+from mech_pipeline.store.files.open import damaged_files, existing_files
 from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from tests.support.damage import flip
@@ -236,11 +237,70 @@ def test_a_damaged_log_is_survived(filled):
     last = delta.log_name("mechanism_values", delta.latest_version(filled.files, "mechanism_values"))
     filled.files.write(last, bytes(len(filled.files.read(last))))
     done = repair_store(filled.files, found(filled))
-    assert done.lost == ["mechanism_values: everything"]
+    assert done.lost == [], "the commit before it had written the same cells"
     assert found(filled).damage == []
-    assert query(filled.root, "select count(*) from mechanism_values").rows() == [(0,)]
-    fill(filled, runs=1)
-    assert query(filled.root, "select count(*) from mechanism_values").rows() == [(20,)]
+    assert query(filled.root, "select * from mechanism_values order by all").rows() == before
+    first = delta.log_name("mechanism_values", delta.versions(filled.files, "mechanism_values")[0])
+    for name in [first, *(e.name for e in filled.files.entries("tables/mechanism_values/_delta_log"))]:
+        filled.files.write(name, b"")
+    assert repair_store(filled.files, found(filled)).lost == ["mechanism_values: everything"]
+    assert found(filled).damage == []
+
+
+@pytest.mark.parametrize("commits", [1, 2])
+@pytest.mark.parametrize("way", ["deleted", "emptied", "folded"])
+def test_lost_commits_are_undone_and_their_cells_taken_out(filled, commits, way):
+    """Also where their records were folded into one; the next commits have their numbers again."""
+    before = query(filled.root, "select * from mechanism_values order by all").rows()
+    newest = delta.latest_version(filled.files, "mechanism_values")
+    if way == "folded":
+        checksums.fold(filled.files, "mechanism_values", lambda: [e.name for e in filled.files.entries("tables")])
+    for version in range(newest, newest - commits, -1):
+        filled.files.remove([delta.log_name("mechanism_values", version)])
+        if way == "emptied":
+            filled.files.write(delta.log_name("mechanism_values", version), b"")
+    assert {f.name for f in found(filled).damage} >= {delta.log_name("mechanism_values", newest)}
+    lost = repair_store(filled.files, found(filled)).lost
+    assert lost == [f"mechanism_values: run e.a.s2, steps {20 - 10 * commits} to 19"]
+    assert found(filled).damage == []
+    left = query(filled.root, "select count(*) from mechanism_values where run = 'e.a.s2'").rows()
+    assert left == [(20 - 10 * commits,)]
+    fill(filled)
+    assert query(filled.root, "select * from mechanism_values order by all").rows() == before
+    assert found(filled).damage == []
+
+
+def test_a_lost_compaction_loses_no_row(filled):
+    before = query(filled.root, "select * from mechanism_values order by all").rows()
+    compact_runs(filled, ["e.a.s0"])
+    newest = delta.latest_version(filled.files, "mechanism_values")
+    filled.files.remove([delta.log_name("mechanism_values", newest)])
+    assert repair_store(filled.files, found(filled)).lost == []
+    assert found(filled).damage == []
+    assert query(filled.root, "select * from mechanism_values order by all").rows() == before
+
+
+def test_rows_that_are_lost_take_the_cells_they_are_part_of_with_them(local_store):
+    """`ledger_tokens` is asked for by few, so nobody would miss its rows: its windows are accounted for again."""
+    made = {"input_fingerprint": ["f"], "data_version": ["d"]}
+    for run in ("r", "s"):
+        for step in (1, 2):
+            cell = {"run": [run], "step": [step]}
+            example = {"mechanism": ["m"], "update_step": [0], "example_id": ["e"], "value": [1.0]}
+            account = example | {"term": ["example"], "component": ["all"], "value_later": [0.0]}
+            local_store.write("ledger", cell | account | made, replace=cell)
+            tokens = example | {"meaning": ["target"], "token_position": [1]}
+            local_store.write("ledger_tokens", cell | tokens | made, replace=cell)
+    flip(local_store, next(e.name for e in local_store.files.entries("tables/ledger_tokens/run=r")))
+    repair_store(local_store.files, found(local_store))
+    sql = "select run, step from ledger order by all"
+    assert len(query(local_store.root, sql)) == 3
+    newest = delta.latest_version(local_store.files, "ledger_tokens")
+    local_store.files.remove([e.name for e in local_store.files.entries("tables/ledger_tokens")])
+    assert newest > 0
+    repair_store(local_store.files, found(local_store))
+    assert query(local_store.root, sql).rows() == []
+    assert found(local_store).damage == []
 
 
 def test_repeated_keys_are_found_and_taken_out(filled):
@@ -340,3 +400,22 @@ def test_files_are_read_without_threads_that_outlive_the_interpreter():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
+
+
+@pytest.mark.parametrize("change", ["gone", "flipped", "emptied", "cut"])
+def test_a_store_without_a_whole_mark_is_still_one(filled, change):
+    """It is not taken for a new store, and repair writes the mark."""
+    before = query(filled.root, "select * from mechanism_values order by all").rows()
+    mark = filled.files.read("store.json")
+    filled.files.remove(["store.json"])
+    if change == "flipped":
+        filled.files.write("store.json", mark.replace(b'"layout": 2', b'"layout": 3'))
+    elif change != "gone":
+        filled.files.write("store.json", mark[:-5] if change == "cut" else b"")
+    for act in (lambda: Store(filled.root), lambda: existing_files(filled.root)):
+        with pytest.raises(MechError, match="store.json is (gone|damaged).*mech verify --repair"):
+            act()
+    assert [f.name for f in found(filled).damage] == ["store.json"]
+    assert repair_store(damaged_files(filled.root), found(filled)).lines == ["wrote store.json again"]
+    assert found(filled).damage == []
+    assert query(filled.root, "select * from mechanism_values order by all").rows() == before

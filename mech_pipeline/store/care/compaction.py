@@ -27,7 +27,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.store import commits, delta
+from mech_pipeline.store import checked, commits, delta
 from mech_pipeline.store.delta import DataFile, TableVersion
 from mech_pipeline.store.files.interface import readable_storage_errors
 from mech_pipeline.store.reading.connection import open_views
@@ -49,12 +49,14 @@ def compact(store: Store, name: str, run: str | None) -> int:
     """Makes one file of a run's files in a table; returns how many there were, 0 if nothing was done.
 
     Raises:
-        MechError: other writers were always faster; nothing has changed.
+        MechError: other writers were always faster, or a file is damaged; nothing has changed.
     """
     table = TABLES[name]
-    found = delta.table_version(store.files, name, delta.latest_version(store.files, name))
+    known = checked.recorded(store.files, name)
+    found = delta.table_version(store.files, name, checked.newest_version(store.files, name))
     delta.check_columns(table, found.schema)
     before = files_of(found, run)
+    checked.check_data(known, found, before)  # a damaged row would get a checksum of its own
     with TemporaryDirectory(prefix=".compact-", dir=store.files.scratch) as folder:
         local = Path(folder, "rows.parquet")
         part = TableVersion(found.version, found.committed, tuple(before), found.schema)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mech_pipeline.store.checksums import Checksum
+from mech_pipeline.store.checksums import Checksum, wrong_size
 from mech_pipeline.store.delta import DataFile
 from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.rows import value_faults
@@ -48,13 +48,6 @@ def _wrong_sum(content: bytes, expected: Checksum | None) -> str | None:
         return wrong
     found = hashlib.sha256(content).hexdigest()
     return None if found == expected.sha256 else f"SHA-256 is {found[:12]}…, {expected.sha256[:12]}… was written"
-
-
-def wrong_size(found: int, expected: Checksum | None) -> str | None:
-    """What is wrong with a size in bytes; none of files without checksum."""
-    if expected is None or found == expected.bytes:
-        return None
-    return f"{found} bytes, {expected.bytes} were written"
 
 
 def log_faults(name: str, content: bytes) -> str | None:

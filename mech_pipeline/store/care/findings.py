@@ -60,7 +60,8 @@ class Lost:
     def words(self) -> str:
         """`10 rows of run r, steps 0 to 9`, or `run r, step 3`, or `everything`."""
         if self.rows is None:
-            return ", ".join(f"{name} {value}" for name, value in self.key.items()) or "everything"
+            named = ", ".join(f"{name} {value}" for name, value in self.key.items()) or "everything"
+            return named + _steps_in_words(self.steps)
         run = f" of run {self.key['run']}" if "run" in self.key else ""
         return f"{self.rows} rows{run}{_steps_in_words(self.steps)}"
 

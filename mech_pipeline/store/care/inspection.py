@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mech_pipeline.progress import Progress
-from mech_pipeline.store.care.contents import Check, check_contents, wrong_size
+from mech_pipeline.store.care.contents import Check, check_contents
 from mech_pipeline.store.care.findings import Finding, Verification
-from mech_pipeline.store.checksums import Checksum
+from mech_pipeline.store.checksums import Checksum, wrong_size
 from mech_pipeline.store.delta import DataFile
 from mech_pipeline.store.files.interface import Entry, Files
 

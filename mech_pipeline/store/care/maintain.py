@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.progress import Emit
-from mech_pipeline.store import checksums, commits, delta
+from mech_pipeline.store import checked, checksums, commits, delta
 from mech_pipeline.store.care.compaction import compact, files_of
 from mech_pipeline.store.care.references import is_temporary, named_blobs
 from mech_pipeline.store.delta import DataFile
@@ -38,7 +38,7 @@ def maintain_store(
     """Does all of the above; returns a line for each thing done.
 
     Raises:
-        MechError: the retention is shorter than an hour, or the store cannot be written.
+        MechError: the retention is shorter than an hour, the store cannot be written, or is damaged.
     """
     if retention < SHORTEST:
         raise MechError(
@@ -48,7 +48,7 @@ def maintain_store(
     with nullcontext() if dry_run else store.lock("maintain", "maintain the store"):
         lines = compact_runs(store, finished_runs(store), dry_run=dry_run, emit=emit)
         for name in TABLES:
-            if delta.latest_version(store.files, name) >= 0:
+            if checked.newest_version(store.files, name) >= 0:
                 emit(f"maintain {name}: log, vacuum, checksums")
                 lines += _tidy_table(store, name, retention, dry_run)
         lines += remove_unnamed(store, retention, dry_run=dry_run)
@@ -68,7 +68,7 @@ def compact_runs(
     lines = []
     wanted: set[str | None] = {None, *runs}
     for name in TABLES:
-        version = delta.latest_version(store.files, name)
+        version = checked.newest_version(store.files, name)
         if version < 0:
             continue
         found = delta.table_version(store.files, name, version)

@@ -5,9 +5,10 @@ from pathlib import Path
 from mech_pipeline.store import checksums, commits, delta
 from mech_pipeline.store.care.findings import Finding, Lost, rows_lost
 from mech_pipeline.store.care.repairing import Repairing
+from mech_pipeline.store.delta import partition_of
 from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.reading.connection import quoted
-from mech_pipeline.store.tables.all import Table
+from mech_pipeline.store.tables.all import TABLES, Table
 
 
 def repair_logs(work: Repairing, findings: list[Finding]) -> None:
@@ -43,11 +44,14 @@ def _reopen(work: Repairing, name: str, bad: list[str]) -> bool:
 
 
 def _abandon(work: Repairing, name: str) -> None:
+    recorded = checksums.read_records(work.files, name).files
+    runs = {run for file in recorded if (run := partition_of(file).get("run")) is not None}
     for entry in list(work.files.entries(delta.folder(name))) + list(work.files.entries(f"checksums/{name}")):
         work.files.write(f"quarantine/{entry.name}", work.files.read(entry.name))
         work.files.remove([entry.name])
     work.done.lines.append(f"moved the table {name} to quarantine/: its log is beyond repair")
-    work.lose(Lost(name))
+    for key in [{"run": run} for run in sorted(runs)] if TABLES[name].part_of else [{}]:
+        work.lose(Lost(name, key))
     if name in ("examples", "example_documents"):
         _forget_pools(work)
 

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mech_pipeline.progress import Emit
+from mech_pipeline.store import delta
 from mech_pipeline.store.care.findings import Lost
 from mech_pipeline.store.files.interface import Files
+from mech_pipeline.store.reading.connection import quoted
 from mech_pipeline.store.store import Store
+from mech_pipeline.store.tables.all import TABLES, Table
 
 
 @dataclass
@@ -58,3 +61,19 @@ class Repairing:
         """Notes what a table has lost."""
         self.shrunk.add(lost.table)
         self.done.losses.append(lost)
+
+    def forget_cells(self) -> None:
+        """Takes cells out whose rows elsewhere are lost (`Table.part_of`): they are made together, or not at all."""
+        for lost in self.done.losses:
+            owner = TABLES[lost.table].part_of
+            if owner and delta.latest_version(self.files, owner) >= 0:
+                self.store.delete(owner, _condition(lost, TABLES[owner]))
+
+
+def _condition(lost: Lost, table: Table) -> str:
+    """The cells of a table that lost rows of another belong to, for Delta."""
+    kept = {name: value for name, value in lost.key.items() if name in ("run", "step")}
+    parts = [f"{name} = {value if isinstance(value, int) else quoted(value)}" for name, value in kept.items()]
+    if lost.steps is not None and "step" in table.keys:
+        parts.append(f"step >= {lost.steps[0]} and step <= {lost.steps[1]}")
+    return " and ".join(parts) or "true"

@@ -4,6 +4,7 @@ What is read: every data file, log file and blob, once. What a finding means: `f
 """
 
 from mech_pipeline.progress import Emit, Progress
+from mech_pipeline.store import checksums
 from mech_pipeline.store.care.findings import Verification
 from mech_pipeline.store.care.inspection import Inspection
 from mech_pipeline.store.care.references import named_blobs
@@ -22,15 +23,16 @@ def verify_store(files: Files, *, quick: bool = False, emit: Emit = lambda line:
         quick: existence and sizes only.
         emit: receives progress lines.
     """
-    # Versions before files: what a running writer adds from here on is in neither.
+    # Records before versions before files: what a running writer adds from here on is in none.
+    acknowledged = {name: checksums.newest_version(files, name) for name in TABLES}
     newest = {name: newest_version(files, name) for name in TABLES}
     listing = {entry.name: entry for entry in files.entries()}
     total = max(1, round(sum(entry.bytes for entry in listing.values()) / 1e6))
     look = Inspection(files, quick, listing, Progress(emit, f"verify {files.root}", total, "MB"))
     look.known.update(("store.json", "store.layout", "warehouse.duckdb"))
     if wrong := check_mark(files):
-        look.damage("corrupt", "store.json", wrong, "mark")
-    whole = verify_tables(look, newest)
+        look.damage("missing" if "store.json" not in listing else "corrupt", "store.json", wrong, "mark")
+    whole = verify_tables(look, newest, acknowledged)
     verify_keys(look, whole)
     verify_blobs(look, whole)
     verify_generated(look)

@@ -31,15 +31,23 @@ def newest_version(files: Files, name: str) -> Newest:
     return found
 
 
-def verify_tables(look: Inspection, newest: Mapping[str, Newest]) -> dict[str, TableVersion | None]:
+def verify_tables(
+    look: Inspection, newest: Mapping[str, Newest], acknowledged: Mapping[str, int]
+) -> dict[str, TableVersion | None]:
     """Checks the files of all tables; returns each one's newest version with only the whole files in it.
 
     Args:
         newest: versions, taken before the files were listed.
+        acknowledged: the newest version of each table that has a record, taken before that.
     """
     whole: dict[str, TableVersion | None] = {}
     for name, table in TABLES.items():
-        if any(entry.startswith(f"{delta.folder(name)}/_delta_log/") for entry in look.listing):
+        if logs := [entry for entry in look.listing if entry.startswith(f"{delta.folder(name)}/_delta_log/")]:
+            last = max(
+                (int(log.rsplit("/", 1)[1][:20]) for log in logs if log.rsplit("/", 1)[1][:20].isdigit()), default=-1
+            )
+            for version in range(last + 1, acknowledged[name] + 1):
+                look.damage("missing", delta.log_name(name, version), "a commit that was acknowledged", "log", name)
             whole[name] = _verify_table(look, table, newest[name])
         elif any(entry.startswith(f"{delta.folder(name)}/") for entry in look.listing):
             look.damage("missing", delta.folder(name), "the table's log is gone", "log", name)

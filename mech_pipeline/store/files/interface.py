@@ -80,6 +80,11 @@ class Files(ABC):
     def info(self, name: str) -> Entry | None:
         """Size and time of a file; none if there is no such file."""
 
+    def marks(self, names: Sequence[str]) -> list[tuple[int, int] | None]:
+        """Size in bytes and time of the last write in nanoseconds of many files; none of those that are gone."""
+        found = map(self.info, names)
+        return [None if each is None else (each.bytes, int(each.modified * 1e9)) for each in found]
+
     @abstractmethod
     def entries(self, folder: str = "") -> Iterator[Entry]:
         """All files under a folder, however deep, in order of name."""

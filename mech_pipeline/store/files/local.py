@@ -59,6 +59,9 @@ class LocalFiles(Files):
             return None
         return Entry(name, found.st_size, found.st_mtime)
 
+    def marks(self, names: Sequence[str]) -> list[tuple[int, int] | None]:
+        return [_mark(f"{self.root}/{name}") for name in names]
+
     def entries(self, folder: str = "") -> Iterator[Entry]:
         """Through links too (a bigger disk); a folder of two names is met once, by its own where it has one."""
         own, seen = [self.folder / folder if folder else self.folder], set[tuple[int, int]]()
@@ -129,6 +132,14 @@ def _inside(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, os
             for path in sorted(folder.iterdir()):
                 with suppress(OSError):  # a temporary file of a running writer, a link to nothing or to itself
                     yield path, path.stat()
+
+
+def _mark(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # a third of the time of `Path.stat`, and readers ask for every file at each look
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -1,12 +1,13 @@
 """Where the store's bytes lie: a local folder, or `s3://bucket/prefix`."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.files.local import LocalFiles
 from mech_pipeline.store.files.roots import s3_endpoint, s3_root
-from mech_pipeline.store.layout import check_readable
+from mech_pipeline.store.layout import DamagedMark, check_marked, check_readable
 
 
 def open_files(root: Path | str) -> Files:
@@ -37,5 +38,17 @@ def existing_files(root: Path | str) -> Files:
     """
     files = open_files(root)
     if check_readable(files) is None:
+        check_marked(files)
         raise MechError(f"there is no store at {files.root}", "`make demo` makes one, or set MECH_STORE")
     return files
+
+
+def damaged_files(root: Path | str) -> Files:
+    """The files of a store that is there, though perhaps without a whole mark.
+
+    Raises:
+        MechError: there is none, or it is of a newer version.
+    """
+    with suppress(DamagedMark):
+        return existing_files(root)
+    return open_files(root)

@@ -54,7 +54,8 @@ def connect(
         external: also allow other files: to join your own CSV, or to `copy … to 'file.parquet'`.
 
     Raises:
-        MechError: there is no such bucket, the store is of a newer version, or an older version is no longer there.
+        MechError: there is no such bucket, the store is of a newer version, an older version is no longer there, or
+            something of these tables is not what was written.
     """
     files = open_files(root)
     with readable_storage_errors(files.root):
@@ -62,6 +63,7 @@ def connect(
         cut = take_snapshot(files, TABLES if tables is None else with_verdict(tables), at=at, versions=versions)
         if at is not None or versions:
             _check_files(files, cut)
+        cut.check_files()
         if at is not None and not any(cut.tables.values()):
             raise MechError(
                 f"the store held nothing at {at:%Y-%m-%dT%H:%M:%SZ}", "`mech history runs` tells since when"

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from mech_pipeline.errors import MechError, unknown
 from mech_pipeline.store import delta
+from mech_pipeline.store.checked import check_newest, recorded
 from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.tables.all import TABLES
 
@@ -34,10 +35,12 @@ def table_history(files: Files, table: str, limit: int) -> list[TableCommit]:
     """The newest commits of a table, newest first.
 
     Raises:
-        MechError: there is no such table, or it was never written.
+        MechError: there is no such table, it was never written, or it has lost versions.
     """
     if table not in TABLES:
         raise unknown("table", table, TABLES)
+    known = recorded(files, table)
+    check_newest(known, delta.latest_version(files, table))
     found = delta.versions(files, table)
     if not found:
         raise MechError(f"table {table} was never written", "`mech run` an experiment first")

@@ -1,5 +1,6 @@
 """SQL that users write: one reading statement, its result as a frame, and what is wrong with it in one line."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,8 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.store.files.interface import storage_sentence
 from mech_pipeline.store.reading.columns import Shape, in_frames
 from mech_pipeline.store.reading.connection import connect
+from mech_pipeline.store.tables.all import TABLES
+from mech_pipeline.store.tables.views import VIEWS
 
 
 def query(
@@ -21,22 +24,56 @@ def query(
     versions: Mapping[str, int] | None = None,
     shape: Shape = in_frames,
 ) -> pl.DataFrame:
-    """The result of one reading statement over all tables.
+    """The result of one reading statement over all tables; those that it does not name are not opened.
 
     Args:
         shape: what becomes of types that polars does not have, and of all others.
 
     Raises:
-        MechError: the SQL does not parse, names something unknown, would write, or the store cannot be read.
+        MechError: the SQL does not parse, names something unknown, would write, or what it reads is damaged.
     """
-    with connect(root, at=at, versions=versions) as connection:
+    named = None if at or versions else named_tables(sql)
+    try:
+        return _run(root, sql, shape, connect(root, named, at=at, versions=versions))
+    except _UnknownName:
+        if named is None:
+            raise
+    return _run(root, sql, shape, connect(root))  # which knows what the name is nearest to
+
+
+class _UnknownName(MechError):
+    """A table, view or function is not there, or not opened."""
+
+
+def _run(root: Path | str, sql: str, shape: Shape, opened: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    with opened as connection:
         try:
             _check_reading(connection, sql)
             return shape(connection.sql(sql))
         except duckdb.Error as error:
             if (sentence := storage_sentence(str(root), error)) is not None:
                 raise sentence from error
-            raise MechError(" ".join(str(error).split()), _hint(error)) from error
+            kind = _UnknownName if isinstance(error, duckdb.CatalogException) else MechError
+            raise kind(" ".join(str(error).split()), _hint(error)) from error
+
+
+_CATALOG = re.compile(r"snapshot|show|information_schema|duckdb_\w+|pg_\w+|sqlite_\w+")
+"""Words with which SQL asks about tables in general."""
+
+
+def named_tables(sql: str) -> list[str] | None:
+    """The tables that a statement may read, itself or through views; none: all of them.
+
+    A word of it that is a table's name counts wherever it stands: in quotes, as a column, in `query_table('runs')`.
+
+    >>> named_tables("select * from Runs join curves using (run)"), named_tables("select * from snapshot")
+    (['mechanism_values', 'runs'], None)
+    """
+    words = set(re.findall(r"\w+", sql.lower()))
+    if any(map(_CATALOG.fullmatch, words)):
+        return None
+    read = {name for view in VIEWS.values() if view.name in words for name in view.reads}
+    return sorted(words & set(TABLES) | read)
 
 
 def _hint(error: duckdb.Error) -> str:

@@ -24,7 +24,8 @@ def reading(root: Path | str, tables: Iterable[str]) -> Iterator[duckdb.DuckDBPy
     what users write goes through `connect`. On S3, where a connection needs a client of its own, it is `connect`.
 
     Raises:
-        MechError: there is no such bucket, or the store is of a newer version.
+        MechError: there is no such bucket, the store is of a newer version, or something of these tables is not what was
+            written.
     """
     files = open_files(root)
     if files.local_path("") is None:
@@ -34,6 +35,7 @@ def reading(root: Path | str, tables: Iterable[str]) -> Iterator[duckdb.DuckDBPy
     with readable_storage_errors(files.root):
         check_readable(files)
         cut = take_snapshot(files, tables)
+        cut.check_files()
 
     def opened() -> duckdb.DuckDBPyConnection:
         connection = _shared(os.getpid()).cursor()

@@ -8,11 +8,12 @@ whatever a row refers to is in the cut as well.
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from mech_pipeline.errors import MechError, unknown
 from mech_pipeline.store import delta
+from mech_pipeline.store.checked import Recorded, check_data, check_log, check_newest, recorded
 from mech_pipeline.store.delta import TableVersion
 from mech_pipeline.store.files.interface import Files
 from mech_pipeline.store.tables.all import TABLES
@@ -22,9 +23,24 @@ _LOOKS, _THREADS = 20, 8
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Versions of tables by name; none: never written."""
+    """Versions of tables by name; none: never written.
+
+    Attributes:
+        recorded: what was recorded of the tables before their logs were listed.
+    """
 
     tables: Mapping[str, TableVersion | None]
+    recorded: Mapping[str, Recorded] = field(default_factory=dict)
+
+    def check_files(self) -> None:
+        """Looks at all data files; see `checked.check_data`.
+
+        Raises:
+            MechError: one is gone, or is not what was written.
+        """
+        for name, found in self.tables.items():
+            if found is not None:
+                check_data(self.recorded[name], found)
 
 
 def take_snapshot(
@@ -34,29 +50,31 @@ def take_snapshot(
     at: datetime | None = None,
     versions: Mapping[str, int] | None = None,
 ) -> Snapshot:
-    """The newest cut, or an older one.
+    """The newest cut, or an older one; the logs of its tables are checked, their data files are not.
 
     Args:
         at: the tables as they were at that time.
         versions: the version of single tables, instead.
 
     Raises:
-        MechError: a version is not there, or is damaged.
+        MechError: a version is not there, or is damaged; a table or its last versions are gone.
     """
     wanted = list(names)
     if strange := set(versions or {}) - set(TABLES):
         raise unknown("table", min(strange), TABLES)
     with ThreadPoolExecutor(_THREADS) as pool:
-        if at is None:
-            newest = _newest(files, wanted, pool)
-        else:
+        known = dict(zip(wanted, pool.map(lambda name: recorded(files, name), wanted), strict=True))
+        newest = _newest(files, wanted, pool)
+        for name, version in newest.items():
+            check_newest(known[name], version)
+        if at is not None:
             newest = dict(zip(wanted, pool.map(lambda name: _version_at(files, name, at), wanted), strict=True))
         for name, version in (versions or {}).items():
             if name in newest:
                 _check_version(files, name, version, newest[name])
                 newest[name] = version
-        opened = pool.map(lambda name: _open(files, name, newest[name]), wanted)
-        return Snapshot(dict(zip(wanted, opened, strict=True)))
+        opened = pool.map(lambda name: _open(known[name], newest[name]), wanted)
+        return Snapshot(dict(zip(wanted, opened, strict=True)), known)
 
 
 def _check_version(files: Files, name: str, version: int, newest: int) -> None:
@@ -88,11 +106,12 @@ def _look(files: Files, names: list[str], pool: ThreadPoolExecutor) -> list[int]
     return list(pool.map(lambda name: delta.latest_version(files, name), names))
 
 
-def _open(files: Files, name: str, version: int) -> TableVersion | None:
+def _open(known: Recorded, version: int) -> TableVersion | None:
     if version < 0:
         return None
-    found = delta.table_version(files, name, version)
-    delta.check_columns(TABLES[name], found.schema)
+    check_log(known, version)
+    found = delta.table_version(known.files, known.table, version)
+    delta.check_columns(TABLES[known.table], found.schema)
     return found
 
 

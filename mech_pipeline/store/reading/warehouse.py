@@ -44,6 +44,7 @@ def write_warehouse(root: Path | str, folder: Path | str | None = None) -> Path:
 
 def _fill(connection: duckdb.DuckDBPyConnection, files: Files, path: Path) -> None:
     cut = take_snapshot(files, TABLES)
+    cut.check_files()
     files.make_readable(
         connection, {files.sql_url(f.name): f.bytes for found in cut.tables.values() if found for f in found.files}
     )

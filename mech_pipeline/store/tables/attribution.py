@@ -88,6 +88,7 @@ ATTRIBUTION_TABLES = (
         ),
         keys=("run", "step", "mechanism"),
         item="mechanism",
+        part_of="ledger",
     ),
     Table(
         "ledger_tokens",
@@ -110,6 +111,7 @@ ATTRIBUTION_TABLES = (
         keys=("run", "step", "mechanism", "meaning", "update_step", "example_id", "token_position"),
         item="mechanism",
         ranked="value",
+        part_of="ledger",
     ),
     Table(
         "in_training",
@@ -129,6 +131,7 @@ ATTRIBUTION_TABLES = (
         ),
         keys=("run", "mechanism", "update_step", "example_id"),
         ranked="value",
+        part_of="training_metrics",
     ),
     Table(
         "influence",
@@ -198,6 +201,7 @@ ATTRIBUTION_TABLES = (
         keys=("run", "step", "mechanism", "update_step", "example_id", "token_position"),
         item="mechanism",
         ranked="value",
+        part_of="influence",
     ),
     Table(
         "sweeps",

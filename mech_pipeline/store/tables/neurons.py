@@ -65,6 +65,7 @@ NEURON_TABLES = (
             Column("share", "float64", "of all positive scores of the part", "share"),
         ),
         keys=(*_KEYS, "place"),
+        part_of="neurons",
     ),
     Table(
         "neuron_contexts",
@@ -83,5 +84,6 @@ NEURON_TABLES = (
             Column("after", "string", "the token after it, whose loss it was about in the first place"),
         ),
         keys=(*_KEYS, "place"),
+        part_of="neurons",
     ),
 )

@@ -50,6 +50,8 @@ class Table:
     ranked: str | None = None
     computed: bool = True
     derived: tuple[Derived, ...] = ()
+    part_of: str | None = None
+    """The table whose cells these rows are a part of: where they are lost, those cells are made again."""
     all_columns: tuple[Column, ...] = field(init=False)
 
     def __post_init__(self) -> None:
