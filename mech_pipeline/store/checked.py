@@ -26,6 +26,8 @@ from mech_pipeline.store.files.interface import Files
 
 REPAIR = "`mech verify --repair`"
 _PAUSES = (0.05, 0.25)  # seconds before a fault is looked for again
+_CLOCK = 1_000_000_000
+"""Nanoseconds after a change from which the time of a folder tells of the next one; clocks of file systems are coarse."""
 _IN_PARALLEL = 8 << 20  # bytes from which hashing in threads is worth them
 _Mark = tuple[int, int]
 
@@ -35,12 +37,18 @@ class _Remembered:
     """What this process knows of a table.
 
     Attributes:
+        folder: size and time of the records' folder when it was listed.
+        recorded: what was found then.
+        log: the version whose log was found whole last, with size and time of its last entry.
         read: records that were read.
         sums: what they say.
         whole: size and time of log entries and data files that were found whole.
         listed: the version whose files were found by listing, on S3.
     """
 
+    folder: "_Mark | None" = None
+    recorded: "Recorded" = None  # type: ignore[assignment]
+    log: object = None
     read: set[str] = field(default_factory=set)
     sums: dict[str, Checksum] = field(default_factory=dict)
     whole: dict[str, _Mark] = field(default_factory=dict)
@@ -84,8 +92,17 @@ class Recorded:
 
 def recorded(files: Files, table: str) -> Recorded:
     """What is recorded of a table; to be asked before its log is listed."""
+    remembered, mark = _remembered(files, table), None
+    if files.local_path("") is not None:  # its time tells whether a folder has changed since it was listed
+        mark = files.marks([checksums.folder(table)])[0]
+        if mark is not None and remembered.folder == mark:
+            return remembered.recorded
+    began = time.time_ns()
     names = tuple(checksums.record_names(files, table))
-    return Recorded(files, table, names, max(map(checksums.version_of, names), default=-1))
+    found = Recorded(files, table, names, max(map(checksums.version_of, names), default=-1))
+    if mark is not None and mark[1] < began - _CLOCK:
+        remembered.folder, remembered.recorded = mark, found
+    return found
 
 
 def check_newest(known: Recorded, newest: int) -> None:
@@ -164,11 +181,15 @@ def _twice(known: Recorded, look: Callable[[], None]) -> None:
 
 
 def _check_log(known: Recorded, version: int) -> None:
-    files, whole = known.files, _remembered(known.files, known.table).whole
+    files, remembered = known.files, _remembered(known.files, known.table)
+    mark = (
+        (version, *files.marks([delta.log_name(known.table, version)])) if files.local_path("") is not None else version
+    )
+    if remembered.log == mark:  # the log is not read again either
+        return
+    whole = remembered.whole
     names, since = delta.log_of(files, known.table, version)
     new = _new(known, names, version)
-    if not new:
-        return
     sums, contents = known.sums(since), checksums.read_each(files, list(new))
     for name, mark in new.items():
         if name not in contents:
@@ -178,6 +199,7 @@ def _check_log(known: Recorded, version: int) -> None:
             with delta.damage_in_words(known.table, version):
                 delta.parsed_log(contents[name])
         whole[name] = mark
+    remembered.log = mark
 
 
 def _new(known: Recorded, names: Sequence[str], version: int) -> dict[str, _Mark]:

@@ -60,7 +60,7 @@ def record(files: Files, table: str, version: int, sums: Mapping[str, Checksum],
     """Writes the record of a commit (`kind` tells records of one version apart)."""
     body = json.dumps({name: [found.bytes, found.sha256] for name, found in sorted(sums.items())}).encode()
     digest = hashlib.sha256(body).hexdigest().encode()
-    files.write(f"{_folder(table)}/{version:020d}{kind}.json", body + b"\n" + digest + b"\n")
+    files.write(f"{folder(table)}/{version:020d}{kind}.json", body + b"\n" + digest + b"\n")
 
 
 def read_records(files: Files, table: str) -> Records:
@@ -85,8 +85,8 @@ def _read_all(files: Files, table: str) -> dict[str, bytes]:
 
 def record_names(files: Files, table: str) -> list[str]:
     """The files of a table's records, in order of version."""
-    folder = _folder(table)
-    return [f"{folder}/{short}" for short in files.names(folder) if ".tmp-" not in short]
+    place = folder(table)
+    return [f"{place}/{short}" for short in files.names(place) if ".tmp-" not in short]
 
 
 def read_each(files: Files, names: Sequence[str]) -> dict[str, bytes]:
@@ -132,7 +132,7 @@ def fold(files: Files, table: str, there: Callable[[], Iterable[str]]) -> int:
         return 0
     wanted, version = set(there()), max(map(version_of, whole))
     record(files, table, version, {n: c for n, c in found.files.items() if n in wanted}, kind=".folded")
-    files.remove([name for name in whole if name != f"{_folder(table)}/{version:020d}.folded.json"])
+    files.remove([name for name in whole if name != f"{folder(table)}/{version:020d}.folded.json"])
     return len(whole)
 
 
@@ -147,5 +147,6 @@ def version_of(name: str) -> int:
     return int(digits) if digits.isdigit() else -1
 
 
-def _folder(table: str) -> str:
+def folder(table: str) -> str:
+    """Where the records of a table lie under the root."""
     return f"checksums/{table}"

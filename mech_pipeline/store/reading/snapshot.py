@@ -63,7 +63,7 @@ def take_snapshot(
     if strange := set(versions or {}) - set(TABLES):
         raise unknown("table", min(strange), TABLES)
     with ThreadPoolExecutor(_THREADS) as pool:
-        known = dict(zip(wanted, pool.map(lambda name: recorded(files, name), wanted), strict=True))
+        known = _recorded(files, wanted, pool)
         newest = _newest(files, wanted, pool)
         for name, version in newest.items():
             check_newest(known[name], version)
@@ -98,6 +98,12 @@ def _newest(files: Files, names: list[str], pool: ThreadPoolExecutor) -> dict[st
             break
         seen = look
     return look
+
+
+def _recorded(files: Files, names: list[str], pool: ThreadPoolExecutor) -> dict[str, Recorded]:
+    if files.delta_options is None:
+        return {name: recorded(files, name) for name in names}
+    return dict(zip(names, pool.map(lambda name: recorded(files, name), names), strict=True))
 
 
 def _look(files: Files, names: list[str], pool: ThreadPoolExecutor) -> list[int]:
