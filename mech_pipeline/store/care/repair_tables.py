@@ -52,8 +52,6 @@ def _abandon(work: Repairing, name: str) -> None:
     work.done.lines.append(f"moved the table {name} to quarantine/: its log is beyond repair")
     for key in [{"run": run} for run in sorted(runs)] if TABLES[name].part_of else [{}]:
         work.lose(Lost(name, key))
-    if name in ("examples", "example_documents"):
-        _forget_pools(work)
 
 
 def repair_data(work: Repairing, findings: list[Finding]) -> None:
@@ -67,8 +65,6 @@ def repair_data(work: Repairing, findings: list[Finding]) -> None:
             work.lose(rows_lost(name, finding.file))
         delta.open_table(work.files, name).repair(post_commithook_properties=delta.NO_HOOKS)
         commits.record_new(work.files, name)
-        if name in ("examples", "example_documents"):
-            _forget_pools(work)
 
 
 def remove_repeated(work: Repairing, table: Table) -> None:
@@ -99,12 +95,6 @@ def record_checksums(work: Repairing, tables: list[str]) -> None:
             sums = {n: checksums.checksum(work.files.read(n)) for n in missing}
             checksums.record(work.files, name, version, sums, kind=".repaired")
             work.done.lines.append(f"recorded the checksums of {len(missing)} files of {name} that read well")
-
-
-def _forget_pools(work: Repairing) -> None:
-    """Rows of `examples` are written with the pool: without its row, the pool is made again, with equal content."""
-    if delta.latest_version(work.files, "tokens") >= 0:
-        work.store.delete("tokens", "artifact = 'pool'")
 
 
 def _live(files: Files, name: str) -> tuple[delta.DataFile, ...]:

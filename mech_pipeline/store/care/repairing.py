@@ -67,7 +67,8 @@ class Repairing:
         for lost in self.done.losses:
             owner = TABLES[lost.table].part_of
             if owner and delta.latest_version(self.files, owner) >= 0:
-                self.store.delete(owner, _condition(lost, TABLES[owner]))
+                which = TABLES[lost.table].part_of_item or _condition(lost, TABLES[owner])
+                self.store.delete(owner, which)
 
 
 def _condition(lost: Lost, table: Table) -> str:

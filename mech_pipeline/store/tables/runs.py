@@ -73,6 +73,8 @@ RUN_TABLES = (
         ),
         keys=("example_id",),
         computed=False,
+        part_of="tokens",
+        part_of_item="artifact = 'pool'",  # rows are written with the pool, and made again with it, with equal content
     ),
     Table(
         "example_documents",
@@ -87,6 +89,8 @@ RUN_TABLES = (
         ),
         keys=("example_id", "position"),
         computed=False,
+        part_of="tokens",
+        part_of_item="artifact = 'pool'",
     ),
     Table(
         "probe_sequences",
@@ -105,6 +109,7 @@ RUN_TABLES = (
         ),
         keys=("run", "mechanism", "sequence"),
         computed=False,
+        part_of="tokens",
     ),
     Table(
         "batches",

@@ -52,6 +52,8 @@ class Table:
     derived: tuple[Derived, ...] = ()
     part_of: str | None = None
     """The table whose cells these rows are a part of: where they are lost, those cells are made again."""
+    part_of_item: str = ""
+    """Which of its cells these are, as an SQL condition, if not those with the same run and step."""
     all_columns: tuple[Column, ...] = field(init=False)
 
     def __post_init__(self) -> None:
