@@ -50,7 +50,7 @@ def _abandon(work: Repairing, name: str) -> None:
         work.files.write(f"quarantine/{entry.name}", work.files.read(entry.name))
         work.files.remove([entry.name])
     work.done.lines.append(f"moved the table {name} to quarantine/: its log is beyond repair")
-    for key in [{"run": run} for run in sorted(runs)] if TABLES[name].part_of else [{}]:
+    for key in [{"run": run} for run in sorted(runs)] if runs and TABLES[name].part_of else [{}]:
         work.lose(Lost(name, key))
 
 
