@@ -142,8 +142,8 @@ def _lost_cells(work: Repairing, table: Table, whole: list[DataFile]) -> Iterato
         column.name for column in table.all_columns if column.name in (*keys, "input_fingerprint", "data_version")
     ]
     content = ", ".join(f'"{column.name}"' for column in table.all_columns if column.name != "uri")  # a name by chance
-    cell = ", ".join(f'"{name}"' for name in columns) or "0"
-    sql = f"select {cell}, count(*), bit_xor(hash({content})) from {table.name} group by all"
+    named = ", ".join(f'"{name}"' for name in columns) or "0"
+    sql = f"select {named}, count(*), bit_xor(hash({content})) from {table.name} group by all"
     schema = delta.table_version(work.files, table.name, delta.latest_version(work.files, table.name)).schema
     version = TableVersion(0, 0, tuple(whole), schema)
     with open_views(work.files, Snapshot({table.name: version})) as connection:
