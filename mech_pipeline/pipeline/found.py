@@ -16,6 +16,7 @@ from mech_pipeline.pipeline.checkpoints import (
     training_fingerprint,
 )
 from mech_pipeline.pipeline.grid import planned_steps
+from mech_pipeline.pipeline.look import one_look
 from mech_pipeline.pipeline.needs import Need
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
@@ -42,20 +43,22 @@ class FoundRun:
     planned: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        training = training_fingerprint(self.store, self.spec)
-        if training is None:
-            raise MechError(
-                f"run {self.spec.run} has no tokens", "materialize `tokens` for it, or `mech run` its experiment"
-            )
-        self.training = training
-        self.artifacts = artifact_versions(self.store, self.spec.run)
-        self.refresh()
+        with one_look([self.spec.run]):
+            training = training_fingerprint(self.store, self.spec)
+            if training is None:
+                raise MechError(
+                    f"run {self.spec.run} has no tokens", "materialize `tokens` for it, or `mech run` its experiment"
+                )
+            self.training = training
+            self.artifacts = artifact_versions(self.store, self.spec.run)
+            self.refresh()
 
     def refresh(self) -> None:
         """Reads the checkpoint rows and the plan again."""
-        self.checkpoints = current_checkpoints(self.store, self.spec)
-        self._blobs = checkpoint_blobs(self.store, self.spec.run)
-        self.planned = planned_steps(self.store, self.spec)
+        with one_look([self.spec.run]):
+            self.checkpoints = current_checkpoints(self.store, self.spec)
+            self._blobs = checkpoint_blobs(self.store, self.spec.run)
+            self.planned = planned_steps(self.store, self.spec)
 
     @cached_property
     def brings(self) -> frozenset[Need]:

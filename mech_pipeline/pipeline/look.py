@@ -28,11 +28,16 @@ _current: ContextVar[_Look | None] = ContextVar("_current", default=None)
 
 @contextmanager
 def one_look(runs: Iterable[str] = ()) -> Iterator[None]:
-    """While the block runs, no question is asked twice; what others write meanwhile is not seen.
+    """While the block runs, no question is asked twice; what anyone writes meanwhile is not seen.
+
+    Inside of another look, it is that one.
 
     Args:
         runs: that will be asked about; experiments too, in tables of experiments.
     """
+    if _current.get() is not None:
+        yield
+        return
     token = _current.set(_Look(tuple(runs)))
     try:
         yield

@@ -6,6 +6,7 @@ import pytest
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.pipeline.cells import stored_versions
+from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.pipeline.grid import request_zoom, zooms
 from mech_pipeline.pipeline.look import one_look
 from mech_pipeline.pipeline.plan import Plan
@@ -68,6 +69,26 @@ def test_in_a_look_what_others_write_is_not_seen_and_after_it_is(local_store, sp
         assert zooms(local_store, run.run) == []
         assert zooms(local_store, other.run) == [(3, 5, 1)], "nobody had asked about it"
     assert zooms(local_store, run.run) == [(2, 4, 1)]
+
+
+def test_a_look_inside_of_a_look_is_that_one(local_store, specs, asked):
+    run = specs[0].run
+    with one_look([run]):
+        stored_versions(local_store, "tokens", run)
+        with one_look([run]):
+            stored_versions(local_store, "tokens", run)
+        stored_versions(local_store, "tokens", run)
+    assert asked == {"tokens": 1}
+    stored_versions(local_store, "tokens", run)
+    assert asked == {"tokens": 2}, "it has ended"
+
+
+def test_a_run_is_found_with_one_reading_of_each_table_and_question(local_store, specs, asked):
+    trained(local_store, specs[0])
+    asked.clear()
+    found = FoundRun(local_store, specs[0])
+    assert asked == {"tokens": 1, "checkpoints": 2}, "versions, and where the files are"
+    assert list(found.checkpoints) == list(specs[0].checkpoint_steps())
 
 
 def test_cells_of_runs_that_are_read_together_stay_apart(local_store, specs):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from mech_pipeline.pipeline.look import one_look
 from mech_pipeline.pipeline.run_row import mark_status, stored_spec
 from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
 from mech_pipeline.pipeline.tokens.tokens import load_tokens
@@ -39,8 +40,9 @@ def fill_checkpoints(
         check_probe_data(spec, load_tokens(store, spec).probe)
 
     def starting(one: RunSpec) -> OnCheckpoint:
-        if missing_checkpoints(store, one):
-            mark_status(store, one, "training")
+        with one_look([one.run]):
+            if missing_checkpoints(store, one):
+                mark_status(store, one, "training")
         return reporter(one)
 
     if spec.training.stacked:
