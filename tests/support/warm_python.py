@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.places import ROOT
+from tests.support.warm_workers import use_warm_workers
 
 _IMPORTED = (
     "mech_pipeline.assets.launcher.execute",
@@ -70,6 +71,8 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], stdo
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    if sys.version_info < (3, 14):  # from then on a fork server is asked otherwise
+        use_warm_workers()
     code = 1
     try:
         _run(arguments)
