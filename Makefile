@@ -34,14 +34,12 @@ demo: $(STAMP)
 # Slow files begin first (tests/support/order.py), each in one process: its tests share what they made.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=20
 
-# mypy runs beside the tests; what it says comes after them.
-check: style
+# mypy runs beside the tests, as it needs one core alone; what it says comes after them.
+check: SOME := -m "not process and not slow and not gpu"
+check test: style
 	@$(BIN)/mypy >.mypy.out 2>&1 & types=$$!; \
-	$(PYTEST) -m "not process and not slow and not gpu"; tests=$$?; \
+	$(PYTEST) $(SOME); tests=$$?; \
 	wait $$types; types=$$?; cat .mypy.out; rm -f .mypy.out; exit $$((tests | types))
-
-test: lint
-	$(PYTEST)
 
 style: $(STAMP)
 	$(BIN)/ruff format --check .

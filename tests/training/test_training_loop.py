@@ -135,7 +135,11 @@ def test_other_runtime_errors_are_not_called_out_of_memory(make_trainer, monkeyp
 
 
 def compile_and_compare(_rank, architecture):
-    """In a process of its own: the tests' checks of annotations, compiled into every function, confuse torch.compile."""
+    """In a process of its own: the tests' checks of annotations, compiled into every function, confuse torch.compile.
+
+    It compiles by itself: helpers would each import PyTorch for a handful of kernels.
+    """
+    torch._inductor.config.compile_threads = 1
     trainer = trainer_of(ARCHITECTURES[architecture], dtype=torch.float32)
     compiled = dataclasses.replace(trainer, training=trainer.training.model_copy(update={"compile": True}))
     initial, trainers = start(trainer), (trainer, compiled, dataclasses.replace(compiled))
