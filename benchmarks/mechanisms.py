@@ -36,13 +36,20 @@ EXPERIMENTS = {"ioi": OTHERS, "brackets": BRACKETS, "python_brackets": PYTHON}
 SECONDS_A_CHECKPOINT, SECONDS_A_RUN = 1.0, 180.0
 
 
-def trained(folder: Path, name: str, checkpoints: int, documents: int) -> OpenRun:
-    """A run of an experiment with as many checkpoints, one every other update, and every detector that fits."""
+def trained(folder: Path, name: str, checkpoints: int, documents: int, source: str | None) -> OpenRun:
+    """A run of an experiment with as many checkpoints, one every other update, and every detector that fits.
+
+    Args:
+        documents: of languages that are made up.
+        source: files in place of the standard library's.
+    """
     described: dict[str, Any] = yaml.safe_load((Path(__file__).parents[1] / f"experiments/{name}.yaml").read_text())
     for asked in ("ledger", "influence", "circuits", "arms"):
         described.pop(asked, None)
     if "generated" in described["corpus"]:
         described["corpus"]["generated"]["documents"] = documents
+    elif source is not None:
+        described["corpus"] = {"files": source}
     described["data"]["examples"] = documents // 4
     described["training"] = {"steps": 2 * (checkpoints - 1), "batch": 16, "threads": 1}
     described["optimizer"] = {"warmup_steps": 1}
@@ -55,12 +62,12 @@ def trained(folder: Path, name: str, checkpoints: int, documents: int) -> OpenRu
     return OpenRun(store, spec)
 
 
-def measure_checkpoint(folder: Path, repetitions: int, documents: int, say: Say) -> list[Result]:
+def measure_checkpoint(folder: Path, repetitions: int, documents: int, source: str | None, say: Say) -> list[Result]:
     """Every detector alone, on the last checkpoint."""
     found, total = [], 0.0
     for name, detectors in EXPERIMENTS.items():
         say(f"checkpoint: trains a short run of {name}")
-        run = trained(folder, name, 2, documents)
+        run = trained(folder, name, 2, documents, source)
         step = run.planned[-1]
         made_from = wanted(run, "head_scores", [step])
         for detector in detectors:
@@ -76,12 +83,12 @@ def measure_checkpoint(folder: Path, repetitions: int, documents: int, say: Say)
     return [whole, *found]
 
 
-def measure_run(folder: Path, checkpoints: int, documents: int, say: Say) -> list[Result]:
+def measure_run(folder: Path, checkpoints: int, documents: int, source: str | None, say: Say) -> list[Result]:
     """All detectors and mechanisms of every checkpoint, written to the store."""
     found, total = [], 0.0
     for name in EXPERIMENTS:
         say(f"run: trains {checkpoints} checkpoints of {name}")
-        run = trained(folder, name, checkpoints, documents)
+        run = trained(folder, name, checkpoints, documents, source)
         began = time.perf_counter()
         analysis.analyse(run, ["mechanism_values", "head_scores"], run.planned)
         seconds = time.perf_counter() - began
@@ -95,14 +102,15 @@ def main(
     repetitions: Annotated[int, typer.Option(help="Timed calls of each detector; the median counts.")] = 9,
     checkpoints: Annotated[int, typer.Option(help="Checkpoints of the run.")] = 200,
     documents: Annotated[int, typer.Option(help="Sentences or words that the runs are trained on.")] = 4000,
+    source: Annotated[str | None, typer.Option(help="Python files; the standard library if none.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where the stores lie; a temporary folder if none.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers here.")] = None,
 ) -> None:
     """Seconds for all detectors on a checkpoint and on a run of 200 checkpoints. Exit code 1 if a target is missed."""
     torch.set_num_threads(1)
     measures = {
-        "checkpoint": lambda at, say: measure_checkpoint(at, repetitions, documents, say),
-        "run": lambda at, say: measure_run(at, checkpoints, documents, say),
+        "checkpoint": lambda at, say: measure_checkpoint(at, repetitions, documents, source, say),
+        "run": lambda at, say: measure_run(at, checkpoints, documents, source, say),
     }
     report("Mechanisms", PARTS, measures, parts, folder, json_file)
 

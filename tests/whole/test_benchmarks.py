@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_an_unknown_part_is_refused():
 
 
 def test_every_part_of_the_training_benchmark_measures_something(tmp_path):
-    options = ["--updates", "1", "--turns", "1", "--steps", "12", "--kills", "1", "--kill-steps", "100", "--runs", "2"]
+    options = ["--updates", "1", "--turns", "1", "--steps", "12", "--kills", "1", "--kill-steps", "60", "--runs", "2"]
     results = measured(tmp_path, "training", *options)
     assert {result["part"] for result in results} == {"plain", "transformer_lens", "checkpoints", "kills", "stacked"}
     assert list(counted(results).values()) == [0, 0]
@@ -116,7 +117,8 @@ def test_a_peer_that_cannot_be_installed_has_a_row_that_says_why(tmp_path):
 
 
 def test_the_benchmark_of_mechanisms_runs_every_detector(tmp_path):
-    results = measured(tmp_path, "mechanisms", "--repetitions", "1", "--checkpoints", "3", "--documents", "400")
+    few = ["--documents", "400", "--source", str(Path(os.__file__).parent / "a*.py")]
+    results = measured(tmp_path, "mechanisms", "--repetitions", "1", "--checkpoints", "3", *few)
     assert set(DETECTORS) <= {result["what"] for result in results}
     assert {result["part"] for result in results} == {"checkpoint", "run"}
 
@@ -134,7 +136,8 @@ def test_every_part_of_the_dagster_benchmark_measures_something(tmp_path):
 
 def test_the_overhead_of_dagster_is_measured_on_equal_results(tmp_path):
     write_text(tmp_path)
-    file = write_experiment(tmp_path / "tiny.yaml", corpus={"files": str(tmp_path / "text" / "*.txt")}, seeds=[0])
+    one_run = {"seeds": [0], "arms": {"baseline": {}}}
+    file = write_experiment(tmp_path / "tiny.yaml", corpus={"files": str(tmp_path / "text" / "*.txt")}, **one_run)
     results = measured(tmp_path, "dagster_overhead", "--experiment", str(file), "--steps", "12", "--turns", "1")
     found = {result["what"]: result["measured"] for result in results}
     assert found["of 7 tables, with other cells"] == 0

@@ -20,7 +20,7 @@ from mech_pipeline.store.store import Store
 from tests.support.ranks import RUN, linux, rank_pid, torchrun
 from tests.support.tiny import checkpoint_hashes, prepare, spec_of, write_project
 
-LONG = {"training": {"steps": 1000, "batch": 8, "processes": 2}, "checkpoints": {"every": 100}}
+LONG = {"training": {"steps": 500, "batch": 8, "processes": 2}, "checkpoints": {"every": 100}}
 
 
 def alone(folder, spec):

@@ -48,23 +48,26 @@ def daemons(home, monkeypatch):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A project in which the experiment was launched and everything is done, with a copy beside it; its clock."""
+    """A project in which the experiment was launched and everything is done, with a copy beside it.
+
+    Its clock, and what was started: jobs with how they ended.
+    """
     home = tmp_path_factory.mktemp("done") / "home"
     home.mkdir()
     write_project(home, **ONE_RUN)
     with pytest.MonkeyPatch.context() as patch, daemon(home, patch) as daemons:
         daemons.tick()
         assert daemons.launch()
-        daemons.until_quiet()
+        started = [(run.job_name, run.status) for run in daemons.until_quiet()]
         minutes = daemons.minutes
     shutil.copytree(home, home.with_name("copy"))
-    return home, minutes
+    return home, minutes, started
 
 
 @pytest.fixture
 def trained(done, monkeypatch):
     """The same daemons over the same project, as it was when everything was done."""
-    home, minutes = done
+    home, minutes, _ = done
     shutil.rmtree(home)
     shutil.copytree(home.with_name("copy"), home)
     with daemon(home, monkeypatch, minutes=minutes) as made:
@@ -114,22 +117,21 @@ def test_a_file_that_is_dropped_in_has_its_cost_shown_and_nothing_else(daemons, 
     assert daemons.instance.get_dynamic_partitions(plans.name) == []
 
 
-def test_one_launch_makes_everything_and_then_nothing_more(daemons):
-    daemons.tick()
-    assert daemons.launch()
-    started = daemons.until_quiet()
-    assert all(run.status == dg.DagsterRunStatus.SUCCESS for run in started)
-    assert jobs(started)[0] == "training_stage"
-    assert jobs(started)[-1] == "report_stage", "once everything else is there"
-    assert set(jobs(started[:-1])) == {"training_stage", "analysis_stage", "ledger_stage", "formation_stage"}
+def test_one_launch_makes_everything_and_then_nothing_more(done, trained):
+    started = done[-1]
+    assert {status for _, status in started} == {dg.DagsterRunStatus.SUCCESS}
+    names = [name for name, _ in started]
+    assert names[0] == "training_stage"
+    assert names[-1] == "report_stage", "once everything else is there"
+    assert set(names[:-1]) == {"training_stage", "analysis_stage", "ledger_stage", "formation_stage"}
     for asset in ("checkpoint", "mechanism_values", "head_scores", "gradients"):
-        assert len(materialized(daemons.instance, asset)) == 6
-    assert materialized(daemons.instance, "run_spec") == materialized(daemons.instance, "tokens") == {RUN}
-    assert daemons.said("work") == "everything launched is current"
-    assert materialized(daemons.instance, "experiment_report") == {"tiny"}
-    assert daemons.instance.get_latest_materialization_event(dg.AssetKey("warehouse"))
-    assert daemons.tick() == []
-    check_that_nothing_is_missing(daemons)
+        assert len(materialized(trained.instance, asset)) == 6
+    assert materialized(trained.instance, "run_spec") == materialized(trained.instance, "tokens") == {RUN}
+    assert trained.said("work") == "everything launched is current"
+    assert materialized(trained.instance, "experiment_report") == {"tiny"}
+    assert trained.instance.get_latest_materialization_event(dg.AssetKey("warehouse"))
+    assert trained.tick() == []
+    check_that_nothing_is_missing(trained)
 
 
 def check_that_nothing_is_missing(daemons):
