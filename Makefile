@@ -35,11 +35,14 @@ demo: $(STAMP)
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=20
 
 # mypy runs beside the tests, as it needs one core alone; what it says comes after them.
-check: SOME := -m "not process and not slow and not gpu"
-check test: style
-	@$(BIN)/mypy >.mypy.out 2>&1 & types=$$!; \
-	$(PYTEST) $(SOME); tests=$$?; \
+beside_mypy = $(BIN)/mypy >.mypy.out 2>&1 & types=$$!; $(1); tests=$$?; \
 	wait $$types; types=$$?; cat .mypy.out; rm -f .mypy.out; exit $$((tests | types))
+
+check: style
+	@$(call beside_mypy,$(PYTEST) -m "not process and not slow and not gpu")
+
+test: style
+	@$(call beside_mypy,$(PYTEST))
 
 style: $(STAMP)
 	$(BIN)/ruff format --check .
