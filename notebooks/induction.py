@@ -75,7 +75,7 @@ def _(head, layer, run, torch):
 def _(head, layer, patterns, plt):
     over_training, _panels = plt.subplots(1, len(patterns), figsize=(11, 2.6), layout="constrained", sharey=True)
     for _panel, (_step, _pattern) in zip(_panels, patterns.items(), strict=True):
-        _panel.imshow(_pattern, cmap="viridis", vmin=0, vmax=1)
+        _panel.imshow(_pattern.numpy(), cmap="viridis", vmin=0, vmax=1)
         _panel.set(title=f"after {_step} updates", xlabel="attends to (token)")
     _panels[0].set_ylabel("token")
     over_training.suptitle(f"Attention of L{layer}H{head}: the stripe below the diagonal is induction")

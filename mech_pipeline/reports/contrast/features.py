@@ -69,7 +69,9 @@ def _in_words(name: str, column: pl.Series) -> pl.Series:
     bounds = [int(values.min()), *cuts, int(values.max())]  # type: ignore[arg-type]  # polars: any literal
     starts = [bounds[0], *(cut + 1 for cut in cuts)]
     labels = [f"{first:,}–{last:,}" for first, last in zip(starts, bounds[1:], strict=True)]
-    return column.cut(cuts, labels=labels).cast(pl.String)
+    places = np.searchsorted(cuts, column.fill_null(bounds[0]).to_numpy())  # a cut ends the fifth below it
+    named = pl.DataFrame({"there": column.is_not_null(), "name": pl.Series(labels).gather(places)})
+    return named.select(pl.when("there").then("name")).to_series()
 
 
 def token_features(tokens: ExampleTokens) -> Iterator[Features]:
