@@ -1,6 +1,9 @@
 """The checkpoints of a run as the store has them, and what they are made from."""
 
+import io
+import json
 from collections.abc import Sequence
+from math import prod
 
 from mech_pipeline.pipeline.cells import Version, stored_versions
 from mech_pipeline.pipeline.look import among, answer_of
@@ -52,6 +55,22 @@ def current_checkpoints(store: Store, spec: RunSpec) -> dict[int, Version]:
 def checkpoint_blobs(store: Store, run: str) -> dict[int, Blob]:
     """The file of each checkpoint that the run ever kept, by step."""
     return answer_of(store, "files of checkpoints", run, lambda runs: _read_blobs(store, runs))
+
+
+def parameter_count(store: Store, run: str) -> int | None:
+    """How many parameters the run's model has, from the head of a checkpoint's file; none where no checkpoint is kept."""
+    blobs = checkpoint_blobs(store, run)
+    if not blobs:
+        return None
+    blob = blobs[min(blobs)]
+    path = store.files.local_path(blob.uri)
+    try:
+        with io.BytesIO(store.files.read(blob.uri)) if path is None else path.open("rb") as file:
+            described = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    except FileNotFoundError:
+        return None
+    weights = [tensor["shape"] for name, tensor in described.items() if name.startswith("model.")]
+    return sum(prod(shape) for shape in weights)
 
 
 def _read_blobs(store: Store, runs: Sequence[str]) -> dict[str, dict[int, Blob]]:

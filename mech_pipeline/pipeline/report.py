@@ -1,12 +1,15 @@
 """The report of an experiment: rendered from the store, kept as blobs, found by the table `reports`."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Block, Cell, combined_version, pending_cells, stored_versions, write
+from mech_pipeline.pipeline.checkpoints import parameter_count
 from mech_pipeline.project import REPORT_INDEX, explore_name, report_name
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.store.reading import connect
 from mech_pipeline.store.store import Store
 
 CODE_VERSION = "3"
@@ -63,13 +66,13 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
     from mech_pipeline.reports.subject import Study
 
     ((cell, made_from),) = wanted(store, experiment).items()
-    with store.reading() as connection:
+    with connect(store.root) as connection:  # whose cursors share its views: a report asks some eighty questions
         known = connection.execute("select 1 from runs where experiment = ?", [experiment.experiment]).fetchall()
         if not known:
             raise MechError(f"no run of experiment {experiment.experiment!r} is in the store", "`mech run` it first")
         answer = answer_text(connection, experiment)
         tokens = stored_tokens(store)
-        report = build_report(connection, experiment, tokens)
+        report = build_report(connection, experiment, tokens, partial(parameter_count, store))
         explored = explore_page(Study(connection, experiment, tuple(experiment.runs()), tokens))
     contents = {HTML: report.html.encode(), EXPLORE: explored.encode()} | {
         f"{name.removesuffix('.png')}.png": png for name, png in report.figures.items()

@@ -86,6 +86,7 @@ def headline(figure: Figure, text: str) -> None:
 
 def figure_png(figure: Figure) -> bytes:
     """The figure as PNG; the same figure gives the same bytes (no software version or date inside)."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
+    content, canvas = io.BytesIO(), figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg), "`new_figure` made it"
+    canvas.print_png(content, metadata={"Software": None})  # `savefig` would lay it out and draw it twice
     return content.getvalue()

@@ -60,16 +60,19 @@ class Report:
 
 
 def build_report(
-    connection: duckdb.DuckDBPyConnection, experiment: Experiment, tokens: TokenReader = no_tokens
+    connection: duckdb.DuckDBPyConnection,
+    experiment: Experiment,
+    tokens: TokenReader = no_tokens,
+    parameters: Callable[[str], int | None] = lambda run: None,
 ) -> Report:
     """Queries, draws and writes the report of an experiment. Seconds, mostly for the ledger's sums.
 
     Args:
         connection: from `store.reading.connect`.
         experiment: names the runs; rows of other runs are not read.
-        tokens: reads the tokens of a run's examples.
+        tokens, parameters: see `Study`.
     """
-    study = Study(connection, experiment, tuple(experiment.runs()), tokens)
+    study = Study(connection, experiment, tuple(experiment.runs()), tokens, parameters)
     sections = [section(study) for section in SECTIONS]
     figures = {name: figure_png(each) for name, each in (curve(study) | drawn(sections)).items()}
     templates = environment()

@@ -11,7 +11,6 @@ from mech_pipeline.reports.section import Section
 from mech_pipeline.reports.subject import Study
 from mech_pipeline.reports.wording import number
 from mech_pipeline.spec.run import RunSpec
-from mech_pipeline.training.model import parameter_count
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ def setup(study: Study) -> Section:
 def _row(study: Study, specs: list[RunSpec]) -> SetupRow:
     spec = specs[0]
     model, data, training, optimizer = spec.model, spec.data, spec.training, spec.optimizer
-    vocabulary = model.vocabulary or _vocabulary(study, spec.run)
-    size = "" if vocabulary is None else f", {parameter_count(model, vocabulary, data.context):,} parameters"
+    parameters = study.parameters(spec.run)
+    size = "" if parameters is None else f", {parameters:,} parameters"
     mlp = (
         "attention only"
         if model.d_mlp is None and model.family == "native"
@@ -71,11 +70,6 @@ def _corpus(spec: RunSpec) -> str:
     """The corpus as the file names it."""
     described = spec.corpus.model_dump(mode="json", exclude_defaults=True)
     return "; ".join(name if value is True else f"{name} {value}" for name, value in described.items())
-
-
-def _vocabulary(study: Study, run: str) -> int | None:
-    found = frame(study.connection, "select rows from tokens where run = $run and artifact = 'tokenizer'", run=run)
-    return None if found.is_empty() else int(found.item())
 
 
 def _fingerprints(study: Study) -> list[str]:

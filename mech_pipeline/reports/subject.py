@@ -48,12 +48,14 @@ class Study:
         connection: from `store.reading.connect`.
         specs: the experiment's runs, in its order.
         tokens: reads the tokens of a run's examples.
+        parameters: how many parameters a run's model has, as its checkpoints say; none before there are any.
     """
 
     connection: duckdb.DuckDBPyConnection
     experiment: Experiment
     specs: tuple[RunSpec, ...]
     tokens: TokenReader = no_tokens
+    parameters: Callable[[str], int | None] = lambda run: None
     _kept: dict[object, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: object, make: Callable[[], Made]) -> Made:

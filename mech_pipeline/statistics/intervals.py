@@ -47,12 +47,12 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float | N
     >>> t_interval([1.0])
     (None, None)
     """
-    from scipy import stats  # late: it takes a second to load
+    from scipy.special import stdtrit  # `scipy.stats` takes a second to load
 
     mean, sd = mean_sd(values)
     if mean is None or sd is None:
         return None, None
-    half_width = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * sd / math.sqrt(len(values))
+    half_width = float(stdtrit(len(values) - 1, (1 + level) / 2)) * sd / math.sqrt(len(values))
     return mean - half_width, mean + half_width
 
 

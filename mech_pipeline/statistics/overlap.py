@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ def overlap(first: NDArray[np.float64], second: NDArray[np.float64], share: floa
     >>> overlap(np.array([4.0, 3.0, 2.0, 1.0]), np.array([3.0, 4.0, 2.0, 1.0]), 0.5).share
     1.0
     """
+    from scipy import stats  # late: it takes a second to load
+
     n, top = len(first), tail_size(len(first), share)
     tops = [set(np.argsort(-values, kind="stable")[:top].tolist()) for values in (first, second)]
     shared = len(tops[0] & tops[1])
