@@ -8,7 +8,9 @@ import polars as pl
 
 from mech_pipeline.data.example_tokens import ExampleTokens
 from mech_pipeline.reports.contrast.contrast import Contrast
+from mech_pipeline.reports.first.which_data import _large, _told
 from mech_pipeline.reports.page import build_report
+from mech_pipeline.reports.wording import UNKNOWN
 from mech_pipeline.store.reading import connect
 from mech_pipeline.store.store import Store
 from tests.support.report_store import MECHANISM, RUN, demo_experiment, write, write_attribution, write_runs
@@ -54,6 +56,46 @@ def test_what_is_planted_is_found_at_its_end_alone():
     assert period.log_odds > 3 > 0 > rest.log_odds
     assert {each.name for each in found.top.more("token", "bigram")} == {'"t8"', '"t9"', '"t8t9"'}
     assert found.bottom.differences == []
+
+
+def test_what_explains_most_comes_first_and_what_both_ends_have_is_taken_off():
+    """A source that nearly nobody else has is the more certain difference, and explains less."""
+    row = np.arange(N)
+    ends = TOP | (row >= N - 20)
+    found = Contrast(
+        examples(
+            period=np.where(TOP, row < 18, row % 3 == 0).astype(int) * 16,
+            source=np.where((row < 8) | np.isin(row, (100, 200)), "rare", "text"),
+            times_seen=np.where(ends | (row % 5 == 0), 3, 2),
+        ),
+        None,
+    )
+    certain, most = (found.top.more("period", "source"), found.explains_the_top("period", "source", "times_seen"))
+    assert [each.name for each in certain] == ["rare", "16"]
+    assert [each.name for each in most] == ["16", "rare"]
+    assert [each.name for each in found.top.more("times_seen")] == ["3"], "which is left out: the bottom has it as well"
+    everywhere = 18 + len([i for i in range(20, N) if i % 3 == 0])
+    assert (most[0].chosen, most[0].beyond_chance) == (18, 18 - 20 * everywhere / N)
+    assert _large(found) == "90 % period 16"
+    assert f"period 16: 18 of 20, by chance {5 * everywhere / 20:.0f} %; that explains at most" in _told(found)
+    assert "after Holm over" in _told(found)
+
+
+def test_a_small_difference_is_no_answer_but_is_told():
+    """The source has more of the top than chance gives, by less than a tenth of it."""
+    n, row = 4000, np.arange(4000)
+    change = {
+        "example_id": [f"{i:016x}" for i in row],
+        "total": np.linspace(1, -1, n),
+        "source": np.where((row < 18) | (row == 999), "rare", "text"),
+    }
+    columns = {"kind": "plain", "document": "d", "period": 0, "length": 8, "times_seen": 1}
+    frame = pl.DataFrame(change | {name: [value] * n for name, value in columns.items()} | {"first_seen": row % 24})
+    found = Contrast(frame, None)
+    assert _large(found) == "no single kind"
+    assert "source rare: 18 of 200, by chance 0 %; that explains at most 9 % of them" in _told(found)
+    assert _large(Contrast(examples(), None)) == UNKNOWN
+    assert _told(Contrast(examples(), None)).startswith("no content that was compared tells them from the others.")
 
 
 def test_order_of_training_is_a_characteristic():

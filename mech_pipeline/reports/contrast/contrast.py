@@ -49,6 +49,11 @@ class Difference:
     log_odds: float
     p: float
 
+    @property
+    def beyond_chance(self) -> float:
+        """How many more of the end have it than by chance: what it explains of the end, at most."""
+        return self.chosen - self.expected
+
 
 @dataclass(frozen=True)
 class End:
@@ -92,10 +97,19 @@ class Contrast:
         """The examples with the largest totals."""
         return self._end(np.arange(len(self.examples)) < tail_size(len(self.examples), SHARE), 1)
 
-    def more_at_the_top(self, *families: str) -> list[Difference]:
-        """What the top has more often and the bottom has not: what is at both ends tells of size, not of direction."""
-        below = {(each.family, each.name) for each in self.bottom.more(*families)}
-        return [each for each in self.top.more(*families) if (each.family, each.name) not in below]
+    def explains_the_top(self, *families: str) -> list[Difference]:
+        """What the top has more often than chance gives, what explains most of it first.
+
+        What the bottom has more often as well is taken off, because it tells of size and not of direction. Of features that
+        the same numbers of examples have (a kind and its only length, say) the first stands for all.
+        """
+        below = {(each.family, each.name): each.beyond_chance for each in self.bottom.more(*families)}
+        kept: dict[tuple[int, int], tuple[float, Difference]] = {}
+        for each in self.top.more(*families):
+            explained = each.beyond_chance - below.get((each.family, each.name), 0.0)
+            if explained > 0:
+                kept.setdefault((each.chosen, each.everywhere), (explained, each))
+        return [each for _, each in sorted(kept.values(), key=lambda pair: (-pair[0], pair[1].p, pair[1].name))]
 
     @cached_property
     def bottom(self) -> End:

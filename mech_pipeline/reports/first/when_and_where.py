@@ -35,7 +35,7 @@ def _arm(arm: str, part: pl.DataFrame) -> str:
         if known.is_empty():
             return f"{arm}: formation has not been computed yet."
         last, n = max(known["lower"].to_list()), known.height
-        return f"{arm}: not by step {last:,}, in none of {n} seed{_s(n)} (censored)."
+        return f"{arm}: not by step {last:,} in any of {n} seed{_s(n)} (censored)."
     seeds = ", ".join(f"s{row['seed']} in ({row['lower']:,}, {row['step']:,}]" for row in formed.iter_rows(named=True))
     return f"{arm}: {formed.height} of {part.height} seed{_s(part.height)}: {seeds}."
 
