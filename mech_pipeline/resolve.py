@@ -100,7 +100,7 @@ def _with_contents(spec: RunSpec) -> RunSpec:
 def _check_requirements(specs: tuple[RunSpec, ...], source: str) -> None:
     """Every run's model must have the heads and neurons that its mechanisms look at."""
     for spec in specs:
-        for name in spec.mechanisms:
+        for name in spec.measured:
             if missing := KNOWN.missing(name, spec.model):
                 raise MechError(
                     f"{source}: mechanism {name} of run {spec.run} {missing}", "change `model` or the mechanism"

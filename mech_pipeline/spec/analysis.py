@@ -6,6 +6,8 @@ from pydantic import Field, field_validator, model_validator
 
 from mech_pipeline.spec.stage import Stage, added
 
+HELD_OUT = "held_out_log_probability"
+"""The mechanism that every checkpoint is measured on by default."""
 WEIGHTS = "weights"
 """Name, in the table `ledger`, of the account of the weights themselves."""
 Method = Literal["adjoint", "gradient_dot", "gradient_dot_adam", "gauss_newton", "ekfac", "sketch"]

@@ -14,7 +14,17 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mech_pipeline.errors import MechError, did_you_mean
-from mech_pipeline.spec.analysis import WEIGHTS, Circuits, Event, Influence, InTraining, Ledger, Neurons, Resolution
+from mech_pipeline.spec.analysis import (
+    HELD_OUT,
+    WEIGHTS,
+    Circuits,
+    Event,
+    Influence,
+    InTraining,
+    Ledger,
+    Neurons,
+    Resolution,
+)
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.plain_yaml import read_yaml
@@ -67,6 +77,10 @@ class Experiment(Stage):
     probe: Probe = Probe()
     mechanisms: tuple[str, ...] = Field(min_length=1, description="evaluated at every checkpoint")
     detectors: tuple[str, ...] = Field((), description="per-head scores at every checkpoint")
+    held_out_loss: bool = Field(
+        True,
+        description=f"every checkpoint also has its loss on held-out text: mechanism `{HELD_OUT}`, which is minus the loss",
+    )
     gradients: tuple[str, ...] = Field((), description="mechanisms whose gradient tensors are kept")
     formation: tuple[Event, ...] = Field(min_length=1, description="the first event names the influence's target step")
     ledger: Ledger = Ledger()
@@ -157,6 +171,7 @@ class Experiment(Stage):
             seed=seed,
             probe=self.probe,
             mechanisms=self.mechanisms,
+            held_out_loss=self.held_out_loss,
             detectors=self.detectors,
             gradients=self.gradients,
             formation=self.formation,

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import model_validator
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.analysis import WEIGHTS, Circuits, Event, Influence, InTraining, Neurons, Resolution
+from mech_pipeline.spec.analysis import HELD_OUT, WEIGHTS, Circuits, Event, Influence, InTraining, Neurons, Resolution
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.mixture import check_mixture
@@ -64,6 +64,7 @@ class RunSpec(Stage):
     circuits: Circuits = added(Circuits(), "which edges carry a mechanism, at some checkpoints")
     neurons: Neurons = added(Neurons(), "what made the MLP's neurons")
     ledger_by: Resolution = added(Resolution(), "how finely the ledger is split")
+    held_out_loss: bool = added(False, f"every checkpoint is also measured on mechanism `{HELD_OUT}`")
 
     @model_validator(mode="after")
     def _fits(self) -> "RunSpec":
@@ -186,6 +187,11 @@ class RunSpec(Stage):
     def caveats(self) -> tuple[str, ...]:
         """What makes attribution of this run unreliable or impossible, one sentence each."""
         return caveats(self.optimizer, self.training)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The mechanisms whose value every checkpoint has: those that are named, and the held-out loss where it is asked for."""
+        return tuple(dict.fromkeys((*self.mechanisms, *([HELD_OUT] if self.held_out_loss else []))))
 
     def tokens_slice(self) -> str:
         """What tokens and examples depend on, the corpus' content aside."""

@@ -25,7 +25,7 @@ ON_SEQUENCES |= {"induction_k_composition", "induction_q_composition", "inductio
 WITH_PROMPTS = {"ioi_logit_difference", "ioi_accuracy", "bracket_logit_difference", "bracket_accuracy"}
 WITH_PROMPTS |= {"python_bracket_logit_difference", "python_bracket_accuracy", "python_bracket_opener_effect"}
 WITH_PROMPTS |= {"parentheses_logit_difference", "parentheses_accuracy", "nested_rule_preference", "nested_rule_share"}
-WITH_PROMPTS |= {"nested_rule_preference_inside"}
+WITH_PROMPTS |= {"nested_rule_preference_inside", "held_out_log_probability"}
 LIBRARY = ON_SEQUENCES | WITH_PROMPTS
 
 

@@ -77,5 +77,6 @@ def test_other_text_recomputes_only_mechanisms_that_may_read_it(project):
         "nested_rule_preference",
         "nested_rule_preference_inside",
         "nested_rule_share",
+        "held_out_log_probability",
     }
     assert moved == {"bracket", "text_loss"} | of_library

@@ -32,6 +32,7 @@ TINY: dict[str, Any] = {
     "probe": {"tiled_examples": 4, "random_examples": 4},
     "mechanisms": ["induction_copy_advantage", "previous_token_attention"],
     "detectors": ["previous_token", "prefix_matching"],
+    "held_out_loss": False,
     "gradients": ["induction_copy_advantage"],
     "formation": [
         {"mechanism": "induction_copy_advantage", "threshold": 9.0, "sustain": 2},

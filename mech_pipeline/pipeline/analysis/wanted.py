@@ -53,7 +53,7 @@ def _values(run: FoundRun, step: int) -> dict[Cell, str]:
         Cell("mechanism_values", run.spec.run, step, name): mechanism_fingerprint(
             run.spec, name, state, probe_version(name, run.artifacts)
         )
-        for name in run.spec.mechanisms
+        for name in run.spec.measured
     }
 
 

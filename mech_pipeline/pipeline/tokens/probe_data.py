@@ -16,7 +16,7 @@ def check_probe_data(spec: RunSpec, probe: Probe) -> None:
     Raises:
         MechError: a prompt does not fit the vocabulary or the context, or corrupted data do not fit the data.
     """
-    asked = (*spec.mechanisms, *spec.gradients, *spec.ledger, *spec.influence.mechanisms)
+    asked = (*spec.measured, *spec.gradients, *spec.ledger, *spec.influence.mechanisms)
     for name in dict.fromkeys(asked):
         with _naming(f"mechanism {name}"):
             probe.of(name, MECHANISMS[name].data)

@@ -28,7 +28,7 @@ TABLE = "probe_sequences"
 def write_probe_sequences(store: Store, spec: RunSpec, probe: Probe) -> None:
     """The rows of all mechanisms that the run names, each mechanism's in place of what was there. One commit."""
     tokenizer, version = stored_tokenizer(store, spec.run), artifact_versions(store, spec.run)["probe"]
-    names = list(dict.fromkeys((*spec.mechanisms, *spec.gradients, *spec.ledger, *spec.influence.mechanisms)))
+    names = list(dict.fromkeys((*spec.measured, *spec.gradients, *spec.ledger, *spec.influence.mechanisms)))
     rows = [
         row | {"run": spec.run, "mechanism": name, "mechanism_version": MECHANISMS[name].version, "probe": version}
         for name in names

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mech_pipeline.spec.analysis import HELD_OUT
 from mech_pipeline.store.tables.table import MECHANISM, RUN, STEP, Column
 
 
@@ -53,6 +54,17 @@ VIEWS: dict[str, View] = {
             ),
             ("mechanism_values", "runs"),
             "select experiment, arm, seed, run, step, mechanism, value from mechanism_values join runs using (run)",
+        ),
+        View(
+            "held_out_loss",
+            "one row per checkpoint: its loss on held-out text (`held_out_loss` of the experiment)",
+            (
+                RUN,
+                STEP,
+                Column("loss_nats", "float64", "mean loss of the next token on text that no run trains on", "nats"),
+            ),
+            ("mechanism_values",),
+            f"select run, step, -value as loss_nats from mechanism_values where mechanism = '{HELD_OUT}'",
         ),
         View(
             "before_formation",
