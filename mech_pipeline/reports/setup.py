@@ -38,7 +38,7 @@ def setup(study: Study) -> Section:
         "period": period(study),
         "yaml": yaml.safe_dump(description, sort_keys=False, allow_unicode=True, width=100),
         "cite": f"The mech_pipeline authors. mech_pipeline {__version__} (software). Report of experiment "
-        f"{study.experiment.experiment}, runs {', '.join(_fingerprints(study)) or 'not computed yet'}.",
+        f"{study.experiment.experiment}, runs {', '.join(_fingerprints(study)) or 'not computed yet'}, computed: {period(study)}.",
     }
     return Section("setup", "Setup", "setup.html", context)
 

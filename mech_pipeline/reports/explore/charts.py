@@ -51,9 +51,12 @@ def _curves(curves: Rows, mechanism: str, unit: str, brush: Any) -> Any:
 
 def _components(rows: Rows, unit: str, brush: Any) -> Any:
     measure = alt.param(
-        name="measure", value="net", bind=alt.binding_radio(options=["net", "gross"], name="what examples did: ")
+        name="measure",
+        value="net",
+        bind=alt.binding_radio(options=["net", "gross"], name="components: what examples did, "),
     )
-    largest = max(abs(row["gross"]) for row in rows)
+    largest = {name: max(abs(row[name]) for row in rows) or 1.0 for name in ("net", "gross")}
+    end = f"(measure == 'net' ? {largest['net']} : {largest['gross']})"  # alike on both sides of 0: a shade is a size
     return (
         alt.Chart(alt.Data(values=rows))
         .mark_rect()
@@ -65,7 +68,13 @@ def _components(rows: Rows, unit: str, brush: Any) -> Any:
             color=alt.Color(
                 "shown:Q",
                 title=unit,
-                scale=alt.Scale(scheme="blueorange", domainMid=0, type="symlog", constant=largest / 50),
+                scale=alt.Scale(
+                    scheme="blueorange",
+                    domainMin=alt.ExprRef(f"-{end}"),
+                    domainMax=alt.ExprRef(end),
+                    type="symlog",
+                    constant=largest["gross"] / 50,
+                ),
             ),
             tooltip=["component:N", "step:O", alt.Tooltip("net:Q"), alt.Tooltip("gross:Q")],
         )
@@ -88,7 +97,15 @@ def atlas(heads: Rows) -> dict[str, Any]:
         bind=alt.binding_range(min=0, max=last, step=1, name="checkpoint, from the first to the last: "),
     )
     detectors = sorted({row["detector"] for row in heads})
-    panels = []
+    steps = [{"place": place, "step": step} for place, step in sorted({(row["place"], row["step"]) for row in heads})]
+    panels: list[Any] = [
+        alt.Chart(alt.Data(values=steps))
+        .mark_text(fontSize=14, align="left")
+        .transform_filter("datum.place == place")
+        .transform_calculate(shown="'step ' + datum.step")
+        .encode(x=alt.value(0), text="shown:N")
+        .properties(name="atlas_step", width=100, height=26, view=alt.ViewBackground(stroke=None))
+    ]
     for detector in detectors:
         here = [row for row in heads if row["detector"] == detector]
         most = max(1.0, *(abs(row["value"]) for row in here))

@@ -3,7 +3,7 @@
 const told = JSON.parse(document.getElementById("data").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)").matches;
 const options = { ast: true, actions: false, renderer: "svg", theme: dark ? "dark" : undefined,
-  config: { background: "transparent" } };
+  config: { background: "transparent", ...(dark && { axis: { gridColor: "#3a3b3e" } }) } };
 
 function element(tag, text, name) {
   const made = document.createElement(tag);
