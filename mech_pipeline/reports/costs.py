@@ -71,6 +71,17 @@ def _unmeasured(study: Study, stage: str, table: str | None) -> int:
     return int(found.item())
 
 
+def trained_before(study: Study) -> list[str]:
+    """The runs that were trained before costs were kept: what other stages did then is in no sum either."""
+    found = frame(
+        study.connection,
+        """select distinct run from checkpoints where run = any($runs::varchar[])
+        and run not in (select run from stage_costs where stage = 'training') order by list_position($runs::varchar[], run)""",
+        runs=study.runs,
+    )
+    return found["run"].to_list()
+
+
 def period(study: Study) -> str:
     """The first and the last day on which a stage worked."""
     found = frame(

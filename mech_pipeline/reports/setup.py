@@ -6,7 +6,7 @@ import yaml
 
 from mech_pipeline import __version__
 from mech_pipeline.frames import frame
-from mech_pipeline.reports.costs import machines, period, stage_rows
+from mech_pipeline.reports.costs import machines, period, stage_rows, trained_before
 from mech_pipeline.reports.section import Section
 from mech_pipeline.reports.subject import Study
 from mech_pipeline.reports.wording import number
@@ -35,6 +35,7 @@ def setup(study: Study) -> Section:
     context = {
         "rows": [_row(study, specs) for specs in arms.values()],
         "costs": stage_rows(study),
+        "trained_before": trained_before(study),
         "period": period(study),
         "yaml": yaml.safe_dump(description, sort_keys=False, allow_unicode=True, width=100),
         "cite": f"The mech_pipeline authors. mech_pipeline {__version__} (software). Report of experiment "

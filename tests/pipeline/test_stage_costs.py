@@ -11,7 +11,7 @@ from mech_pipeline.pipeline import alone
 from mech_pipeline.pipeline.plan import Plan
 from mech_pipeline.pipeline.stage_costs import TABLE, measured
 from mech_pipeline.pipeline.tokens import probe_rows
-from mech_pipeline.reports.costs import NOT_MEASURED, period, stage_rows
+from mech_pipeline.reports.costs import NOT_MEASURED, period, stage_rows, trained_before
 from mech_pipeline.reports.subject import Study
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.reading import connect
@@ -42,6 +42,7 @@ def test_every_stage_of_a_run_leaves_what_it_took_and_a_store_without_that_is_cu
     with connect(local_store.root) as connection:
         told = {row.stage: row for row in stage_rows(Study(connection, experiment, specs))}
         assert NOT_MEASURED not in repr(told.values())
+        assert trained_before(Study(connection, experiment, specs)) == []
 
     for table, folder in product((TABLE, probe_rows.TABLE), ("tables", "checksums")):  # as a store was before them
         shutil.rmtree(f"{local_store.root}/{folder}/{table}", ignore_errors=True)
@@ -53,6 +54,7 @@ def test_every_stage_of_a_run_leaves_what_it_took_and_a_store_without_that_is_cu
         assert {row.stage for row in stage_rows(study)} == set(told)
         assert all(row.wall == NOT_MEASURED for row in stage_rows(study))
         assert period(study) == NOT_MEASURED
+        assert trained_before(study) == [RUN]
 
 
 def test_a_stack_divides_what_it_took_and_work_that_made_nothing_or_failed_leaves_no_row(local_store: Store):
