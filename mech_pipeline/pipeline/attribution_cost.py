@@ -2,15 +2,18 @@
 
 Unit costs were measured in the demo (docs/method.md, end): an update of the ledger takes 3.5 updates of training for each
 mechanism; an update of a sweep 2 for graph and replay and 2 for each target (docs/method.md §2, Cost); metasmoothness
-replays each update twice; a retraining is training up to its target. Cheaper estimators and analysis are left out.
+replays each update twice; a trajectory of adjoint_mean is a sweep and a training; a retraining is training up to its
+target. Cheaper estimators and analysis are left out.
 Influence at formation is counted up to the last update, because nobody knows yet when it forms: it is at most that.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mech_pipeline.attribution.retraining.removals import asked_removals
 from mech_pipeline.pipeline.cost import Cost
 from mech_pipeline.pipeline.influence.wanted import planned_targets
+from mech_pipeline.spec.analysis import Influence
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.tables.all import ADJOINT
 
@@ -48,9 +51,16 @@ def _targets(spec: RunSpec) -> list[int]:
 
 def _influence(spec: RunSpec, targets: list[int]) -> float:
     asked = spec.influence
-    if ADJOINT not in asked.methods or not targets:
-        return 0.0
     reach = [(max(0, step - (asked.horizon or step)), step) for step in targets]
+    exact = _exact(asked, reach) if ADJOINT in asked.methods else 0.0
+    if "adjoint_mean" not in asked.methods:
+        return exact
+    swept = sum(end - begin for begin, end in reach) * (1 + _SWEEP + _TARGET * len(asked.mechanisms))
+    return exact + asked.adjoint_mean.trajectories * swept
+
+
+def _exact(asked: Influence, reach: Sequence[tuple[int, int]]) -> float:
+    """Of the one sweep and metasmoothness, for targets that reach over updates begin … end − 1."""
     each = sum(end - begin for begin, end in reach)
     swept = len({update for begin, end in reach for update in range(begin, end)})
     steps = asked.metasmoothness_steps

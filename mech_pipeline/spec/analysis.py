@@ -10,7 +10,7 @@ HELD_OUT = "held_out_log_probability"
 """The mechanism that every checkpoint is measured on by default."""
 WEIGHTS = "weights"
 """Name, in the table `ledger`, of the account of the weights themselves."""
-Method = Literal["adjoint", "gradient_dot", "gradient_dot_adam", "gauss_newton", "ekfac", "sketch"]
+Method = Literal["adjoint", "adjoint_mean", "gradient_dot", "gradient_dot_adam", "gauss_newton", "ekfac", "sketch"]
 
 
 class Event(Stage):
@@ -154,6 +154,16 @@ class Retraining(Stage):
         return shares
 
 
+class AdjointMean(Stage):
+    """Over which trainings `adjoint_mean` averages the exact influence."""
+
+    trajectories: int = Field(6, ge=1, description="trainings in all; the first leaves nothing out")
+    share: float = Field(
+        0.05, gt=0, lt=1, description="of the examples seen, at random, that each of the others trains without"
+    )
+    seed: int = Field(0, ge=0, description="seed of these shares")
+
+
 class Influence(Attribution):
     """What would happen to mechanisms at target steps; by default where the first formation event happened."""
 
@@ -173,6 +183,10 @@ class Influence(Attribution):
         "numbers a gradient is sketched with, where `methods` has sketch; error falls with the root",
         ge=4,
         multiple_of=4,
+    )
+    adjoint_mean: AdjointMean = added(
+        AdjointMean(),
+        "which trajectories are averaged, where `methods` has adjoint_mean; each costs a sweep and a training",
     )
     retraining: Retraining | None = added(None, "measure the predictions against removals that are really retrained")
 

@@ -8,6 +8,7 @@ from mech_pipeline.attribution.retraining.lds import (
     calibration,
     linear_datamodeling_score,
     random_measures,
+    score_difference,
     spread,
     top_measures,
 )
@@ -24,6 +25,21 @@ def test_the_score_is_spearmans_rank_correlation():
     assert found is not None
     assert found.value == pytest.approx(stats.spearmanr(PREDICTED, MEASURED).statistic, rel=1e-12)
     assert found.n == 40
+
+
+def test_the_difference_of_two_scores_is_of_the_same_removals():
+    worse = PREDICTED + 0.4 * np.random.Generator(np.random.PCG64(5)).normal(size=40)
+    one, other = (linear_datamodeling_score(each, MEASURED) for each in (PREDICTED, worse))
+    found = score_difference(PREDICTED, worse, MEASURED)
+    assert None not in (found, one, other)
+    assert found.value == pytest.approx(one.value - other.value, abs=1e-12)
+    assert found.lower < found.value < found.upper
+    apart = (one.upper - one.lower) + (other.upper - other.lower)
+    assert found.upper - found.lower < 0.6 * apart, "paired: narrower than what two separate intervals allow"
+    same = score_difference(PREDICTED, PREDICTED, MEASURED)
+    assert same is not None
+    assert (same.value, same.lower, same.upper) == (0, 0, 0)
+    assert score_difference(PREDICTED, np.ones(40), MEASURED) is None
 
 
 def test_ties_share_their_rank():

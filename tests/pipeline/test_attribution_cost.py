@@ -19,6 +19,13 @@ NAMES = {"mechanisms": ["induction_copy_advantage"]}
         # 4 updates before each target
         (NAMES | {"at": [12, 24], "horizon": 4, "metasmoothness_steps": 0}, 8 * 2 + 8 * 2),
         (NAMES | {"methods": ["gradient_dot"]}, 0),
+        # 3 trajectories: training 1, graph and replay 2, the target 2; 24 updates exactly as well, without metasmoothness
+        (NAMES | {"methods": ["adjoint_mean"], "adjoint_mean": {"trajectories": 3}}, 3 * 24 * 5),
+        (
+            NAMES
+            | {"methods": ["adjoint", "adjoint_mean"], "adjoint_mean": {"trajectories": 3}, "metasmoothness_steps": 0},
+            24 * 4 + 3 * 24 * 5,
+        ),
         ({}, 0),
     ],
 )

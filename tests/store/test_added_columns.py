@@ -14,7 +14,7 @@ from mech_pipeline.store.rows import content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 
-NEW = ("method", "component", "reliable", "weight")
+NEW = ("method", "component", "reliable", "weight", "standard_error")
 KEY = {"run": ["r"], "step": [10], "mechanism": ["m"]}
 EXACT = Cell("influence", "r", 10, "m", "adjoint")
 
@@ -50,8 +50,8 @@ def old_store(local_store, monkeypatch):
 
 
 def test_old_rows_read_as_the_exact_method_on_all_components(old_store):
-    found = query(old_store.root, "select distinct method, component, reliable, weight from influence").rows()
-    assert found == [("adjoint", "all", None, 1.0)]
+    found = query(old_store.root, f"select distinct {', '.join(NEW)} from influence").rows()
+    assert found == [("adjoint", "all", None, 1.0, None)]
     assert stored_versions(old_store, "influence", "r").keys() == {EXACT}
 
 
@@ -88,3 +88,5 @@ def test_a_column_that_came_later_has_a_part_in_versions_only_where_it_says_some
     before = rows(method="adjoint", component="all", reliable=True)
     assert content_version(table, before | {"weight": [1.0] * 3}) == content_version(table, before)
     assert content_version(table, before | {"weight": [1.0, 1.0, 0.5]}) != content_version(table, before)
+    assert content_version(table, before | {"standard_error": [None] * 3}) == content_version(table, before)
+    assert content_version(table, before | {"standard_error": [None, 0.1, 0.1]}) != content_version(table, before)

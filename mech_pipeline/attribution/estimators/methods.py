@@ -25,7 +25,12 @@ METHODS: dict[str, Method] = {
     "adjoint": Method(
         "the exact derivative through all later updates of training",
         "3 to 4 per update, 2 more for each further target; replays training",
-        "always, if time allows; the only one that predicts retraining well",
+        "always, if time allows; it predicts retraining well where training is smooth in its data",
+    ),
+    "adjoint_mean": Method(
+        "the exact derivative, averaged over trainings that each lack another random share of the examples",
+        "5 per update and trajectory (6 by default), 2 more for each further target",
+        "removals of several percent, where one derivative is far off the size of what happens; error bars on examples",
     ),
     "gradient_dot": Method(
         "first order at checkpoints, as if training were SGD: learning rate × ⟨∇M, ∇ℓ⟩ (TracInCP)",

@@ -1,7 +1,7 @@
 """Replaying a window of training for a sweep backwards, keeping gradient graphs where memory allows.
 
 A graph that the replay keeps need not be built again on the way back: a seventh of a sweep's time (docs/log.md). Only runs
-whose training is the plain computation have one to keep: eager, fp32, math attention, unweighted examples. Where its bits
+whose training is the plain computation have one to keep: eager, fp32, math attention, weights of 0 and 1. Where its bits
 differ from training after all (checked against the next checkpoint), the window is replayed the ordinary way.
 """
 
@@ -75,10 +75,17 @@ class Replayer:
         if self._kept_graphs is None:
             plain = self.trainer.training
             same = self.trainer.hooked and plain.precision == "fp32" and plain.attention == "math"
-            weighted = self.trainer.weights is not None or self.trainer.example_weights is not None
-            usable = same and not weighted and not plain.sharded and plain.device == "cpu"
+            usable = same and not _weighs(self.trainer) and not plain.sharded and plain.device == "cpu"
             self._kept_graphs = _budget() // graph_bytes(self.trainer, state.theta, state.step) if usable else 0
         return self._kept_graphs
+
+
+def _weighs(trainer: Trainer) -> bool:
+    """Whether an example has another weight than 0 or 1, which rounds differently in the graph."""
+    weights = trainer.weights
+    return trainer.example_weights is not None or (
+        weights is not None and bool(((weights != 0) & (weights != 1)).any())
+    )
 
 
 def _budget() -> int:

@@ -132,6 +132,31 @@ def linear_datamodeling_score(predicted: Numbers, measured: Numbers, seed: int =
     return Score(float(value), lower, upper, n)
 
 
+def score_difference(predicted: Numbers, other: Numbers, measured: Numbers, seed: int = 0) -> Score | None:
+    """The score of one estimator minus that of another on the same removals; none if one of them is undefined.
+
+    Both are computed on the same resamples, so what the removals have in common does not widen the interval.
+
+    >>> score_difference(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0]), np.array([0.1, 0.2, 0.9])).value
+    2.0
+    """
+
+    def between(one: Numbers, another: Numbers, real: Numbers) -> Numbers:
+        return _rank_correlations(one, real) - _rank_correlations(another, real)
+
+    n = len(measured)
+    if n < 3:
+        return None
+    (value,) = between(predicted[None], other[None], measured[None])
+    if np.isnan(value):
+        return None
+    interval = bootstrap_interval(
+        lambda drawn: between(predicted[drawn], other[drawn], measured[drawn]), n, numpy_generator(seed, "lds")
+    )
+    lower, upper = interval or (None, None)
+    return Score(float(value), lower, upper, n)
+
+
 def _rank_correlations(some: Numbers, others: Numbers) -> Numbers:
     """Spearman's ρ of each pair of rows; NaN where a row is constant. Ties share their mean rank."""
     from scipy import stats  # a second to import

@@ -1,4 +1,4 @@
-"""The cheap estimators of influence, as further methods of the same table, with what is known of how good they are.
+"""Estimators of influence beside the exact one, further methods of the same table, with what is known of how good they are.
 
 Beside every score stands the rank correlation with the exact adjoint where that is there (`agreement`), and what the
 method knows of itself (`residual` of Gauss–Newton, `standard_error` of sketches at every update). An estimator counts as
@@ -7,7 +7,6 @@ reliable where the lower end of the agreement's interval is at least AGREEMENT_L
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,8 +19,9 @@ from mech_pipeline.attribution.estimators.gradient_dot import gradient_dot_score
 from mech_pipeline.attribution.estimators.scores import UpdateScores
 from mech_pipeline.attribution.estimators.sketched_scores import sketched_scores
 from mech_pipeline.attribution.influence.horizon import first_update
-from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.pipeline.cells import Cell
+from mech_pipeline.pipeline.influence.estimated import Estimated, Standing, estimated, target_gradients
+from mech_pipeline.pipeline.influence.mean import mean_influence
 from mech_pipeline.pipeline.influence.rows import (
     WHOLE,
     WHOLE_SWEEP,
@@ -37,10 +37,12 @@ from mech_pipeline.pipeline.influence.wanted import ESTIMATES_VERSION, checkpoin
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.store.tables.all import ADJOINT
-from mech_pipeline.training.update.optimizer import State
 
 AGREEMENT_LIMIT = 0.5
 """A convention: below, an estimator's order of examples has little to do with the exact one."""
+
+_Estimator = Callable[[OpenRun, int, Sequence[str], Emit], list[Estimated]]
+"""Scores on several mechanisms at a step."""
 
 
 def check_environments(cells: Sequence[Cell]) -> None:
@@ -60,61 +62,39 @@ def compute_estimates(run: OpenRun, cells: Sequence[Cell], fingerprints: dict[Ce
         assert cell.step is not None, "influence is at a step"
         groups.setdefault((cell.step, str(cell.method)), {})[str(cell.item)] = cell
     for (step, method), mechanisms in sorted(groups.items(), key=lambda group: group[0]):
-        estimated = _ESTIMATORS[method](run, step, list(mechanisms), emit)
-        for index, (mechanism, cell) in enumerate(mechanisms.items()):
-            scores = _gathered(estimated.updates, index)
-            metrics, trusted = _agreement(run, step, mechanism, scores)
+        found = _ESTIMATORS[method](run, step, list(mechanisms), emit)
+        for each, (mechanism, cell) in zip(found, mechanisms.items(), strict=True):
+            compared, agrees = _agreement(run, step, mechanism, each.scores)
+            standing = each.standing or Standing(0, agrees)
             scored = Scored(
                 step=step,
                 mechanism=mechanism,
                 method=method,
-                scores=scores,
+                scores=each.scores,
                 components=WHOLE,
-                metrics=metrics + estimated.metrics[index],
-                horizon=0,
-                trusted=trusted,
+                metrics=[*compared, *each.metrics],
+                horizon=standing.horizon,
+                trusted=standing.trusted,
+                measured_since=standing.measured_since,
+                standard_errors=each.standard_errors,
             )
             write_scored(run, scored, fingerprints[cell], ESTIMATES_VERSION)
 
 
-@dataclass(frozen=True)
-class Estimated:
-    """Scores of all updates on several mechanisms, and what the method knows of itself, per mechanism."""
-
-    updates: list[UpdateScores]
-    metrics: list[list[Metric]]
-
-
-def _gathered(updates: Sequence[UpdateScores], index: int) -> ExampleScores:
-    return ExampleScores.gathered(
-        [update.step for update in updates],
-        [update.examples.cpu().numpy() for update in updates],
-        [update.scores[index].double().cpu().numpy() for update in updates],
-    )
-
-
-def _gradients(run: OpenRun, mechanisms: Sequence[str]) -> Callable[[State], torch.Tensor]:
-    def at(state: State) -> torch.Tensor:
-        run.trainer.flat.load(state.theta)
-        return torch.stack([mechanism_gradient(name, run.trainer.flat, run.tokens.probe) for name in mechanisms])
-
-    return at
-
-
-def _first_order(method: str) -> Callable[[OpenRun, int, Sequence[str], Emit], Estimated]:
-    def estimate(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Estimated:
+def _first_order(method: str) -> _Estimator:
+    def estimate(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> list[Estimated]:
         checkpoints = checkpoints_before(run, step)
         progress = Progress(emit, f"{method} {run.spec.run} at {step}", step - checkpoints[0], "updates")
         updates = gradient_dot_scores(
             run.trainer,
             checkpoints,
             run.state,
-            _gradients(run, mechanisms),
+            target_gradients(run, mechanisms),
             method,  # type: ignore[arg-type]  # one of the two names it is registered under
             clip_factors=_clip_factors(run, step),
             report=progress,
         )
-        return Estimated(list(_within(run, step, updates)), [[] for _ in mechanisms])
+        return estimated(list(_within(run, step, updates)), [[] for _ in mechanisms])
 
     return estimate
 
@@ -134,24 +114,24 @@ def _clip_factors(run: OpenRun, step: int) -> dict[int, float] | None:
     return dict(rows) if len(rows) == step else None
 
 
-def _gauss_newton(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Estimated:
+def _gauss_newton(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> list[Estimated]:
     state, settings = run.state(step), Settings()
     most = settings.iterations * len(mechanisms)
     progress = Progress(emit, f"gauss_newton {run.spec.run} at {step}", most, "products at most")
-    found = gauss_newton_scores(run.trainer, state, _gradients(run, mechanisms)(state), settings, progress)
+    found = gauss_newton_scores(run.trainer, state, target_gradients(run, mechanisms)(state), settings, progress)
     metrics: list[list[Metric]] = [
         [("residual", WHOLE_SWEEP, residual), ("damping", WHOLE_SWEEP, found.damping)] for residual in found.residuals
     ]
-    return Estimated(list(_within(run, step, found.updates)), metrics)
+    return estimated(list(_within(run, step, found.updates)), metrics)
 
 
-def _ekfac(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Estimated:
+def _ekfac(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> list[Estimated]:
     state = run.state(step)
-    found = ekfac_scores(run.trainer, state, _gradients(run, mechanisms)(state), run.spec.model, emit=emit)
-    return Estimated(list(_within(run, step, found.updates)), [[] for _ in mechanisms])
+    found = ekfac_scores(run.trainer, state, target_gradients(run, mechanisms)(state), run.spec.model, emit=emit)
+    return estimated(list(_within(run, step, found.updates)), [[] for _ in mechanisms])
 
 
-def _sketch(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> Estimated:
+def _sketch(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> list[Estimated]:
     """First order from stored sketches; every update says how far its scores may be wrong."""
     sketcher, checkpoints = sketcher_of(run), checkpoints_before(run, step)
     stored = make_sketches(run, sketcher, checkpoints, emit)
@@ -161,7 +141,7 @@ def _sketch(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> E
         checkpoints,
         run.state,
         lambda begin: read_sketches(run, begin, stored[begin]),
-        _gradients(run, mechanisms),
+        target_gradients(run, mechanisms),
         clip_factors=_clip_factors(run, step),
     )
     first = first_update(step, run.spec.influence.horizon)
@@ -170,10 +150,11 @@ def _sketch(run: OpenRun, step: int, mechanisms: Sequence[str], emit: Emit) -> E
     for each in found:
         for of_target, squares in zip(metrics, each.errors.double().square().mean(1).tolist(), strict=True):
             of_target.append(("standard_error", each.update.step, math.sqrt(squares)))
-    return Estimated([each.update for each in found], metrics)
+    return estimated([each.update for each in found], metrics)
 
 
-_ESTIMATORS: dict[str, Callable[[OpenRun, int, Sequence[str], Emit], Estimated]] = {
+_ESTIMATORS: dict[str, _Estimator] = {
+    "adjoint_mean": mean_influence,
     "gradient_dot": _first_order("gradient_dot"),
     "gradient_dot_adam": _first_order("gradient_dot_adam"),
     "gauss_newton": _gauss_newton,

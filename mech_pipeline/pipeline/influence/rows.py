@@ -28,6 +28,7 @@ class Scored:
     Attributes:
         components: names of the scores' parts; (EVERYTHING,) if they are whole.
         tokens: scores by target token, if they are wanted.
+        standard_errors: of weight times influence of every example of the pool, if the method knows them.
         horizon: first update whose scores may be trusted, if any may.
         trusted: whether those from the horizon on may be; none: it was not measured.
         measured_since: first update that `trusted` speaks of; a no holds for all before it as well.
@@ -43,6 +44,7 @@ class Scored:
     trusted: bool | None
     measured_since: int = 0
     tokens: ExampleScores | None = None
+    standard_errors: Float[np.ndarray, " pool"] | None = None
 
     def reliable(self, update_step: np.ndarray) -> pa.Array:
         """Of each row: false outside the horizon or where nothing is trusted; empty where it was not measured."""
@@ -73,6 +75,9 @@ def write_scored(run: OpenRun, scored: Scored, made_from: str, code_version: str
         "reliable": scored.reliable(columns["update_step"].to_numpy()),
         "weight": pa.array(np.repeat(weights_of(run, scored.scores), len(scored.components)).astype(np.float32)),
     }
+    if scored.standard_errors is not None:
+        known = np.repeat(scored.standard_errors[scored.scores.example], len(scored.components))
+        columns["standard_error"] = pa.array(known.astype(np.float32))
     write(run.store, [Block(cell, columns, made_from)], code_version)
 
 

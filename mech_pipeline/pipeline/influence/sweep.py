@@ -74,7 +74,8 @@ def sweep_targets(run: OpenRun, cells: Sequence[Cell], emit: Emit) -> list[Swept
     )
     splitter = _Splitter(run) if run.spec.influence.components else None
     for part in swept:
-        _add(found[part.target], part, splitter, tokens=run.spec.influence.tokens)
+        scores = part.scores.double().cpu().numpy()[:, None] if splitter is None else splitter(part)
+        found[part.target].add(part, scores, tokens=run.spec.influence.tokens)
     return [SweptTarget(t, f, float(t.gradient.double().norm())) for t, f in zip(targets, found, strict=True)]
 
 
@@ -93,15 +94,6 @@ def _target(run: OpenRun, cell: Cell) -> Target:
 def _is_checkpoint(run: OpenRun, state: State) -> bool:
     expected = run.checkpoints.get(state.step)
     return expected is None or state_sha256(state) == expected.data_version
-
-
-def _add(found: TargetScores, part: UpdateInfluence, splitter: "_Splitter | None", *, tokens: bool) -> None:
-    found.steps.append(part.step)
-    found.norms.append(part.adjoint_norm)
-    found.examples.append(part.made.examples.numpy())
-    found.parts.append(part.scores.double().cpu().numpy()[:, None] if splitter is None else splitter(part))
-    if tokens:
-        found.tokens.append(part.tokens.cpu().numpy())
 
 
 class _Splitter:

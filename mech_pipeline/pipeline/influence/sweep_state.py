@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mech_pipeline.attribution.influence.adjoint import Adjoint
-from mech_pipeline.attribution.influence.influence import SweepState
+from mech_pipeline.attribution.influence.influence import SweepState, UpdateInfluence
 from mech_pipeline.pipeline.checkpoints import provenance_columns
 from mech_pipeline.store.blobs import Blob, is_there
 from mech_pipeline.store.store import Store
@@ -26,6 +26,7 @@ class TargetScores:
     Attributes:
         parts: scores by component, or the whole in one column.
         tokens: by target token, if they are wanted.
+        target_norm: ‖∇M(θ_T)‖; none where whoever sweeps keeps it elsewhere.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -33,6 +34,21 @@ class TargetScores:
     parts: list[np.ndarray] = field(default_factory=list)
     tokens: list[np.ndarray] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
+    target_norm: float | None = None
+
+    def add(self, part: UpdateInfluence, scores: np.ndarray, *, tokens: bool = False) -> None:
+        """One update more.
+
+        Args:
+            scores: of its examples, by component or whole, [example, part].
+            tokens: whether scores by token are kept too.
+        """
+        self.steps.append(part.step)
+        self.norms.append(part.adjoint_norm)
+        self.examples.append(part.made.examples.numpy())
+        self.parts.append(scores)
+        if tokens:
+            self.tokens.append(part.tokens.cpu().numpy())
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,8 @@ def _tensors(state: SweepState, found: Sequence[TargetScores]) -> dict[str, Tens
         if scores.steps:
             tensors[f"{index}.steps"] = torch.tensor(scores.steps)
             tensors[f"{index}.norms"] = torch.tensor(scores.norms, dtype=torch.float64)
+            if scores.target_norm is not None:
+                tensors[f"{index}.target_norm"] = torch.tensor([scores.target_norm], dtype=torch.float64)
             for name in ("examples", "parts", "tokens"):
                 if pieces := getattr(scores, name):
                     tensors[f"{index}.{name}"] = torch.from_numpy(np.stack(pieces))
@@ -116,6 +134,8 @@ def _unpacked(tensors: dict[str, Tensor], device: torch.device) -> Kept:
         if f"{index}.steps" in tensors:
             scores.steps = tensors[f"{index}.steps"].tolist()
             scores.norms = tensors[f"{index}.norms"].tolist()
+            if f"{index}.target_norm" in tensors:
+                scores.target_norm = float(tensors[f"{index}.target_norm"])
             for name in ("examples", "parts", "tokens"):
                 if f"{index}.{name}" in tensors:
                     setattr(scores, name, list(tensors[f"{index}.{name}"].numpy()))

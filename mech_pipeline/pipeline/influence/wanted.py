@@ -72,6 +72,8 @@ def _estimate_fingerprint(run: FoundRun, step: int, method: str, common: Sequenc
     settings: list[object] = [run.spec.influence.horizon]
     if method == "sketch":
         settings.append(run.spec.influence.sketch_size)
+    if method == "adjoint_mean":
+        settings.append(run.spec.influence.adjoint_mean.model_dump(mode="json"))
     if method.startswith("gradient_dot") or method == "sketch":
         settings.append([run.checkpoints[s].data_version for s in checkpoints_before(run, step)])
     return fingerprint("influence", method, ESTIMATES_VERSION, *common, settings)

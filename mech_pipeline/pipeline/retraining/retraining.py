@@ -21,13 +21,14 @@ from mech_pipeline.attribution.retraining.removals import (
 from mech_pipeline.attribution.retraining.retraining import retrain
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.influence.rows import stored_totals
+from mech_pipeline.pipeline.influence.start import seen_examples, state_before
 from mech_pipeline.pipeline.influence.wanted import pending as pending_influence
 from mech_pipeline.pipeline.retraining.rows import Retrained, stored_baseline, write_retrained
 from mech_pipeline.pipeline.retraining.wanted import CODE_VERSION, pending, removal_cell, wanted
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.training.device import computing
-from mech_pipeline.training.update.optimizer import State, Vector
+from mech_pipeline.training.update.optimizer import Vector
 
 
 def compute_retrainings(run: OpenRun, step: int, emit: Emit = lambda line: None) -> int:
@@ -62,7 +63,7 @@ def _retrain(run: OpenRun, step: int, removals: list[Removal], emit: Emit) -> No
     )
     baseline, waiting = stored_baseline(run, step, fingerprints[removal_cell(run, step, BASELINE)]), list[Retrained]()
     diverged = 0
-    with closing(retrain(run.trainer, _state_at(run, begin), step, removed, report=progress)) as working:
+    with closing(retrain(run.trainer, state_before(run, begin), step, removed, report=progress)) as working:
         for finished in working:
             for index, theta in finished.items():
                 removal, values = removals[index], _values(run, theta)
@@ -78,14 +79,6 @@ def _retrain(run: OpenRun, step: int, removals: list[Removal], emit: Emit) -> No
     assert not waiting, "the baseline is stored or among what is retrained"
     if diverged:
         emit(f"{diverged} of {len(removals)} retrainings of {run.spec.run} diverged; they have no value")
-
-
-def seen_examples(run: OpenRun, begin: int, end: int) -> NDArray[np.int64]:
-    """The distinct examples of updates begin … end − 1, as sorted places in the pool."""
-    seen = np.zeros(len(run.tokens.pool), dtype=bool)
-    for update in range(begin, end):
-        seen[run.trainer.batch(update).numpy()] = True
-    return np.flatnonzero(seen)
 
 
 def _examples(run: OpenRun, step: int, removal: Removal, seen: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -104,14 +97,6 @@ def _total_influence(run: OpenRun, step: int, mechanism: str, method: str) -> ND
     """Influence of every example of the pool times its weight, over all updates."""
     totals = stored_totals(run, step, mechanism, method)
     return np.array([totals.get(str(name), 0.0) for name in run.tokens.example_ids])
-
-
-def _state_at(run: OpenRun, begin: int) -> State:
-    """The state before update `begin`: a checkpoint, or trained on from the one before."""
-    state = run.state(max(step for step in run.checkpoints if step <= begin))
-    for made in run.trainer.updates(state, begin):
-        state = made.after
-    return state
 
 
 def _values(run: OpenRun, theta: Vector | None) -> dict[str, float] | None:

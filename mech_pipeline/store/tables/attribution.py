@@ -174,6 +174,15 @@ ATTRIBUTION_TABLES = (
                 default=1.0,
                 came_later=True,
             ),
+            Column(
+                "standard_error",
+                "float32",
+                "of the example's whole influence, the sum of weight * value over its updates, by how it differs between"
+                " trajectories: the same in all its rows, never to be summed; empty: the method does not know it",
+                "unit of the mechanism",
+                nullable=True,
+                came_later=True,
+            ),
         ),
         keys=("run", "step", "mechanism", "method", "update_step", "example_id", "component"),
         item="mechanism",
@@ -240,7 +249,8 @@ ATTRIBUTION_TABLES = (
                 "metasmoothness, metasmoothness_since (its first update), value_at_0, value_at_h, value_at_2h (the mechanism"
                 " as trained, and after the two perturbed trainings), "
                 "adjoint_norm, adjoint_growth, horizon_step, influence_sum (sum / sum of sizes),"
-                " agreement (rank correlation with the adjoint; _lower, _upper: its 95 % interval), reliable, and what"
+                " agreement (rank correlation with the adjoint; _lower, _upper: its 95 % interval), trajectories and"
+                " trajectory_agreement (mean rank correlation of two of them) of adjoint_mean, reliable, and what"
                 " else an estimator knows of itself",
             ),
             Column("update_step", "int32", "update the measure belongs to; -1: the whole sweep", "updates"),

@@ -105,7 +105,7 @@ ADJOINT, EVERYTHING = "adjoint", "all"
 METHOD = Column(
     "method",
     "string",
-    "estimator: adjoint (exact), or a cheap one (see docs/method.md); never add up several",
+    "estimator: adjoint (exact), adjoint_mean, or a cheap one (see docs/method.md); never add up several",
     nullable=True,
     default=ADJOINT,
 )
