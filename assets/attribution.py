@@ -110,7 +110,7 @@ def _measures(view: View, output: str, step: int) -> dict[str, Any]:
         numbers: dict[str, Any] = dict(connection.execute(_MEASURES[output], parameters).fetchall())
         if output == "lds":
             for name, figure in draw_predictions(connection, view.spec, step).items():
-                numbers[name] = carried(figure_png(figure))
+                numbers[name] = carried(figure_png(figure), "predicted against measured")
     return numbers
 
 

@@ -27,6 +27,10 @@ def report_link(experiment: str) -> dict[str, Any]:
     }
 
 
-def carried(png: bytes) -> dg.MarkdownMetadataValue:
-    """A picture inside the event itself, which the UI shows after a click."""
-    return dg.MetadataValue.md(f"![figure](data:image/png;base64,{base64.b64encode(png).decode()})")
+def carried(png: bytes, says: str = "figure") -> dg.MarkdownMetadataValue:
+    """A picture inside the event itself, which the UI shows after a click.
+
+    Args:
+        says: what it shows, for who cannot see it.
+    """
+    return dg.MetadataValue.md(f"![{says}](data:image/png;base64,{base64.b64encode(png).decode()})")
