@@ -33,6 +33,8 @@ LOG = Path(".dagster", "ui.log")
 _LOADED = "{workspaceOrError {... on Workspace {locationEntries {locationOrLoadError {__typename}}}}}"
 _LOCATION = "mech_pipeline.definitions"
 _PATIENCE_SECONDS = 300.0
+_LOADING_SECONDS = 90.0
+"""Until the code server has loaded, the web server shows an error in its place; after that it is one."""
 _ENDING_SECONDS = 3.5
 """For children to end by themselves; a program that was asked to end has six in all (`stopping`)."""
 _LOOK_SECONDS = 0.3
@@ -100,10 +102,13 @@ class Served:
         )
 
     def _wait(self) -> None:
-        """Until pages show something."""
-        end = time.monotonic() + _PATIENCE_SECONDS
-        while not _answers(self.address):
-            if self._ended() or time.monotonic() > end:
+        """Until pages show something: what the project has or, after a while, why it cannot be loaded."""
+        began = time.monotonic()
+        while (shown := _shown(self.address)) is not True:
+            waited = time.monotonic() - began
+            if shown is False and waited > _LOADING_SECONDS:
+                return
+            if self._ended() or waited > _PATIENCE_SECONDS:
                 raise self._failure(f"Dagster's UI did not start within {_PATIENCE_SECONDS:.0f} s")
             time.sleep(_LOOK_SECONDS)
 
@@ -185,16 +190,17 @@ def _environment(project: Project) -> dict[str, str]:
     return {**os.environ, **own, "PYTHONWARNINGS": "ignore", SILENT: "1", "DAGSTER_IS_DEV_CLI": "1"}
 
 
-def _answers(address: str) -> bool:
-    """Whether the web server answers and knows what the project has."""
+def _shown(address: str) -> bool | None:
+    """Whether the web server knows what the project has; none: it does not answer yet."""
     asked = json.dumps({"query": _LOADED}).encode()
     request = urllib.request.Request(f"{address}/graphql", asked, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
             entries = json.load(answer)["data"]["workspaceOrError"]["locationEntries"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return bool(entries) and all(entry["locationOrLoadError"] is not None for entry in entries)
+        return None
+    found = [entry["locationOrLoadError"] for entry in entries]
+    return bool(found) and all(each is not None and each["__typename"] == "RepositoryLocation" for each in found)
 
 
 def _signal(child: subprocess.Popen[bytes], sign: signal.Signals) -> None:
