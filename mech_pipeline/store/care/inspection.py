@@ -21,6 +21,7 @@ class Inspection:
         progress: called with megabytes read.
         known: names of files that belong to the store as it is now.
         found: what the look has come to so far.
+        told: the megabytes that were last said.
     """
 
     files: Files
@@ -29,6 +30,7 @@ class Inspection:
     progress: Progress
     known: set[str] = field(default_factory=set)
     found: Verification = field(default_factory=Verification)
+    told: int = 0
 
     def damage(
         self, kind: str, name: str, wrong: str, role: str, table: str = "", file: DataFile | None = None
@@ -50,7 +52,10 @@ class Inspection:
         for name, wrong in checked:
             self.found.checked += 1
             self.found.bytes += self.listing[name].bytes
-            self.progress(min(round(self.found.bytes / 1e6), self.progress.total))
+            read = min(round(self.found.bytes / 1e6), self.progress.total)
+            if read > self.told:  # small files would say the same number again
+                self.told = read
+                self.progress(read)
             yield name, wrong
 
     def _sizes(self, names: Sequence[str], sums: Mapping[str, Checksum]) -> Iterator[tuple[str, str | None]]:
