@@ -12,6 +12,7 @@ from typing import Annotated
 import torch
 import typer
 from attribution_environment import ENVIRONMENT
+from attribution_ledger import measure_ledger
 from attribution_peers import measure_peers
 from attribution_timing import ratios
 from reporting import report
@@ -33,7 +34,7 @@ from mech_pipeline.training.loop import Trainer
 from mech_pipeline.training.model import build_model, example_losses
 from mech_pipeline.training.update.optimizer import State
 
-PARTS = ("examples", "tokens", "in_training", "influence", "peers")
+PARTS = ("examples", "tokens", "in_training", "ledger", "influence", "peers")
 FLOOR = "forward and backward"
 BATCH = 16
 GPT = Model(layers=2, heads=4, d_model=128, d_mlp=512, normalization="layer_norm")
@@ -227,7 +228,9 @@ def main(
     parts: Annotated[list[str] | None, typer.Argument(help=f"any of {', '.join(PARTS)}; all by default")] = None,
     examples: Annotated[int, typer.Option(help="examples that are scored")] = 64,
     turns: Annotated[int, typer.Option(help="timed turns of each; the median counts")] = 5,
-    updates: Annotated[int, typer.Option(help="updates that the influence sweep goes back over")] = 40,
+    updates: Annotated[int, typer.Option(help="updates that ledger and influence go back over")] = 40,
+    until: Annotated[int, typer.Option(help="update of the demo at which the ledger's end; it forms at 600")] = 640,
+    corpus: Annotated[str | None, typer.Option(help="text files for the ledger, instead of Python's library")] = None,
     environment: Annotated[Path, typer.Option(help="virtual environment of the peers, made if missing")] = ENVIRONMENT,
     folder: Annotated[Path | None, typer.Option(help="where to work")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the results here")] = None,
@@ -239,6 +242,7 @@ def main(
         "examples": lambda at, say: measure_examples(examples, turns),
         "tokens": lambda at, say: measure_tokens(examples, turns),
         "in_training": lambda at, say: measure_in_training(turns),
+        "ledger": lambda at, say: measure_ledger(at, until, updates, turns, corpus, say),
         "influence": lambda at, say: measure_influence(updates, turns),
         "peers": lambda at, say: measure_peers(environment, at, say, examples, turns),
     }

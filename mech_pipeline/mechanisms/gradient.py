@@ -5,6 +5,8 @@ comparison). Its graph has a step function (`sign`, `round`, …), whose derivat
 this model is in its graph. A gradient that is 0 for a smooth readout (a ReLU neuron that is off) is a gradient.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -45,7 +47,7 @@ def mechanism_gradient(name: str, flat: FlatModel, probe: Probe) -> Vector:
             "compute it from the model that the readout is given",
         )
     gradient = flatten(parts, flat.parameters)
-    if not bool(gradient.isfinite().all()):
+    if not all(math.isfinite(extreme) for extreme in torch.stack(gradient.aminmax()).tolist()):  # NaN is both extremes
         raise MechError(
             f"the gradient of mechanism {name} is not finite, although its value is {float(value.detach()):.6g}",
             "avoid roots, logarithms and divisions that reach 0 in its readout",

@@ -33,7 +33,8 @@ def check_rows(table: Table, rows: Mapping[str, Any] | pa.Table) -> pa.Table:
     for column in table.columns:
         if column.default is not None and checked[column.name].null_count:
             raise ValueError(f"table {table.name}: column {column.name} has empty values; write {column.default!r}")
-    distinct = checked.group_by(list(table.keys)).aggregate([]).num_rows
+    # On one thread: workers share the cores already, and several threads take 2.5 times the work for it.
+    distinct = checked.group_by(list(table.keys), use_threads=False).aggregate([]).num_rows
     if distinct != checked.num_rows:
         raise ValueError(f"table {table.name}: {checked.num_rows - distinct} rows repeat a key {table.keys}")
     return checked.sort_by([(key, "ascending") for key in table.order])

@@ -54,7 +54,7 @@ def test_imbalance_falls_at_fourth_order_when_steps_are_subdivided(make_trainer,
         updates = [dataclasses.replace(made, before=a, after=b) for a, b in pairwise(states)]
         explained = sum(
             float(g @ (u.after.theta - u.before.theta))
-            for g, u in zip(path_averages(at, updates), updates, strict=True)
+            for g, u in zip(path_averages(at, updates).gradients, updates, strict=True)
         )
         errors.append(abs(explained - truth))
     assert errors[0] > 1e-9, "the step is too small to see the order"
@@ -89,7 +89,8 @@ def test_steps_too_large_for_one_panel_are_refined_until_they_explain_their_chan
             for g, u in pairs
         ]
 
-    plain, refined = errors(path_averages(at, updates)), errors(path_averages(at, updates, scalar))
+    plain = errors(path_averages(at, updates).gradients)
+    refined = errors(path_averages(at, updates, scalar).gradients)
     assert max(plain) > 1e-4
     for error, made in zip(refined, updates, strict=True):
         assert error <= 2e-6 * abs(scalar(made.after.theta) - scalar(made.before.theta)) + 1e-7

@@ -96,8 +96,11 @@ def test_every_part_of_the_gpu_benchmark_measures_something(tmp_path):
 
 
 def test_every_part_of_the_attribution_benchmark_but_peers_measures_something(tmp_path):
-    parts = ["examples", "tokens", "in_training", "influence"]
-    results = measured(tmp_path, "attribution", *parts, "--examples", "4", "--turns", "1", "--updates", "4")
+    parts = ["examples", "tokens", "in_training", "ledger", "influence"]
+    write_text(tmp_path)
+    sizes = {"examples": "4", "turns": "1", "updates": "10", "until": "20", "corpus": str(tmp_path / "text" / "*.txt")}
+    options = [word for name, value in sizes.items() for word in (f"--{name}", value)]
+    results = measured(tmp_path, "attribution", *parts, *options)
     assert {result["part"] for result in results} == set(parts)
     assert list(counted(results).values()) == [0, 0]
     (error,) = [result["measured"] for result in results if "largest error" in result["what"]]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mech_pipeline.attribution.ledger.quadrature import ABSOLUTE_ERROR
+from mech_pipeline.attribution.ledger.simpson import ABSOLUTE_ERROR
 
 BALANCE_TOLERANCE = 1e-5
 """Largest |explained − change| per window, relative to its gross movement."""

@@ -14,7 +14,7 @@ momentum carried in, so value + value_later is the whole effect of an example.
 
 D_t is taken as it was: the ledger does not ask how an example changed the second moment, so its terms are exact parts
 of what happened, not derivatives. See docs/method.md §1; the path integral is that of ExPLAIND (2026) and integrated gradients.
-Cost per update: one training step, about one forward per direction (two of them), two gradients of M and one value.
+Cost per update: one training step, about one forward per direction (two of them), two gradients of M and some values.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -26,13 +26,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mech_pipeline.attribution.ledger.quadrature import GradientAt, ValueAt, path_averages
+from mech_pipeline.attribution.ledger.bisection import GradientAt, ValueAt
+from mech_pipeline.attribution.ledger.quadrature import Place, path_averages
 from mech_pipeline.attribution.per_example.capture import Capture, Factors
 from mech_pipeline.attribution.per_example.components import Components
 from mech_pipeline.spec.training import Optimizer
 from mech_pipeline.training.loop import Trainer, Update
 from mech_pipeline.training.model import example_losses
-from mech_pipeline.training.update.optimizer import State, Vector, coefficients, scaling
+from mech_pipeline.training.update.optimizer import Coefficients, State, Vector, coefficients, scaling
 
 F = TypeVar("F")
 """What is known of the per-example gradients of an update."""
@@ -54,6 +55,8 @@ class Account:
         weight_decay_later: of coupled decay, what it does through momentum after the window; else 0.
         momentum: carried in, per component.
         carry: a' at the window's start, over this and all later windows: what the window before needs.
+        begin: ∇M and M at the window's start, for the window before.
+        change: of M over the window, true, in double precision; none: `value_at` was not given.
         gross: Σ_t |⟨ḡ_t, θ_{t+1} − θ_t⟩|.
         tokens: the whole effect (inside the window and after it) by meaning, example and token, if it was asked for.
         update_error: largest ‖rebuilt − applied‖ / ‖applied‖ over updates, beyond the rounding of stored weights.
@@ -67,6 +70,8 @@ class Account:
     weight_decay_later: Float[Tensor, "update component"]
     momentum: Float[Tensor, " component"]
     carry: Vector
+    begin: Place
+    change: float | None
     gross: float
     update_error: float
     example_error: float
@@ -121,6 +126,7 @@ def window_account(
     carry: Vector | None = None,
     value_at: ValueAt | None = None,
     by_token: ByToken[F] | None = None,
+    end: Place | None = None,
 ) -> Account:
     """The account of one window of one mechanism.
 
@@ -128,13 +134,14 @@ def window_account(
         value_at: M itself, if the quadrature is to be refined where it misses the true change.
         by_token: splits ⟨∇ℓ_i/B, V⟩ of an update's examples by token.
         carry: the `Account.carry` of the window right after this one; none if nothing comes after.
+        end: the `Account.begin` of that window, for the same M; none: it is computed again.
     """
-    path_gradients = path_averages(gradient_at, updates, value_at)
+    along = path_averages(gradient_at, updates, value_at, end)
     within = torch.zeros_like(updates[0].before.theta)
     later = within.clone() if carry is None else carry.clone()
     examples, examples_later, decay, decay_later, tokens = [], [], [], [], []
-    example_error = update_error = gross = 0.0
-    for made, factor, path_gradient in reversed(list(zip(updates, factors, path_gradients, strict=True))):
+    example_error = update_error = 0.0
+    for made, factor, path_gradient in reversed(list(zip(updates, factors, along.gradients, strict=True))):
         c = coefficients(spec, made.before.step)
         within = (
             c.beta * within + (c.learning_rate / c.r1) * scaling(spec, made.after.v, made.before.step) * path_gradient
@@ -145,13 +152,11 @@ def window_account(
             tokens.append(-c.kappa * made.clip * by_token(made, factor, within + later))
         examples.append(parts[0])
         examples_later.append(parts[1])
-        theta, coupled = made.before.theta, -c.kappa * c.coupled_decay
-        decoupled = -c.learning_rate * c.decay * components.sums(path_gradient * theta)
-        decay.append(decoupled + coupled * components.sums(within * theta))
-        decay_later.append(coupled * components.sums(later * theta))
+        inside, after = _decay(components, c, made.before.theta, path_gradient, within, later)
+        decay.append(inside)
+        decay_later.append(after)
         example_error = max(example_error, _example_error(made, parts[0], within, c.kappa * made.clip))
         update_error = max(update_error, _update_error(spec, made))
-        gross += abs(float(path_gradient.double() @ (made.after.theta.double() - made.before.theta.double())))
     first = coefficients(spec, updates[0].before.step)
     return Account(
         updates=updates,
@@ -161,7 +166,9 @@ def window_account(
         weight_decay_later=torch.stack(decay_later[::-1]),
         momentum=-first.beta * components.sums(updates[0].before.m * within),
         carry=within + later,
-        gross=gross,
+        begin=along.begin,
+        change=along.change,
+        gross=sum(map(abs, reversed(along.explained))),
         update_error=update_error,
         example_error=example_error,
         tokens=torch.stack(tokens[::-1]) if tokens else None,
@@ -186,16 +193,34 @@ def _example_error(made: Update, parts: Tensor, adjoint: Vector, factor: float) 
     return abs(float(parts.sum()) - batch) / scale if scale > 0 else 0.0
 
 
+def _decay(
+    components: Components, c: Coefficients, theta: Vector, path_gradient: Vector, within: Vector, later: Vector
+) -> tuple[Float[Tensor, " component"], Float[Tensor, " component"]]:
+    """What weight decay did inside the window and, through momentum, after it."""
+    inside = after = torch.zeros(len(components.names), dtype=torch.float64, device=theta.device)
+    if c.decay:
+        inside = -c.learning_rate * c.decay * components.sums(path_gradient * theta)
+    if c.coupled_decay:
+        coupled = -c.kappa * c.coupled_decay
+        inside = inside + coupled * components.sums(within * theta)
+        after = coupled * components.sums(later * theta)
+    return inside, after
+
+
 def _update_error(spec: Optimizer, made: Update) -> float:
     """‖applied − rebuilt from clip, momentum and decay‖ / ‖applied‖, one rounding of each stored weight subtracted."""
+    # In place where a tensor is new, as in the update itself.
     c = coefficients(spec, made.before.step)
-    theta = made.before.theta.double()
-    moved = made.clip * made.gradient.double() + c.coupled_decay * theta
-    momentum = c.beta * made.before.m.double() + c.kappa * moved
-    scale = scaling(spec, made.after.v.double(), made.before.step)
-    rebuilt = -c.learning_rate * (scale * momentum / c.r1 + c.decay * theta)
-    applied = made.after.theta.double() - theta
-    rounding = torch.finfo(made.after.theta.dtype).eps * made.after.theta.double().abs()
-    excess = ((applied - rebuilt).abs() - rounding).clamp_min(0)
+    theta, after = made.before.theta.double(), made.after.theta.double()
+    moved = made.gradient.double() * made.clip
+    if c.coupled_decay:
+        moved.add_(c.coupled_decay * theta)
+    momentum = (made.before.m.double() * c.beta).add_(moved.mul_(c.kappa))
+    rebuilt = scaling(spec, made.after.v.double(), made.before.step).mul_(momentum).div_(c.r1)
+    if c.decay:
+        rebuilt.add_(c.decay * theta)
+    applied = after - theta
     norm = float(torch.linalg.vector_norm(applied))
+    rounding = after.abs().mul_(torch.finfo(made.after.theta.dtype).eps)
+    excess = applied.sub_(rebuilt.mul_(-c.learning_rate)).abs_().sub_(rounding).clamp_min_(0)
     return float(torch.linalg.vector_norm(excess)) / norm if norm > 0 else 0.0

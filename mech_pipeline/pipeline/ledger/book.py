@@ -1,8 +1,8 @@
 """Computes the accounts of windows and keeps their rows until they are flushed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mech_pipeline.attribution.ledger.balance import checks
 from mech_pipeline.attribution.ledger.ledger import Account, movement, replay_with_factors, window_account
+from mech_pipeline.attribution.ledger.quadrature import Place
 from mech_pipeline.attribution.per_example.capture import Factors
 from mech_pipeline.attribution.per_example.contraction import Contraction
 from mech_pipeline.attribution.per_example.target_tokens import target_scores
@@ -29,6 +30,13 @@ from mech_pipeline.training.update.optimizer import Vector
 OnBalance = Callable[[list[dict[str, Any]]], None]
 
 
+class Seam(NamedTuple):
+    """What a window tells the one before it of a mechanism: a' and the mechanism itself at the state between them."""
+
+    carry: Vector
+    state: Place
+
+
 class Book:
     """Computes accounts and keeps their rows until they are flushed."""
 
@@ -45,13 +53,18 @@ class Book:
         self._tokens: list[Block] = []
         self._balances: list[Block] = []
 
-    def window(self, begin: int, end: int, carries: dict[str, Vector], write: bool) -> dict[str, Vector]:
-        """The accounts of one window; returns what the window before needs of each mechanism."""
+    def window(self, begin: int, end: int, following: Mapping[str, Seam], write: bool) -> dict[str, Seam]:
+        """The accounts of one window; returns what the window before needs of each mechanism.
+
+        Args:
+            following: what the window right after it returned; empty: nothing comes after.
+        """
         run = self._run
         updates, factors = replay_with_factors(run.trainer, run.state(begin), end)
         run.verify(updates[-1].after)
-        result: dict[str, Vector] = {}
+        result: dict[str, Seam] = {}
         for name in run.spec.accounts:
+            later = following.get(name)
             account = window_account(
                 run.spec.optimizer,
                 run.ledger_components,
@@ -59,11 +72,12 @@ class Book:
                 self._gradient(name, updates),
                 updates,
                 factors,
-                carries.get(name),
+                None if later is None else later.carry,
                 None if name == WEIGHTS else partial(self._exact_value, name),
                 self._by_token if run.spec.ledger_by.tokens else None,
+                None if later is None or name == WEIGHTS else later.state,  # where the weights move is the window's own
             )
-            result[name] = account.carry
+            result[name] = Seam(account.carry, account.begin)
             if write:
                 self._keep(name, end, account)
         if write:
@@ -137,7 +151,7 @@ class Book:
                 tokens = token_columns(account, index, meaning, run.tokens.example_ids)
                 self._tokens.append(Block(cell.of("ledger_tokens"), tokens, made_from))
         balance = {
-            "change": self._change(name, account.updates),
+            "change": self._moved(account.updates) if account.change is None else account.change,
             "explained": float(columns["value"].to_numpy().astype(np.float64).sum()),
             "updates": len(account.updates),
             "gross": account.gross,
@@ -147,9 +161,7 @@ class Book:
         listed = {column: [value] for column, value in balance.items()}
         self._balances.append(Block(cell.of("ledger_balance"), listed, made_from, block.version))
 
-    def _change(self, name: str, updates: Sequence[Update]) -> float:
-        """The true change over a window, in double precision."""
-        if name == WEIGHTS:
-            moved = updates[-1].after.theta.double() - updates[0].before.theta.double()
-            return float(self._run.ledger_components.norms(moved).sum())
-        return self._exact_value(name, updates[-1].after.theta) - self._exact_value(name, updates[0].before.theta)
+    def _moved(self, updates: Sequence[Update]) -> float:
+        """How far the weights moved over a window, summed over components."""
+        moved = updates[-1].after.theta.double() - updates[0].before.theta.double()
+        return float(self._run.ledger_components.norms(moved).sum())

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterable
 
 from mech_pipeline.pipeline.cells import steps_of
-from mech_pipeline.pipeline.ledger.book import Book, OnBalance
+from mech_pipeline.pipeline.ledger.book import Book, OnBalance, Seam
 from mech_pipeline.pipeline.ledger.wanted import memory_updates, pending, wanted
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.training.device import computing
-from mech_pipeline.training.update.optimizer import Vector
 
 _FLUSH_WINDOWS = 12
 
@@ -41,13 +40,13 @@ def compute_ledger(
     with computing(run.spec.training):
         book = Book(run, wanted(run, waiting), on_balance)
         reach = memory_updates(run.spec.optimizer)
-        carries: dict[str, Vector] = {}
+        following: dict[str, Seam] = {}
         done = 0
         for begin, end in reversed(run.windows(max(run.checkpoints))):
             if not any(0 <= begin - step < reach or step == end for step in waiting):
-                carries = {}
+                following = {}
                 continue
-            carries = book.window(begin, end, carries, write=end in waiting)
+            following = book.window(begin, end, following, write=end in waiting)
             done += end in waiting
             report(done)
             if len(book.unwritten) >= _FLUSH_WINDOWS:
