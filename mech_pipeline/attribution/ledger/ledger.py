@@ -197,14 +197,12 @@ def _decay(
     components: Components, c: Coefficients, theta: Vector, path_gradient: Vector, within: Vector, later: Vector
 ) -> tuple[Float[Tensor, " component"], Float[Tensor, " component"]]:
     """What weight decay did inside the window and, through momentum, after it."""
-    inside = after = torch.zeros(len(components.names), dtype=torch.float64, device=theta.device)
-    if c.decay:
-        inside = -c.learning_rate * c.decay * components.sums(path_gradient * theta)
-    if c.coupled_decay:
-        coupled = -c.kappa * c.coupled_decay
+    coupled = -c.kappa * c.coupled_decay
+    inside = -c.learning_rate * c.decay * components.sums(path_gradient * theta)
+    if c.coupled_decay or not c.decay:
         inside = inside + coupled * components.sums(within * theta)
-        after = coupled * components.sums(later * theta)
-    return inside, after
+    # Without coupled decay as well: a zero has a sign, and versions of stored rows go by their bytes.
+    return inside, coupled * components.sums(later * theta)
 
 
 def _update_error(spec: Optimizer, made: Update) -> float:

@@ -5,7 +5,8 @@ ordinary training. Steps that are large for M's curvature (high learning rates, 
 ⟨ḡ, θ' − θ⟩ must equal M(θ') − M(θ), whatever the path; they get 2, 4, … panels until it does, or until float32
 gradients give no more (`simpson.py`). What kinks of M leave is bisected (`bisection.py`).
 
-Cost per update: two gradients (its end is the begin of the next, also of the next window), and M's true value.
+Cost per update: two gradients (its end is the begin of the next, also of the next window), and some values of M.
+Memory: ḡ of all updates, and three gradients each of the eight that are looked at together.
 """
 
 from collections.abc import Sequence

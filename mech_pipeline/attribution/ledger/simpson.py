@@ -46,7 +46,7 @@ class Path:
         self.average, self.explained = average, explained
 
     def bend(self) -> float:
-        """|p₀ − 2 p_½ + p₁| of p_u = ⟨∇M(θ + u(θ' − θ)), θ' − θ⟩: six times what the middle adds to the trapezoid."""
+        """|p₀ − 2 p_½ + p₁| of p_u = ⟨∇M(θ + u(θ' − θ)), θ' − θ⟩: three times what the middle adds to the trapezoid."""
         step = self.made.after.theta - self.made.before.theta
         begin, middle, end = torch.stack([at @ step for at in (self.begin, self._node(0.5), self.end)]).tolist()
         return abs(begin - 2 * middle + end)
