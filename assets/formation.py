@@ -13,6 +13,7 @@ from mech_pipeline.pipeline.analysis.formation import stored_formation
 from mech_pipeline.pipeline.stage import Told, View
 from mech_pipeline.pipeline.stages import output_of, stage_of
 from mech_pipeline.reports.formation.queries import signal_curves
+from mech_pipeline.reports.formation.sparkline import formation_lines
 from mech_pipeline.reports.wording import signal_name, signal_unit
 from mech_pipeline.resources.store import StoreResource
 from mech_pipeline.store.store import Store
@@ -21,8 +22,10 @@ from mech_pipeline.store.store import Store
 @dg.asset(**described("formation"))
 def formation(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """The events, and their steps as numbers that the UI shows."""
-    view = View(store.open(), (store.run_spec(context.partition_key),))
-    stage_of("formation").work(view, (), Told(emit=emitter(context)))
+    view, emit = View(store.open(), (store.run_spec(context.partition_key),)), emitter(context)
+    stage_of("formation").work(view, (), Told(emit=emit))
+    for line in _lines(view.store, view.spec.run):
+        emit(line)
     found = stored_formation(view.store, view.spec)
     shown: dict[str, str | float] = {
         f"formation step of {signal_name(signal)} (updates)": "censored" if step is None else step
@@ -31,6 +34,12 @@ def formation(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mat
     shown |= _last_values(view.store, view.spec.run, list(found))
     tell_standing(context, view.store, view.spec)
     return stored_result(view, output_of("formation"), **curves_of(view.spec.experiment), **shown)
+
+
+def _lines(store: Store, run: str) -> list[str]:
+    """The curves in words, for whoever watches `mech run`."""
+    with store.reading("runs", "mechanism_values", "head_scores", "formation") as connection:
+        return list(formation_lines(connection, run))
 
 
 def _last_values(store: Store, run: str, signals: Sequence[str]) -> dict[str, float]:

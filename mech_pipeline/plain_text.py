@@ -16,6 +16,7 @@ from rich.text import Text
 ERRORS = "mech_signs"
 _SIGNS = {
     **{"→": "->", "×": "x", "±": "+/-", "−": "-", "–": "-", "…": "...", "≥": ">=", "≤": "<=", "·": "*", "≈": "~"},
+    **dict(zip("▁▂▃▄▅▆▇█", "_.-~=+*#", strict=True)),  # a curve of `reports/formation/sparkline.py` stays one
     **{"“": '"', "”": '"', "’": "'", "─": "-", "│": "|"},
 }
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}

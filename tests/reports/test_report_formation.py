@@ -3,8 +3,10 @@
 import duckdb
 import pytest
 
+from mech_pipeline.plain_text import readable
 from mech_pipeline.reports.formation import queries as formation_queries
 from mech_pipeline.reports.formation.section import detector_beside
+from mech_pipeline.reports.formation.sparkline import formation_lines, sparkline
 from tests.support.report_store import MECHANISM, demo_experiment, drawn_figures
 
 
@@ -67,3 +69,32 @@ def test_the_head_beside_an_event_is_that_of_the_detector_watched_or_the_first()
     assert detector_beside(demo_experiment(**one_event), watching) == "prefix_matching"
     assert detector_beside(demo_experiment(**one_event, detectors=["previous_token"]), watching) == "previous_token"
     assert detector_beside(demo_experiment(**one_event, detectors=[]), watching) is None
+
+
+def test_a_run_says_in_words_and_in_a_line_of_blocks_when_it_formed(
+    connection: duckdb.DuckDBPyConnection, runs: list[str]
+) -> None:
+    head, formed = formation_lines(connection, runs[0])
+    words, curve = formed.split("\n")
+    assert words == f"{runs[0]}: {MECHANISM} formed at step 20 (at least 1 nats)"
+    assert curve.split() == [
+        "step",
+        "0",
+        sparkline([0, 10, 20, 30, 40], [0.0, 0.0, 2.0, 2.0, 2.0]),
+        "40,",
+        "0",
+        "to",
+        "2",
+    ]
+    assert head.startswith(f"{runs[0]}: best head by prefix_matching formed at step 20")
+    (*_, censored) = formation_lines(connection, runs[-1])
+    assert "did not form by step 40" in censored
+    assert "▁" * 30 in censored, "a flat curve"
+    assert list(formation_lines(connection, "demo.baseline.s9")) == []
+
+
+def test_a_line_of_blocks_is_of_even_pieces_of_training() -> None:
+    """Half of the evaluations in the last tenth take a tenth of the line."""
+    line = sparkline([0, 45, 90, 92, 94, 96, 98, 100], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0], width=10)
+    assert line == "▁" * 9 + "█"
+    assert readable(line, "ascii") == "_" * 9 + "#"
