@@ -16,7 +16,7 @@ from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.training.flat import FlatModel, flatten
 from mech_pipeline.training.update.optimizer import Vector
 
-_STEPS = ("Sign", "Round", "Floor", "Ceil", "Trunc", "Heaviside")
+_STEPS = {f"{name}Backward0": name.lower() for name in ("Sign", "Round", "Floor", "Ceil", "Trunc", "Heaviside")}
 
 
 def mechanism_gradient(name: str, flat: FlatModel, probe: Probe) -> Vector:
@@ -63,8 +63,7 @@ def _step_function(value: Tensor) -> str | None:
         if node is None or node in seen:
             continue
         seen.add(node)
-        name = node.name().removesuffix("0").removesuffix("Backward")
-        if name in _STEPS:
-            return name.lower()
+        if (step := _STEPS.get(node.name())) is not None:
+            return step
         waiting.extend(following for following, _ in node.next_functions)
     return None
