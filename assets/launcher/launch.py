@@ -8,7 +8,7 @@ import os
 import pickle
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -128,14 +128,14 @@ class Launch:
         """Hands out what is ready until nothing is and no worker is busy: then nothing can become ready any more."""
         failures: list[Outcome] = []
         blocked: set[str] = set()
-        unsure: set[str] = set()
+        unsure: dict[str, set[str]] = {}
         self._plan.look()
         while True:
-            self._hand_out(blocked)  # what is known; only then half a second for what is not
+            self._hand_out(blocked, unsure)  # what is known and urgent; only then half a second for what is not known
             for name in unsure:
                 self._plan.look(name)
             unsure.clear()
-            self._hand_out(blocked)
+            self._hand_out(blocked, unsure)
             busy = [worker for worker in self._pool if worker.task is not None]
             if not busy:
                 break
@@ -147,7 +147,7 @@ class Launch:
                     continue
                 for name in self._touched(outcome.task):
                     self._plan.ended(outcome.task.stage, name)
-                    unsure.add(name)
+                    unsure.setdefault(name, set()).update(_readers(outcome.task.stage))
         if failures:
             raise self._failure(failures)
 
@@ -157,18 +157,27 @@ class Launch:
             return [self.experiment.experiment]
         return self._stack(task.run) if task.stage == "training" else [task.run]
 
-    def _hand_out(self, blocked: set[str]) -> None:
+    def _hand_out(self, blocked: set[str], unsure: Mapping[str, set[str]]) -> None:
         for worker in self._pool:
-            if worker.task is None and (task := self._next(blocked)) is not None:
+            if worker.task is None and (task := self._next(blocked, unsure)) is not None:
                 worker.task, worker.began = task, time.monotonic()
                 with suppress(OSError):  # it has died: that is seen where its messages are received
                     worker.connection.send(task)
 
-    def _next(self, blocked: set[str]) -> Task | None:
-        """The next task that no worker has; none of the runs of which something failed."""
+    def _next(self, blocked: set[str], unsure: Mapping[str, set[str]]) -> Task | None:
+        """The next task that no worker has; none of the runs of which something failed.
+
+        Args:
+            unsure: stages by run that may have become ready. Nothing less urgent is handed out before that is known: a
+                worker that begins a ledger of minutes would leave a formation of a second waiting.
+        """
         taken = {(w.task.stage, w.task.run or w.task.experiment) for w in self._pool if w.task is not None}
         for stage, name in self._candidates():
-            if name in blocked or (stage, name) in taken or stage not in self._plan.ready(name):
+            if name in blocked or (stage, name) in taken:
+                continue
+            if stage in unsure.get(name, ()):
+                return None
+            if stage not in self._plan.ready(name):
                 continue
             if stage == "spec" and any(busy == "spec" for busy, _ in taken):
                 continue  # runs share tokens: the first makes them, the others find them
@@ -317,6 +326,11 @@ class Launch:
             if worker.process.is_alive():
                 worker.process.kill()
         self._pool = []
+
+
+def _readers(stage: str) -> set[str]:
+    """The stages that read a stage."""
+    return {each.name for each in STAGES if any(read.stage == stage for read in each.inputs)}
 
 
 def _subject(task: Task) -> str:
