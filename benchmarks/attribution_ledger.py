@@ -28,7 +28,7 @@ def measure_ledger(folder: Path, until: int, updates: int, turns: int, corpus: s
     Args:
         corpus: text files instead of Python's library.
     """
-    run = trained(folder, until, corpus)
+    run = trained(folder / "trained", until, corpus)
     say(f"ledger: trained to update {until}")
     first = max(step for step in run.checkpoints if step <= until - updates)
     steps = [step for step in run.checkpoints if step > first]
@@ -37,10 +37,13 @@ def measure_ledger(folder: Path, until: int, updates: int, turns: int, corpus: s
         with computing(run.spec.training):
             deque(run.trainer.updates(run.state(first), until), maxlen=0)
 
+    places = [folder / f"turn{turn}" for turn in range(turns + 1)]
+    for place in places:
+        shutil.copytree(folder / "trained", place)
+
     def ledger() -> None:
-        for name in ("ledger", "ledger_balance"):
-            shutil.rmtree(folder / "tables" / name, ignore_errors=True)
-        assert compute_ledger(OpenRun(Store(str(folder)), run.spec), steps) == len(steps), "nothing was left of it"
+        done = compute_ledger(OpenRun(Store(str(places.pop())), run.spec), steps)
+        assert done == len(steps), "it is computed in a store that has none"
 
     ratio = ratios({"training": train, "ledger": ledger}, turns)["ledger"]
     what = f"an update of the ledger, of {until - first} up to update {until} of the demo"
