@@ -28,7 +28,7 @@ def test_every_row_of_the_file_says_what_it_rests_on():
     for row in ROWS:
         value, lower, upper = row["lds"]
         assert lower <= value <= upper
-        assert row["n"] >= 30, "an interval of fewer removals says little"
+        assert row["n"] >= 40, "an interval of fewer removals says little"
         assert 0 < row["share"] < 1
 
 
