@@ -19,7 +19,7 @@ BATCH = dg.BackfillPolicy.multi_run(64)
 
 RUNS, STEPS, EXPERIMENTS = "launched_runs", "launched_steps", "launched_experiments"
 PLANS = "experiment_files"
-ON_DEMAND = {"zoom": "zoomed_runs", "compaction": "compacted_runs"}
+ON_DEMAND = {"zoom": "zoomed_runs", "compaction": "compacted_runs", "choices": "choosing_runs"}
 """Names under which Dagster keeps the keys; of the runs of some assets too, which most runs never need."""
 
 runs = dg.DynamicPartitionsDefinition(name=RUNS)

@@ -25,6 +25,7 @@ def register(instance: dg.DagsterInstance, specs: Iterable[RunSpec]) -> None:
     _add(instance, RUNS, [check_run_id(spec.run) for spec in specs])
     _add(instance, EXPERIMENTS, sorted({spec.experiment for spec in specs}))
     register_steps(instance, {step for spec in specs for step in spec.checkpoints.possible(spec.training.steps)})
+    _add(instance, ON_DEMAND["choices"], [spec.run for spec in specs if spec.choice is not None])
     for stage in STAGES:
         if stage.grid is not None:
             for spec in specs:

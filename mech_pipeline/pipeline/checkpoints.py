@@ -23,7 +23,7 @@ def artifact_versions(store: Store, run: str) -> dict[str, str]:
 def training_fingerprint(store: Store, spec: RunSpec) -> str | None:
     """What every checkpoint of the run is made from; none while its tokens are not made."""
     versions = artifact_versions(store, spec.run)
-    names = ["pool"] if spec.data.weights is None else ["pool", "weights"]
+    names = ["pool", "weights"] if spec.weighted else ["pool"]
     if not set(names) <= set(versions):
         return None
     return fingerprint("training", TRAINING_VERSION, spec.training_slice(), *(versions[name] for name in names))

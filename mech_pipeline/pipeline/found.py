@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from itertools import pairwise
-from typing import BinaryIO
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Version
@@ -108,7 +107,7 @@ class FoundRun:
         again = "`mech verify --repair`, then `mech run` the experiment: it is trained again from the one before"
         return self.store.get_blob(blob, what, again), what
 
-    def _file(self, step: int) -> BinaryIO:
+    def _file(self, step: int) -> BytesIO | BufferedReader:
         """The file of a checkpoint, unchecked: its header says what it holds."""
         path = self.store.files.local_path(self._blobs[step].uri)
         return BytesIO(self.content(step)[0]) if path is None else path.open("rb")

@@ -172,6 +172,7 @@ class Stage:
         asked: whether a run's spec asks for it at all.
         wanted: all cells that it should hold, as far as what it reads allows to say.
         compute: makes what is pending at these steps (none: all); returns how many cells. Called through `work`.
+        refuses: why what was measured of other runs does not allow it, in words; none: it does.
         pending: which of the wanted cells are not current, where that is more than a look at their tables.
         live: whether it may begin while the stage that it reads still works.
         grid: the steps of its cells, as far as a run's spec tells them; none: all kept states. What is missing of them is
@@ -190,6 +191,7 @@ class Stage:
     after: tuple[str, ...] = ()
     needs: frozenset[Need] = frozenset()
     asked: Callable[[RunSpec], bool] = lambda spec: True
+    refuses: Callable[[View], str | None] = lambda view: None
     pending: Callable[[View, Cells], list[Cell]] | None = None
     live: bool = False
     grid: Callable[[RunSpec], Iterable[int]] | None = None
@@ -232,7 +234,9 @@ class Stage:
         return any(self.asked(spec) for spec in view.specs)
 
     def lacks(self, view: View) -> str | None:
-        """Why the run's checkpoints do not allow it, in words; none: they do."""
+        """Why the run's checkpoints, or other runs, do not allow it, in words; none: they do."""
+        if (reason := self.refuses(view)) is not None:
+            return reason
         missing = sorted(self.needs - view.found.brings) if self.needs else []
         if not missing:
             return None

@@ -8,6 +8,7 @@ Plan, batches of work, the launcher's order, Dagster's assets, jobs and their te
 from collections.abc import Mapping
 
 from mech_pipeline.pipeline.analysis.stages import ANALYSIS, CIRCUITS, FORMATION, NEURONS
+from mech_pipeline.pipeline.choice.stage import CHOICE
 from mech_pipeline.pipeline.influence.stage import INFLUENCE
 from mech_pipeline.pipeline.ledger.stage import LEDGER
 from mech_pipeline.pipeline.retraining.stage import RETRAINING
@@ -18,6 +19,7 @@ from mech_pipeline.pipeline.upkeep import COMPACTION, REPORT
 
 STAGES: tuple[Stage, ...] = (
     SPEC,
+    CHOICE,
     TRAINING,
     ANALYSIS,
     CIRCUITS,

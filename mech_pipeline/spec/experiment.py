@@ -25,6 +25,8 @@ from mech_pipeline.spec.analysis import (
     Neurons,
     Resolution,
 )
+from mech_pipeline.spec.arm import Arm, checked_seeds
+from mech_pipeline.spec.choosing import check_choices, recipe_of
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.plain_yaml import read_yaml
@@ -36,30 +38,6 @@ OVERRIDABLE = ("corpus", "tokenizer", "data", "model", "optimizer", "training", 
 Names = Mapping[str, Collection[str]]
 """The mechanisms and detectors that there are, for a check that is to name a misspelt one."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-
-def _checked_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if not seeds or len(set(seeds)) != len(seeds) or any(seed < 0 for seed in seeds):
-        raise ValueError(f"seeds must be one or more distinct numbers, none negative, got {list(seeds)}")
-    return seeds
-
-
-class Arm(Stage):
-    """One condition of the experiment: overrides per stage, and optionally its own seeds."""
-
-    seeds: tuple[int, ...] | None = Field(None, description="default: the experiment's seeds")
-    corpus: dict[str, Any] = {}
-    tokenizer: dict[str, Any] = {}
-    data: dict[str, Any] = {}
-    model: dict[str, Any] = {}
-    optimizer: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    checkpoints: dict[str, Any] = {}
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct_seeds(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        return None if seeds is None else _checked_seeds(seeds)
 
 
 class Experiment(Stage):
@@ -101,7 +79,7 @@ class Experiment(Stage):
     @field_validator("seeds")
     @classmethod
     def _distinct_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        return _checked_seeds(seeds)
+        return checked_seeds(seeds)
 
     @model_validator(mode="after")
     def _consistent(self, info: Any) -> "Experiment":
@@ -145,6 +123,7 @@ class Experiment(Stage):
             seeds = {seed for arm in chosen_arms for seed in (arm.seeds or self.seeds)}
             if chosen.seeds != "all" and (missing := set(chosen.seeds) - seeds):
                 raise ValueError(f"{field}.seeds: seed {min(missing)} is not trained; allowed: {sorted(seeds)} or all")
+        check_choices(self)
         return self
 
     def runs(self) -> tuple[RunSpec, ...]:
@@ -181,6 +160,7 @@ class Experiment(Stage):
             in_training=self.in_training if self.in_training.covers(arm, seed) else InTraining(),
             neurons=self.neurons if self.neurons.covers(arm, seed) else Neurons(),
             circuits=self.circuits if self.circuits.covers(arm, seed) else Circuits(),
+            choice=recipe_of(self, arm, seed),
             **stages,
         )
         return spec.model_copy(

@@ -12,6 +12,7 @@ from pydantic import model_validator
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.analysis import HELD_OUT, WEIGHTS, Circuits, Event, Influence, InTraining, Neurons, Resolution
+from mech_pipeline.spec.choice import Recipe
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.mixture import check_mixture
@@ -65,6 +66,7 @@ class RunSpec(Stage):
     neurons: Neurons = added(Neurons(), "what made the MLP's neurons")
     ledger_by: Resolution = added(Resolution(), "how finely the ledger is split")
     held_out_loss: bool = added(False, f"every checkpoint is also measured on mechanism `{HELD_OUT}`")
+    choice: Recipe | None = added(None, "examples that are treated otherwise, by what was measured of other runs")
 
     @model_validator(mode="after")
     def _fits(self) -> "RunSpec":
@@ -173,6 +175,11 @@ class RunSpec(Stage):
         """The same run, with names of files that begin at a folder; nothing that is fingerprinted changes."""
         stages = {"corpus": self.corpus, "tokenizer": self.tokenizer, "data": self.data, "model": self.model}
         return self.model_copy(update={name: stage.at(home) for name, stage in stages.items()})
+
+    @property
+    def weighted(self) -> bool:
+        """Whether examples have weights: from a file, or by choice."""
+        return self.data.weights is not None or self.choice is not None
 
     @property
     def accounts(self) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ def _gradients(run: FoundRun, step: int) -> dict[Cell, str]:
         cells[Cell("gradients", spec.run, step, name)] = made_from
     batch: list[Any] = [run.artifacts["pool"], spec.seed, spec.training.batch]
     batch += [spec.data.mixture] if spec.data.mixture else []
-    batch += [run.artifacts["weights"]] if spec.data.weights is not None else []
+    batch += [run.artifacts["weights"]] if spec.weighted else []
     cells[Cell("gradients", spec.run, step, BATCH)] = fingerprint(
         "gradient", GRADIENTS_VERSION, BATCH, state, batch, *made_by
     )

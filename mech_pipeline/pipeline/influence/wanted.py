@@ -49,7 +49,7 @@ def wanted(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:
         for name in chosen.mechanisms:
             exact = Cell("influence", run.spec.run, step, name, ADJOINT)
             common = [name, KNOWN.mechanisms[name].version, state, probe_version(name, run.artifacts), run.training]
-            if run.spec.data.weights is not None:
+            if run.spec.weighted:
                 common.append(WEIGHTED_VERSION)
             for method in chosen.methods:
                 if method == ADJOINT:

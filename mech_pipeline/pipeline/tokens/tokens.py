@@ -1,6 +1,6 @@
 """Tokens: corpus → tokenizer → token shards → pool of examples and probe, all content-addressed and shared by runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,14 +45,19 @@ class Tokens:
     Attributes:
         pool: token ids of all training examples.
         stored: the pool's other columns.
-        weights: of single examples, if there are any.
+        read_weights: of single examples, if there are any; where they are chosen, that is later than all else.
     """
 
     pool: Pool
     stored: StoredPool
     probe: Probe
     vocabulary: int
-    weights: ExampleWeights | None
+    read_weights: Callable[[], ExampleWeights | None]
+
+    @cached_property
+    def weights(self) -> ExampleWeights | None:
+        """Weights of single examples, if there are any."""
+        return self.read_weights()
 
     @cached_property
     def example_ids(self) -> np.ndarray:
@@ -106,7 +111,7 @@ def load_tokens(store: Store, spec: RunSpec) -> Tokens:
         stored=stored,
         probe=Probe(sequences("tiled"), sequences("random"), origin),
         vocabulary=vocabulary,
-        weights=None if spec.data.weights is None else ExampleWeights(**_arrays(store, spec.run, "weights")),
+        read_weights=lambda: ExampleWeights(**_arrays(store, spec.run, "weights")) if spec.weighted else None,
     )
 
 

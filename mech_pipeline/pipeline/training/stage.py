@@ -23,7 +23,7 @@ TRAINING = Stage(
             "One training run: fills its planned checkpoints, resuming bit for bit. A minute for the demo.",
             ("training_metrics", "checkpoints", "batches", "in_training"),
             always(TRAINING_VERSION),
-            inputs=("run_spec", "tokens"),
+            inputs=("run_spec", "tokens", "choices"),
             group="training",
             kinds=("pytorch",),
             rows="select metric, arg_min(value, step) as first, arg_max(value, step) as last, min(value) as lowest, "
@@ -56,7 +56,7 @@ TRAINING = Stage(
     wanted=lambda view: wanted(view.found),
     pending=lambda view, cells: pending(view.found),
     compute=_train,
-    reads=("spec",),
+    reads=("spec", "choice"),
     priority=50,
     pool="gpu_train",
 )

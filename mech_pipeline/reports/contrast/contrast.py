@@ -118,6 +118,8 @@ class Contrast:
         return self._end(np.arange(n) >= n - tail_size(n, SHARE), -1)
 
     def _end(self, chosen: NDArray[np.bool_], sign: int) -> End:
+        if self.examples.is_empty():  # the mechanism was there before the first update
+            return End(0, 0, [], 0.0)
         found = [(features, enrichment(features.has, chosen, strata)) for features, strata in self._features]
         p = holm(np.concatenate([each.p for _, each in found]))
         parts = np.split(p, np.cumsum([len(features) for features, _ in found])[:-1])

@@ -1,0 +1,1 @@
+"""Causes: which examples an arm treats otherwise, other examples like them, and what came of it."""

@@ -1,0 +1,222 @@
+"""Arms that choose their examples by what was measured of another arm: made after it, from it, and again if it changes."""
+
+import copy
+
+import numpy as np
+import pytest
+import yaml
+
+from mech_pipeline.data.corpora import corpus_sha256, read_corpus
+from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.alone import compute_all
+from mech_pipeline.pipeline.plan import Plan
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.resolve import resolve
+from mech_pipeline.spec.experiment import parse_experiment
+from mech_pipeline.store.reading.query import query
+from mech_pipeline.store.store import Store
+from tests.support import tiny
+from tests.support.docs_commands import blocks
+
+NAME = "induction_copy_advantage"
+QUICK = {
+    "seeds": [0],
+    "detectors": [],
+    "gradients": [],
+    "training": {"steps": 12, "batch": 8},
+    "checkpoints": {"every": 6},
+    "formation": [{"mechanism": NAME, "threshold": -99.0, "sustain": 1}],
+    "influence": {"mechanisms": [NAME], "metasmoothness_steps": 0, "at": [12]},
+}
+CHOOSE = {"by": "influence", "share": 0.2, "at": 12}
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A local one: choosing is the same wherever the store is."""
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    tiny.write_text(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+
+def experiment_of(arms, **change):
+    content = copy.deepcopy(tiny.TINY) | QUICK | change
+    content["arms"] = {"baseline": {}} | {name: {"choose": choice} for name, choice in arms.items()}
+    return resolve(parse_experiment(content))
+
+
+def compute(store, experiment):
+    specs = experiment.runs()
+    corpora = {spec.run: corpus_sha256(read_corpus(spec.corpus)) for spec in specs}
+    return [each for each in compute_all(store, specs, corpora, experiment) if each[0] not in ("report", "compaction")]
+
+
+def rows(store, run):
+    return query(store.root, f"select * from choices where run = '{run}' order by rank, first_update")
+
+
+def test_top_influence_is_left_out_and_what_is_matched_is_alike(store, folder):
+    experiment = experiment_of({"top": CHOOSE, "matched": {"like": "top"}, "twice": CHOOSE | {"do": "duplicate"}})
+    order = compute(store, experiment)
+    assert order.index(("influence", "tiny.baseline.s0")) < order.index(("choice", "tiny.top.s0"))
+    assert order.index(("choice", "tiny.top.s0")) < order.index(("training", "tiny.top.s0"))
+    top, matched = rows(store, "tiny.top.s0"), rows(store, "tiny.matched.s0")
+    truth = query(
+        store.root,
+        "select example_id, sum(weight::double * value) as total from influence where run = 'tiny.baseline.s0' and step = 12 "
+        "group by 1 order by total desc",
+    )
+    assert top["example_id"].to_list() == truth["example_id"].to_list()[: len(top)]
+    assert top["score"].to_list() == pytest.approx(truth["total"].to_list()[: len(top)])
+    assert matched["stands_for"].to_list() == top["example_id"].to_list()
+    assert not set(matched["example_id"]) & set(top["example_id"])
+    kinds = dict(query(store.root, "select example_id, kind from examples").rows())
+    assert [kinds[one] for one in matched["example_id"]] == [kinds[one] for one in top["example_id"]]
+    assert set(query(store.root, "select characteristic from choice_balance")["characteristic"]) == {"loss", "length"}
+    assert set(rows(store, "tiny.twice.s0")["weight"]) == {2.0}
+
+
+def test_training_without_chosen_examples_is_training_with_these_weights(store, folder, tmp_path):
+    """The weights of a file that says the same give the same bits."""
+    compute(store, experiment_of({"top": CHOOSE}))
+    rows(store, "tiny.top.s0").select("example_id", "weight").write_csv(tmp_path / "weights.csv")
+    content = copy.deepcopy(tiny.TINY) | QUICK
+    content |= {"experiment": "file", "influence": {}, "data": content["data"] | {"weights": "weights.csv"}}
+    content["arms"] = {"baseline": {}}
+    compute(store, resolve(parse_experiment(content)))
+    assert tiny.checkpoint_hashes(store, "tiny.top.s0") == tiny.checkpoint_hashes(store, "file.baseline.s0")
+    assert tiny.checkpoint_hashes(store, "tiny.top.s0") != tiny.checkpoint_hashes(store, "tiny.baseline.s0")
+
+
+def test_nothing_is_made_again_and_another_recipe_trains_only_its_arm(store, folder):
+    compute(store, experiment_of({"top": CHOOSE, "some": {"by": "random", "share": 0.2, "at": 12}}))
+    assert compute(store, experiment_of({"top": CHOOSE, "some": {"by": "random", "share": 0.2, "at": 12}})) == []
+    again = compute(
+        store, experiment_of({"top": CHOOSE | {"share": 0.3}, "some": {"by": "random", "share": 0.2, "at": 12}})
+    )
+    assert {run for _, run in again} == {"tiny.top.s0"}
+    assert ("training", "tiny.top.s0") in again
+
+
+def test_other_influence_trains_again_only_what_chose_by_it(store, folder):
+    """Another estimator's numbers in the place of the exact ones, as after a new version of it."""
+    arms = {"top": CHOOSE, "some": {"by": "random", "share": 0.2, "at": 12}}
+    compute(store, experiment_of(arms))
+    again = compute(store, experiment_of(arms, influence=QUICK["influence"] | {"horizon": 3}))
+    trained = {run for stage, run in again if stage == "training"}
+    assert trained == {"tiny.top.s0"}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"by": "ledger", "count": 5, "at": 12},
+        {"by": "loss", "share": 0.1, "at": 12, "end": "bottom"},
+        {"by": "gzip_ratio", "share": 0.1, "at": 12},
+        {"by": "random", "share": 0.1, "at": 12, "kinds": ["tiled"]},
+        {"by": "sql", "sql": "select example_id, period as score from examples", "count": 3, "at": 12},
+    ],
+    ids=lambda choice: choice["by"],
+)
+def test_every_way_to_choose_gives_what_a_query_gives(store, folder, choice):
+    compute(store, experiment_of({"arm": choice}))
+    found = rows(store, "tiny.arm.s0")
+    ids = found["example_id"].to_list()
+    seen = set(query(store.root, "select example_id from batches where run = 'tiny.baseline.s0'")["example_id"])
+    assert set(ids) <= seen
+    assert len(ids) == choice.get("count", round(choice.get("share", 0) * len(seen))) or choice.get("kinds")
+    if choice["by"] == "ledger":
+        truth = query(
+            store.root,
+            "select example_id from ledger where term = 'example' and run = 'tiny.baseline.s0' group by 1 "
+            "order by sum(value::double + value_later::double) desc limit 5",
+        )
+        assert ids == truth["example_id"].to_list()
+    if choice["by"] == "random":
+        kinds = dict(query(store.root, "select example_id, kind from examples").rows())
+        assert {kinds[one] for one in ids} == {"tiled"}
+    if choice["by"] == "sql":
+        periods = dict(query(store.root, "select example_id, period from examples").rows())
+        assert (
+            sorted((periods[one] for one in ids), reverse=True) == sorted((periods[s] for s in seen), reverse=True)[:3]
+        )
+    if choice["by"] == "loss":
+        assert found["score"].is_sorted()
+
+
+def test_a_run_that_did_not_form_is_nothing_to_choose_by(store, folder):
+    never = [{"mechanism": NAME, "threshold": 99.0, "sustain": 1}]
+    experiment = experiment_of({"top": {"by": "ledger", "share": 0.1}}, formation=never)
+    compute(store, experiment)
+    corpora = {spec.run: corpus_sha256(read_corpus(spec.corpus)) for spec in experiment.runs()}
+    plan = Plan(store, experiment.runs(), corpora, experiment)
+    plan.look()
+    refused = plan.refused("tiny.top.s0")
+    assert "did not form in it (it is censored); say `at: STEP`" in refused["choice"]
+    assert refused["training"].startswith("reads choice, which chooses examples by what run tiny.baseline.s0 did")
+    assert plan.ready("tiny.top.s0") == {}
+
+
+def test_examples_are_seen_by_the_same_updates_in_both_arms(store, folder):
+    """Arms share initialisation and order, so that what differs is the choice alone."""
+    experiment = experiment_of({"top": CHOOSE})
+    compute(store, experiment)
+    baseline, top = (OpenRun(store, spec) for spec in experiment.runs())
+    for update in range(12):
+        assert np.array_equal(baseline.trainer.batch(update), top.trainer.batch(update))
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"by": "influence"}, "name one of `share`"),
+        ({"by": "influence", "share": 0.1, "count": 3}, "name one of `share`"),
+        ({"by": "influence", "share": 1.5}, "less than 1"),
+        ({"by": "influence", "share": 0.1, "of": "x"}, "unknown arm 'x'; allowed: baseline, a, b"),
+        ({"by": "influence", "share": 0.1, "of": "a"}, "arm a waits for itself"),
+        ({"like": "b"}, "arm a waits for itself"),
+        ({"like": "baseline"}, "arm baseline chooses no examples"),
+        ({"like": "a", "share": 0.1}, "`like` says which and how many"),
+        ({"by": "influence", "share": 0.1, "mechanism": "copy"}, "influence has none 'copy'"),
+        ({"by": "influence", "share": 0.1, "method": "ekfac"}, "influence.methods lacks 'ekfac'"),
+        ({"by": "random", "count": 64}, "leaves nothing to train on"),
+        ({"by": "random", "count": 3, "window": [20, 30]}, "after the last of 12 updates"),
+        ({"by": "random", "count": 3, "at": 5}, "keeps no state at step 5"),
+        ({"by": "random", "count": 3, "do": "weight"}, "go together"),
+        ({"by": "random", "count": 3, "do": "delay"}, "go together"),
+        ({"by": "sql", "count": 3}, "go together"),
+        ({"by": "random", "count": 3, "outside": True}, "needs a `window`"),
+        ({"by": "random", "count": 3, "window": [5, 2]}, "first update"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_trained(folder, choice, words):
+    other = {"like": "a"}
+    with pytest.raises(MechError) as caught:
+        experiment_of({"a": choice, "b": other})
+    assert words in str(caught.value)
+
+
+def test_the_arms_of_the_page_are_valid(folder):
+    (block,) = (each for each in blocks("docs/data.md", "yaml") if "choose" in each.text)
+    content = copy.deepcopy(tiny.TINY) | {"training": {"steps": 1400, "batch": 32}} | yaml.safe_load(block.text)
+    assert [spec.arm for spec in parse_experiment(content).runs() if spec.choice is not None] == [
+        arm for arm in yaml.safe_load(block.text)["arms"] for _ in content["seeds"] if arm != "baseline"
+    ]
+
+
+def test_a_seed_that_the_other_arm_lacks_and_an_account_that_nobody_asked_for_are_named(folder):
+    content = copy.deepcopy(tiny.TINY) | QUICK
+    content["arms"] = {"baseline": {}, "a": {"seeds": [0, 7], "choose": CHOOSE}}
+    with pytest.raises(MechError, match="arm baseline trains no seed 7"):
+        parse_experiment(content)
+    content = copy.deepcopy(tiny.TINY) | QUICK | {"seeds": [0, 1]}
+    content["arms"] = {"baseline": {}, "a": {"choose": CHOOSE}}
+    with pytest.raises(MechError, match="no influence of arm baseline, seed 1, is asked for"):
+        parse_experiment(content)
+    content["arms"] = {"baseline": {}, "a": {"data": {"plain": 1.0, "tiled": 0.0}, "choose": CHOOSE}}
+    with pytest.raises(MechError, match="the arm changes data"):
+        parse_experiment(content)
