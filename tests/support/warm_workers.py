@@ -12,10 +12,13 @@ from typing import Any
 
 
 class WarmForkServer(forkserver.ForkServer):
-    """As the original, but for where its process comes from. The process must not have started a thread yet."""
+    """As the original, but for where its process comes from."""
 
     def ensure_running(self) -> None:
-        """Starts the server unless it runs."""
+        """Starts the server unless it runs; afresh where this process has threads, which a fork leaves behind half done."""
+        if self._forkserver_pid is None and len(os.listdir("/proc/self/task")) > 1:
+            super().ensure_running()
+            return
         with self._lock:
             resource_tracker.ensure_running()
             if self._forkserver_pid is not None:

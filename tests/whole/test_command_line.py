@@ -74,7 +74,7 @@ def test_changing_a_threshold_recomputes_formation_what_follows_from_it_and_the_
     output = mech(home, "run", "experiments/tiny.yaml").stdout
     after = table_versions(home)
     changed = {name for name in after if after[name] != before.get(name)}
-    assert changed == {"runs", "formation", "influence", "reliability", "reports"}
+    assert changed == {"runs", "formation", "influence", "reliability", "reports", "stage_costs"}
     kinds = r"\d+ % are (tiled|plain), \d+ % (tiled|plain)"
     told = rf"of the top 5 % of examples {kinds}, of the bottom 5 % {kinds} \(of all: {kinds}\)"
     assert re.search(told, " ".join(output.split()))
@@ -185,8 +185,8 @@ def test_a_stopped_run_loses_nothing_and_continues(tmp_path):
     """Stopped by Ctrl-C, then killed, then left alone."""
     write_project(
         tmp_path,
-        training={"steps": 2000, "batch": 8},
-        checkpoints={"every": 200},
+        training={"steps": 5000, "batch": 8},
+        checkpoints={"every": 500},
         ledger={},
         influence={},
         gradients=[],
@@ -198,11 +198,11 @@ def test_a_stopped_run_loses_nothing_and_continues(tmp_path):
     assert "mech: stopped; what was finished is kept" in errors
     stopped = kept(tmp_path)
     _, output, _ = interrupted(tmp_path, signal.SIGKILL)
-    assert "continuing to 2000" in output
+    assert "continuing to 5000" in output
     killed = kept(tmp_path)
     assert stopped.items() < killed.items()
     assert len(killed) < 11, "it was killed in the middle"
-    assert "continuing to 2000" in mech(tmp_path, "run", "experiments/tiny.yaml").stdout
+    assert "continuing to 5000" in mech(tmp_path, "run", "experiments/tiny.yaml").stdout
     assert killed.items() < kept(tmp_path).items()
     assert len(kept(tmp_path)) == 11
 

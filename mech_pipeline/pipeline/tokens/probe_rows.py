@@ -26,9 +26,11 @@ TABLE = "probe_sequences"
 
 
 def write_probe_sequences(store: Store, spec: RunSpec, probe: Probe) -> None:
-    """The rows of all mechanisms that the run names, each mechanism's in place of what was there. One commit."""
+    """The rows of the mechanisms that the run names, where they are not those of now. One commit, if any."""
     tokenizer, version = stored_tokenizer(store, spec.run), artifact_versions(store, spec.run)["probe"]
-    names = list(dict.fromkeys((*spec.measured, *spec.gradients, *spec.ledger, *spec.influence.mechanisms)))
+    asked = dict.fromkeys((*spec.measured, *spec.gradients, *spec.ledger, *spec.influence.mechanisms))
+    there = _stored(store, spec.run)
+    names = [name for name in asked if (name, MECHANISMS[name].version, version) not in there]
     rows = [
         row | {"run": spec.run, "mechanism": name, "mechanism_version": MECHANISMS[name].version, "probe": version}
         for name in names
@@ -37,6 +39,15 @@ def write_probe_sequences(store: Store, spec: RunSpec, probe: Probe) -> None:
     if rows:
         columns = {column: [row[column] for row in rows] for column in rows[0]}
         store.write(TABLE, columns, replace={"run": [spec.run], "mechanism": names})
+
+
+def _stored(store: Store, run: str) -> set[tuple[str, str, str]]:
+    """(mechanism, its version, version of the probe) of the rows that a run has."""
+    with store.reading(TABLE) as connection:
+        rows = connection.execute(
+            f"select distinct mechanism, mechanism_version, probe from {TABLE} where run = ?", [run]
+        ).fetchall()
+    return set(rows)
 
 
 def _rows(data: Any, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
