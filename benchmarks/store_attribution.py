@@ -193,7 +193,7 @@ def _ledger_window(generator: np.random.Generator, ids: pa.StringArray, window: 
 def _table(name: str, count: int, fixed: dict[str, object], varying: dict[str, pa.Array]) -> pa.Table:
     schema = TABLES[name].schema
     columns = [
-        varying[field.name] if field.name in varying else pa.repeat(pa.scalar(fixed[field.name], field.type), count)
+        varying[field.name] if field.name in varying else pa.repeat(pa.scalar(fixed.get(field.name), field.type), count)
         for field in schema
     ]
     return pa.table(columns, schema=schema)

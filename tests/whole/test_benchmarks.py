@@ -56,7 +56,7 @@ def results(tmp_path_factory):
 
 def test_every_part_measures_something(results):
     parts = {result["part"].split(",")[0].split()[0] for result in results}
-    assert parts == {"writers", "kills", "influence", "ledger", "point", "connect", "flips", "latency"}
+    assert parts == {"writers", "kills", "influence", "ledger", "point", "connect", "checked", "flips", "latency"}
     assert all(math.isfinite(result["measured"]) for result in results)
     measured = [result for result in results if result["unit"] not in ("files", "cells")]  # of these there may be none
     assert all(result["measured"] > 0 for result in measured), "times, rates and sizes"
