@@ -205,7 +205,7 @@ def test_a_greedy_order_has_every_edge_once_and_all_beginnings_lead_to_the_logit
     assert order[0] == best[1]
 
 
-@pytest.mark.parametrize(("mlps", "parallel"), itertools.product([False, True], repeat=2))
+@pytest.mark.parametrize(("mlps", "parallel"), list(itertools.product([False, True], repeat=2)))
 def test_edges_go_from_what_writes_before_to_what_reads_after(mlps, parallel):
     graph = Graph(2, 3, mlps, parallel)
     edge = {(graph.writers[w], graph.readers[r]) for w, r in graph.places}

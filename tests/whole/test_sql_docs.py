@@ -158,7 +158,7 @@ def test_the_python_of_the_page_runs_from_top_to_bottom(project, monkeypatch):
             "datetime(2026, 11, 24, 9, 30, tzinfo=UTC)", "datetime.now(UTC)"
         )
         exec(compile(text, PAGE, "exec"), names)  # a traceback names the line of the page
-    assert names["curves"].height == 2 * 6 * 2
+    assert names["curves"].height == 2 * 6 * 3, "two runs, six checkpoints, two mechanisms and the held-out loss"
     assert set(names["heads"]["detector"]) == {"prefix_matching"}
     assert names["loss"].height == 24
     assert dict(names["by_topic"].rows()).keys() == {"prose", "repetition"}

@@ -69,7 +69,7 @@ class Lost:
 def rows_lost(table: str, file: DataFile) -> Lost:
     """The rows of a data file, from its partition and Delta's statistics."""
     low, high = (file.stats.get(which, {}).get("step") for which in ("minValues", "maxValues"))
-    return Lost(table, file.partition, file.rows, None if low is None else (low, high))
+    return Lost(table, file.partition, file.rows, None if low is None or high is None else (low, high))
 
 
 def _steps_in_words(steps: tuple[int, int] | None) -> str:
