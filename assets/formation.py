@@ -26,7 +26,7 @@ def formation(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mat
     stage_of("formation").work(view, (), Told(emit=emit))
     for line in _lines(view.store, view.spec.run):
         emit(line)
-    found = stored_formation(view.store, view.spec)
+    found = stored_formation(view.store, view.spec.run)
     shown: dict[str, str | float] = {
         f"formation step of {signal_name(signal)} (updates)": "censored" if step is None else step
         for signal, step in found.items()

@@ -1,7 +1,6 @@
 """The checkpoints of a run as the store has them, and what they are made from."""
 
 import io
-import json
 from collections.abc import Sequence
 from math import prod
 
@@ -11,6 +10,7 @@ from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.blobs import Blob
 from mech_pipeline.store.store import Store
+from mech_pipeline.store.tensors import tensor_shapes
 
 TRAINING_VERSION = "1"
 
@@ -66,11 +66,10 @@ def parameter_count(store: Store, run: str) -> int | None:
     path = store.files.local_path(blob.uri)
     try:
         with io.BytesIO(store.files.read(blob.uri)) if path is None else path.open("rb") as file:
-            described = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            shapes = tensor_shapes(file)
     except FileNotFoundError:
         return None
-    weights = [tensor["shape"] for name, tensor in described.items() if name.startswith("model.")]
-    return sum(prod(shape) for shape in weights)
+    return sum(prod(shape) for name, shape in shapes.items() if name.startswith("model."))
 
 
 def _read_blobs(store: Store, runs: Sequence[str]) -> dict[str, dict[int, Blob]]:

@@ -19,7 +19,7 @@ from mech_pipeline.pipeline.look import one_look
 from mech_pipeline.pipeline.needs import Need
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
-from mech_pipeline.store.tensors import tensor_names
+from mech_pipeline.store.tensors import tensor_shapes
 from mech_pipeline.training.parts import has_moments
 
 
@@ -67,7 +67,7 @@ class FoundRun:
             found |= {Need.POOL, Need.ORDER}
         if self.checkpoints:
             with self._file(max(self.checkpoints)) as file:
-                found |= {Need.MOMENTS} if has_moments(tensor_names(file)) else set()
+                found |= {Need.MOMENTS} if has_moments(tensor_shapes(file)) else set()
         return frozenset(found)
 
     def windows(self, until: int, also: Iterable[int] = ()) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ invisible marks, <!--lds--> … <!--/lds-->, and `tests/reports/test_lds_table.p
 again, in place of those that are there:
 
     mech run experiments/induction_lds.yaml
-    python -m mech_pipeline.reports.lds_table store induction_lds.baseline.s0 --preset "the demo's training"
+    python -m mech_pipeline.reports.lds_table store induction_lds.baseline.s0 --preset "as the demo"
 """
 
 import argparse

@@ -5,13 +5,16 @@ Format: 8 bytes of header length, the header as JSON, the bytes (https://github.
 
 import json
 import struct
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _TYPES = {"U8": "<u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I32": "<i4", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
+
+Opened = BufferedReader | BytesIO
 
 
 def mapped_arrays(path: Path) -> dict[str, NDArray]:
@@ -25,12 +28,12 @@ def mapped_arrays(path: Path) -> dict[str, NDArray]:
     }
 
 
-def tensor_names(file: BinaryIO) -> list[str]:
-    """Names of the tensors in a file; reads the header alone."""
-    return list(_header(file)[1])
+def tensor_shapes(file: Opened) -> dict[str, list[int]]:
+    """Shapes of the tensors in a file by name; reads the header alone."""
+    return {name: entry["shape"] for name, entry in _header(file)[1].items()}
 
 
-def _header(file: BinaryIO) -> tuple[int, dict[str, Any]]:
+def _header(file: Opened) -> tuple[int, dict[str, Any]]:
     """Its length, and what it says of each tensor."""
     (length,) = struct.unpack("<Q", file.read(8))
     header = json.loads(file.read(length))

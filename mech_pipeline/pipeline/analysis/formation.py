@@ -72,9 +72,9 @@ def compute_formation(store: Store, spec: RunSpec) -> int:
     return len(todo)
 
 
-def stored_formation(store: Store, spec: RunSpec) -> dict[str, int | None]:
-    """Formation step of each event (none: censored) as the store has it."""
-    return answer_of(store, "formation steps", spec.run, lambda runs: _read_formation(store, runs))
+def stored_formation(store: Store, run: str) -> dict[str, int | None]:
+    """Formation step of each event of a run (none: censored) as the store has it."""
+    return answer_of(store, "formation steps", run, lambda runs: _read_formation(store, runs))
 
 
 def _read_formation(store: Store, runs: Sequence[str]) -> dict[str, dict[str, int | None]]:
@@ -87,7 +87,7 @@ def _read_formation(store: Store, runs: Sequence[str]) -> dict[str, dict[str, in
 
 def influence_step(store: Store, spec: RunSpec) -> int | None:
     """Target step of the run's influence: the formation step of its first event; none if it did not form."""
-    return stored_formation(store, spec).get(spec.formation[0].signal)
+    return stored_formation(store, spec.run).get(spec.formation[0].signal)
 
 
 def _values(store: Store, spec: RunSpec, event: Event) -> dict[int, float]:

@@ -12,9 +12,11 @@ from mech_pipeline.causal.choosing import Examples, Numbers, gzip_ratio, mean_ra
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.choice.wanted import target_of
 from mech_pipeline.pipeline.influence.rows import stored_totals
+from mech_pipeline.pipeline.influence.start import seen_examples
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import stored_spec
 from mech_pipeline.spec.choice import Recipe
+from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.spec.seeds import numpy_generator
 from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
@@ -31,14 +33,6 @@ class Source:
     run: OpenRun
     step: int
 
-    @property
-    def seen(self) -> Examples:
-        """The distinct examples of its updates before the target, sorted."""
-        seen = np.zeros(len(self.run.tokens.pool), dtype=bool)
-        for update in range(self.step):
-            seen[self.run.trainer.batch(update).numpy()] = True
-        return np.flatnonzero(seen)
-
 
 @dataclass
 class Candidates:
@@ -46,19 +40,19 @@ class Candidates:
 
     Attributes:
         store: where the runs are that it goes by.
-        seed: of the run that chooses.
+        spec: the run that chooses.
     """
 
     store: Store
     recipe: Recipe
-    seed: int
+    spec: RunSpec
 
     @cached_property
     def sources(self) -> list[Source]:
         """The runs that it goes by."""
         found = []
         for name in self.recipe.runs:
-            step = target_of(self.store, self.recipe, name)
+            step = target_of(self.store, self.recipe, name, self.spec)
             assert step is not None, "refused otherwise"
             found.append(Source(OpenRun(self.store, stored_spec(self.store, name)), step))
         return found
@@ -76,7 +70,7 @@ class Candidates:
             MechError: there is no such kind, or nothing of it.
         """
         one = len(self.sources) == 1
-        places = self.sources[0].seen if one else np.arange(len(self.first.tokens.pool))
+        places = seen_examples(self.first, 0, self.sources[0].step) if one else np.arange(len(self.first.tokens.pool))
         names = self.first.tokens.stored.names
         if unknown := [kind for kind in self.recipe.kinds if kind not in names]:
             raise MechError(f"choose.kinds: no examples of kind {unknown[0]!r}", f"there are {', '.join(names)}")
@@ -152,7 +146,7 @@ class Candidates:
 
     def generator(self, purpose: str) -> np.random.Generator:
         """Chance of its own for the run and the recipe's seed."""
-        return numpy_generator(self.recipe.seed, f"choice:{purpose}:{0 if self.recipe.pooled else self.seed}")
+        return numpy_generator(self.recipe.seed, f"choice:{purpose}:{0 if self.recipe.pooled else self.spec.seed}")
 
 
 def losses(source: Source) -> Numbers:

@@ -9,13 +9,12 @@ from mech_pipeline.causal.choosing import Examples, Numbers, chosen_count, extre
 from mech_pipeline.causal.doing import windows
 from mech_pipeline.causal.matching import Balance, balance, matched_examples
 from mech_pipeline.data.example_weights import LAST
-from mech_pipeline.pipeline.cells import Block, Cell, write
+from mech_pipeline.pipeline.cells import Block, Cell, pending_cells, write
 from mech_pipeline.pipeline.choice.candidates import Candidates
-from mech_pipeline.pipeline.choice.wanted import CODE_VERSION, pending, wanted
+from mech_pipeline.pipeline.choice.wanted import CODE_VERSION, wanted
 from mech_pipeline.pipeline.stage import View
 from mech_pipeline.pipeline.tokens.artifacts import Artifact, write_artifact
 from mech_pipeline.progress import Emit
-from mech_pipeline.spec.choice import Recipe
 from mech_pipeline.store.store import Store
 
 
@@ -43,10 +42,10 @@ def compute_choice(view: View, emit: Emit = lambda line: None) -> int:
         MechError: too few examples to choose from or to match with; nothing is written then.
     """
     cells, recipe, spec = wanted(view), view.spec.choice, view.spec
-    if recipe is None or not pending(view, cells):
+    if recipe is None or not pending_cells(view.store, cells):
         return 0
-    candidates = Candidates(view.store, recipe, spec.seed)
-    chosen = follow(view.store, recipe, spec.seed)
+    candidates = Candidates(view.store, recipe, spec)
+    chosen = follow(candidates)
     emit(f"{spec.run} chooses {len(chosen.examples)} of {len(candidates.examples)} examples: {recipe.do}")
     for each in chosen.balances:
         if not each.is_balanced:
@@ -57,11 +56,11 @@ def compute_choice(view: View, emit: Emit = lambda line: None) -> int:
     return 1
 
 
-def follow(store: Store, recipe: Recipe, seed: int) -> Chosen:
-    """The examples that a recipe comes to for a run of this seed."""
-    candidates = Candidates(store, recipe, seed)
+def follow(candidates: Candidates) -> Chosen:
+    """The examples that a recipe comes to for a run."""
+    recipe = candidates.recipe
     if recipe.matched is not None:
-        return _matched(candidates, follow(store, recipe.matched, seed).examples)
+        return _matched(candidates, follow(Candidates(candidates.store, recipe.matched, candidates.spec)).examples)
     places, scores = candidates.examples, candidates.scores()
     count = chosen_count(len(places), recipe.share, recipe.count)
     if scores is None:

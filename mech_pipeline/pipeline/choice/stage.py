@@ -39,7 +39,6 @@ CHOICE = Stage(
     asked=lambda spec: spec.choice is not None,
     refuses=wanted.refused,
     wanted=wanted.wanted,
-    pending=wanted.pending,
     compute=_choose,
     reads=(
         "spec",

@@ -3,24 +3,27 @@
 from collections.abc import Iterator
 
 from mech_pipeline.pipeline.analysis.formation import stored_formation
-from mech_pipeline.pipeline.cells import Cell, pending_cells, stored_versions
+from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.checkpoints import artifact_versions
-from mech_pipeline.pipeline.run_row import stored_spec
 from mech_pipeline.pipeline.stage import Cells, View
 from mech_pipeline.pipeline.tokens.wanted import artifact_cell
 from mech_pipeline.spec.choice import Recipe
 from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
 CODE_VERSION = "1"
 
 
-def target_of(store: Store, recipe: Recipe, run: str) -> int | None:
-    """The step that a recipe looks at in a run; none if that is where the run formed, and it did not."""
+def target_of(store: Store, recipe: Recipe, run: str, chooser: RunSpec) -> int | None:
+    """The step that a recipe looks at in a run; none if that is where the run formed, and it did not.
+
+    Args:
+        chooser: the run that chooses; all runs of an experiment have its formation events.
+    """
     if isinstance(recipe.at, int):
         return recipe.at
-    spec = stored_spec(store, run)
-    return stored_formation(store, spec).get(spec.formation[0].signal)
+    return stored_formation(store, run).get(chooser.formation[0].signal)
 
 
 def refused(view: View) -> str | None:
@@ -28,10 +31,10 @@ def refused(view: View) -> str | None:
     recipe = view.spec.choice
     for part in recipe.parts() if recipe is not None else ():
         for run in part.runs:
-            if target_of(view.store, part, run) is None:
-                formed = stored_spec(view.store, run).formation[0].signal
+            if target_of(view.store, part, run, view.spec) is None:
+                signal = view.spec.formation[0].signal
                 return (
-                    f"chooses examples by what run {run} did before {formed} formed, which did not form in it (it is "
+                    f"chooses examples by what run {run} did before {signal} formed, which did not form in it (it is "
                     "censored); say `at: STEP` instead, or train it longer"
                 )
     return None
@@ -43,20 +46,15 @@ def wanted(view: View) -> Cells:
     if recipe is None or refused(view) is not None:
         return {}
     pool = artifact_versions(store, view.spec.run)["pool"]
-    read = [version for part in recipe.parts() for version in _read(store, part)]
+    read = [version for part in recipe.parts() for version in _read(store, part, view.spec)]
     made_from = fingerprint("choice", CODE_VERSION, recipe, pool, read)
     return {Cell("choices", view.spec.run): made_from, artifact_cell(view.spec.run, "weights"): made_from}
 
 
-def pending(view: View, cells: Cells) -> list[Cell]:
-    """The rows, or the weights that training reads; both are made together."""
-    return pending_cells(view.store, cells)
-
-
-def _read(store: Store, recipe: Recipe) -> Iterator[str]:
+def _read(store: Store, recipe: Recipe, chooser: RunSpec) -> Iterator[str]:
     """Versions of what a recipe reads of other runs, and the steps at which."""
     for run in recipe.runs:
-        step = target_of(store, recipe, run)
+        step = target_of(store, recipe, run, chooser)
         assert step is not None, "refused otherwise"
         yield str(step)
         if recipe.by == "influence":
