@@ -1,6 +1,8 @@
 """Arms that choose their examples by what was measured of another arm: made after it, from it, and again if it changes."""
 
 import copy
+import shutil
+from contextlib import chdir
 
 import numpy as np
 import pytest
@@ -31,16 +33,39 @@ QUICK = {
 CHOOSE = {"by": "influence", "share": 0.2, "at": 12}
 
 
+WAYS = {
+    "ledger": {"by": "ledger", "count": 5, "at": 12},
+    "loss": {"by": "loss", "share": 0.1, "at": 12, "end": "bottom"},
+    "gzip_ratio": {"by": "gzip_ratio", "share": 0.1, "at": 12},
+    "random": {"by": "random", "share": 0.1, "at": 12, "kinds": ["tiled"]},
+    "sql": {"by": "sql", "sql": "select example_id, period as score from examples", "count": 3, "at": 12},
+}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A store in which the baseline is trained and measured; tests take copies. A local one: choosing is the same everywhere."""
+    home = tmp_path_factory.mktemp("measured")
+    tiny.write_text(home)
+    with chdir(home):
+        compute(Store(home / "store"), experiment_of({}))
+    return home / "store"
+
+
+@pytest.fixture(scope="module")
+def chosen(measured):
+    """The same store with an arm for each way to choose, trained without what it chose."""
+    with chdir(measured.parent):
+        shutil.copytree(measured, measured.with_name("chosen"))
+        store = Store(measured.with_name("chosen"))
+        compute(store, experiment_of(WAYS))
+    return store
+
+
 @pytest.fixture
-def store(tmp_path):
-    """A local one: choosing is the same wherever the store is."""
+def store(tmp_path, measured):
+    shutil.copytree(measured, tmp_path / "store")
     return Store(tmp_path / "store")
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    tiny.write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
 
 
 def experiment_of(arms, **change):
@@ -59,7 +84,8 @@ def rows(store, run):
     return query(store.root, f"select * from choices where run = '{run}' order by rank, first_update")
 
 
-def test_top_influence_is_left_out_and_what_is_matched_is_alike(store, folder):
+def test_top_influence_is_left_out_and_what_is_matched_is_alike(local_store, folder):
+    store = local_store
     experiment = experiment_of({"top": CHOOSE, "matched": {"like": "top"}, "twice": CHOOSE | {"do": "duplicate"}})
     order = compute(store, experiment)
     assert order.index(("influence", "tiny.baseline.s0")) < order.index(("choice", "tiny.top.s0"))
@@ -111,20 +137,10 @@ def test_other_influence_trains_again_only_what_chose_by_it(store, folder):
     assert trained == {"tiny.top.s0"}
 
 
-@pytest.mark.parametrize(
-    "choice",
-    [
-        {"by": "ledger", "count": 5, "at": 12},
-        {"by": "loss", "share": 0.1, "at": 12, "end": "bottom"},
-        {"by": "gzip_ratio", "share": 0.1, "at": 12},
-        {"by": "random", "share": 0.1, "at": 12, "kinds": ["tiled"]},
-        {"by": "sql", "sql": "select example_id, period as score from examples", "count": 3, "at": 12},
-    ],
-    ids=lambda choice: choice["by"],
-)
-def test_every_way_to_choose_gives_what_a_query_gives(store, folder, choice):
-    compute(store, experiment_of({"arm": choice}))
-    found = rows(store, "tiny.arm.s0")
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_choose_gives_what_a_query_gives(chosen, way):
+    store, choice = chosen, WAYS[way]
+    found = rows(store, f"tiny.{way}.s0")
     ids = found["example_id"].to_list()
     seen = set(query(store.root, "select example_id from batches where run = 'tiny.baseline.s0'")["example_id"])
     assert set(ids) <= seen
@@ -161,13 +177,12 @@ def test_a_run_that_did_not_form_is_nothing_to_choose_by(store, folder):
     assert plan.ready("tiny.top.s0") == {}
 
 
-def test_examples_are_seen_by_the_same_updates_in_both_arms(store, folder):
+def test_examples_are_seen_by_the_same_updates_in_both_arms(chosen, folder):
     """Arms share initialisation and order, so that what differs is the choice alone."""
-    experiment = experiment_of({"top": CHOOSE})
-    compute(store, experiment)
-    baseline, top = (OpenRun(store, spec) for spec in experiment.runs())
+    baseline, *arms = (OpenRun(chosen, spec) for spec in experiment_of(WAYS).runs())
     for update in range(12):
-        assert np.array_equal(baseline.trainer.batch(update), top.trainer.batch(update))
+        for arm in arms:
+            assert np.array_equal(baseline.trainer.batch(update), arm.trainer.batch(update))
 
 
 @pytest.mark.parametrize(

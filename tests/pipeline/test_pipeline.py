@@ -259,6 +259,7 @@ def test_other_models_optimizers_and_data_balance_too(store, change):
     assert query(store.root, "select count(*) > 0 from influence").rows() == [(True,)]
 
 
+@pytest.mark.slow
 def test_a_ledger_that_does_not_balance_is_not_stored(store, monkeypatch):
     spec = spec_of()
     filled_once(store, spec, fill)
