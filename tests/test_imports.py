@@ -59,7 +59,7 @@ def test_no_modules_import_each_other_in_a_circle(functions):
     assert circles(graph) == []
 
 
-@pytest.mark.parametrize("science", ["spec", "data", "training", "mechanisms", "attribution", "formation"])
+@pytest.mark.parametrize("science", ["spec", "data", "training", "mechanisms", "attribution", "formation", "signals"])
 def test_science_knows_neither_store_nor_pipeline_nor_reports(science):
     graph = import_graph(functions=True)
     above = ("store", "pipeline", "reports", "assets", "resources")

@@ -1,0 +1,81 @@
+"""What a count can show: exact intervals, and how many runs without the behaviour a claim needs.
+
+    0 alarms in n negative runs show a rate below 1 − 0.05^(1/n) (one-sided, 95 %): 59 runs are needed for 5 %, 29 for 10 %.
+
+Source: Clopper & Pearson 1934; computed by `scipy.stats`.
+"""
+
+import math
+from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of runs, with what it may truly be.
+
+    Attributes:
+        lower, upper: Clopper–Pearson interval of 95 %, two-sided.
+        bound: one-sided upper bound of 95 %: the rate is shown to be below this.
+    """
+
+    count: int
+    of: int
+    lower: float
+    upper: float
+    bound: float
+
+    @property
+    def value(self) -> float:
+        """The share itself."""
+        return self.count / self.of
+
+
+def rate(count: int, of: int) -> Rate:
+    """`count` of `of` runs, with exact intervals.
+
+    >>> found = rate(0, 59)
+    >>> found.value, found.lower, round(found.upper, 4), found.bound < 0.05
+    (0.0, 0.0, 0.0606, True)
+
+    Raises:
+        ValueError: there are no runs, or more counted than there are.
+    """
+    if not 0 <= count <= of or of == 0:
+        raise ValueError(f"a rate needs runs, and at most as many counted: got {count} of {of}")
+    from scipy.stats import binomtest
+
+    two_sided = binomtest(count, of).proportion_ci(CONFIDENCE, "exact")
+    one_sided = binomtest(count, of, alternative="less").proportion_ci(CONFIDENCE, "exact")
+    return Rate(count, of, float(two_sided.low), float(two_sided.high), float(one_sided.high))
+
+
+def floor(negatives: int) -> float:
+    """The smallest rate that this many negative runs can be shown to be below, if none of them alarms.
+
+    >>> round(floor(10), 3), round(floor(33), 3), floor(59) < 0.05 < floor(58)
+    (0.259, 0.087, True)
+    """
+    return 1.0 if negatives == 0 else 1 - (1 - CONFIDENCE) ** (1 / negatives)
+
+
+def negatives_needed(claim: float) -> int:
+    """The fewest negative runs, none of which alarms, that show a rate below `claim`.
+
+    >>> negatives_needed(0.10), negatives_needed(0.05), negatives_needed(0.01)
+    (29, 59, 299)
+    """
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-claim) - 1e-9)
+
+
+def allowed(negatives: int, claim: float) -> int:
+    """How many of so many negative runs may alarm where a rate below `claim` is to be shown; 0 where it cannot be.
+
+    >>> allowed(58, 0.05), allowed(92, 0.05), allowed(93, 0.05), allowed(60, 0.10)
+    (0, 0, 1, 1)
+    """
+    count = 0
+    while count + 1 < negatives and rate(count + 1, negatives).bound <= claim:
+        count += 1
+    return count
