@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -92,7 +92,10 @@ class Capture:
 
 
 def example_factors(
-    model: nn.Module, tokens: Int[Tensor, "example token"], modules: Collection[str] | None = None
+    model: nn.Module,
+    tokens: Int[Tensor, "example token"],
+    modules: Collection[str] | None = None,
+    losses: Callable[[nn.Module, Int[Tensor, "example token"]], Float[Tensor, " example"]] = example_losses,
 ) -> Factors:
     """Factors of Σ_i ℓ_i: contracted with V they give each example's own ⟨∇ℓ_i, V⟩, not a share of a batch mean.
 
@@ -100,6 +103,7 @@ def example_factors(
 
     Args:
         modules: names of the modules that are needed; the backward goes no further down than they are.
+        losses: ℓ_i, if it is another one than training's.
 
     Raises:
         TypeError: as `Capture`.
@@ -115,7 +119,7 @@ def example_factors(
     hooks = [module.register_forward_hook(keep(name)) for name, module in parametrised_modules(model, modules).items()]
     try:
         with _frozen(model), torch.enable_grad():
-            loss = example_losses(model, tokens).sum()
+            loss = losses(model, tokens).sum()
             gradients = torch.autograd.grad(loss, [output for _, _, output in captured])
     finally:
         for hook in hooks:
