@@ -82,8 +82,12 @@ def anchors(page):
 
 
 def test_every_page_with_commands_has_a_test_that_runs_them():
-    """Who runs them: test_command_line, test_front_door, test_deployment_files, test_sql_docs."""
-    run = {"README.md", "CONTRIBUTING.md", "docs/deployment.md", "docs/sql.md", "docs/training.md"}
+    """Who runs them: test_command_line, test_front_door, test_deployment_files, test_sql_docs, test_exchange_docs."""
+    run = {
+        "README.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{name}.md" for name in ("deployment", "exchange", "sql", "training")),
+    }
     assert {page for page in PAGES if blocks(page, "bash")} == run
 
 

@@ -2,6 +2,7 @@
 
 import typer
 
+from mech_pipeline.commands.audit import audit
 from mech_pipeline.commands.compare import compare
 from mech_pipeline.commands.example import example
 from mech_pipeline.commands.init import init
@@ -10,6 +11,7 @@ from mech_pipeline.commands.plan import plan
 from mech_pipeline.commands.report import report
 from mech_pipeline.commands.run import run
 from mech_pipeline.commands.sql import sql
+from mech_pipeline.commands.state import state
 from mech_pipeline.commands.status import status
 from mech_pipeline.commands.store import maintain, migrate, warehouse
 from mech_pipeline.commands.tables import history, tables
@@ -25,5 +27,6 @@ app = typer.Typer(
 )
 _ASKING = (ls, plan, status, report, compare, example, sql, tables, history)
 _STORE = (verify, maintain, migrate, warehouse)
-for command in (init, run, ui, *_ASKING, zoom, *_STORE):
+_EXCHANGE = (audit, state)
+for command in (init, run, ui, *_ASKING, zoom, *_EXCHANGE, *_STORE):
     app.command()(command)
