@@ -29,7 +29,7 @@ class Claim(Order):
     def __init__(self, run: OpenRun, frame: pl.DataFrame, what: str) -> None:
         self._run, self._what = run, what
         batches = frame.sort("update_step", "position").group_by("update_step", maintain_order=True)
-        self._ids = {int(step): rows for (step,), rows in batches}  # type: ignore[call-overload]
+        self._ids = {int(step): rows for (step,), rows in batches}
         self._checked: Mapping[str, int] | None = None
 
     def at_step(self, step: int) -> NDArray[np.int64]:
