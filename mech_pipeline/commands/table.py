@@ -3,6 +3,7 @@
 import typer
 
 from mech_pipeline.commands.audit import audit
+from mech_pipeline.commands.bundle import bring_in, export
 from mech_pipeline.commands.compare import compare
 from mech_pipeline.commands.example import example
 from mech_pipeline.commands.init import init
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 _ASKING = (ls, plan, status, report, compare, example, sql, tables, history)
 _STORE = (verify, maintain, migrate, warehouse)
-_EXCHANGE = (audit, state)
+_EXCHANGE = (audit, state, export)
 for command in (init, run, ui, *_ASKING, zoom, *_EXCHANGE, *_STORE):
     app.command()(command)
+app.command("import")(bring_in)

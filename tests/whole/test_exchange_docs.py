@@ -1,4 +1,4 @@
-"""docs/exchange.md: every command works, in its order, on a finished project."""
+"""docs/exchange.md: every command and all Python works, in its order, on a finished project."""
 
 import shlex
 import shutil
@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tests.support.command_line import finished_project, mech
-from tests.support.docs_commands import commands, for_tiny
+from tests.support.docs_commands import blocks, commands, for_tiny
 
 COMMANDS = commands("docs/exchange.md")
 
@@ -23,3 +23,13 @@ def test_every_command_of_the_page_works(project, command):
     program, *words = shlex.split(for_tiny(command))
     assert program == "mech"
     assert mech(project, *words).returncode == 0
+
+
+def test_the_python_of_the_page_reads_the_bundle(project, monkeypatch, tmp_path):
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    (block,) = blocks("docs/exchange.md", "python")
+    found = {}
+    exec(block.text, found)
+    assert found["rows"].height == found["again"].num_rows > 0
+    assert len(found["counted"]) == 2

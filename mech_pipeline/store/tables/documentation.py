@@ -4,6 +4,8 @@ To write the file again after a change:
 python -c "from mech_pipeline.store.tables.documentation import tables_markdown; print(tables_markdown(), end='')" > docs/tables.md
 """
 
+from collections.abc import Iterable
+
 from mech_pipeline.store.tables.all import SNAPSHOT, SNAPSHOT_COLUMNS, SNAPSHOT_MEANING, TABLES, Column, Table
 from mech_pipeline.store.tables.views import VIEWS, View
 
@@ -28,7 +30,7 @@ def tables_markdown() -> str:
 
 
 def _view(view: View) -> str:
-    rows = "\n".join(_row(column) for column in view.columns)
+    rows = table_rows(view.columns)
     tables = " and ".join(f"`{name}`" for name in view.reads)
     return (
         f"## View {view.name}\n\n{_text(view.meaning[:1].upper() + view.meaning[1:])}. Made of {tables}; nothing is stored.\n\n"
@@ -37,7 +39,7 @@ def _view(view: View) -> str:
 
 
 def _section(table: Table) -> str:
-    rows = "\n".join(_row(column) for column in table.shown_columns)
+    rows = table_rows(table.shown_columns)
     return (
         f"## {table.name}\n\n{_text(table.meaning[:1].upper() + table.meaning[1:])}.\n\n{_keys(table)}\n\n"
         f"| column | type | unit | meaning |\n|---|---|---|---|\n{rows}\n"
@@ -54,6 +56,11 @@ def _keys(table: Table) -> str:
     if not table.computed:
         sentences.append("Rows are only ever added, without provenance columns.")
     return " ".join(sentences)
+
+
+def table_rows(columns: Iterable[Column]) -> str:
+    """Columns as rows of a Markdown table: name, type, unit, meaning."""
+    return "\n".join(_row(column) for column in columns)
 
 
 def _row(column: Column) -> str:
