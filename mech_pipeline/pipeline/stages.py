@@ -7,7 +7,7 @@ Plan, batches of work, the launcher's order, Dagster's assets, jobs and their te
 
 from collections.abc import Mapping
 
-from mech_pipeline.pipeline.analysis.stages import ANALYSIS, CIRCUITS, FORMATION, NEURONS
+from mech_pipeline.pipeline.analysis.stages import ANALYSIS, CIRCUITS, EXAMPLE_LOSSES, FORMATION, NEURONS
 from mech_pipeline.pipeline.choice.stage import CHOICE
 from mech_pipeline.pipeline.influence.stage import INFLUENCE
 from mech_pipeline.pipeline.ledger.stage import LEDGER
@@ -24,6 +24,7 @@ STAGES: tuple[Stage, ...] = (
     ANALYSIS,
     CIRCUITS,
     NEURONS,
+    EXAMPLE_LOSSES,
     LEDGER,
     FORMATION,
     INFLUENCE,

@@ -7,7 +7,10 @@ from mech_pipeline.pipeline.cells import Cell
 from mech_pipeline.pipeline.stage import Cells, Output, Scope, Stage, Told, View, always
 from mech_pipeline.store.care.maintain import compact_runs, crowded_tables
 
-_DONE = ("training", "analysis", "circuits", "neurons", "ledger", "formation", "influence", "retraining")
+_DONE = (
+    *("training", "analysis", "circuits", "neurons", "example_losses", "ledger"),
+    *("formation", "influence", "retraining"),
+)
 
 
 def _crowded(view: View) -> Cells:

@@ -31,7 +31,7 @@ from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.plain_yaml import read_yaml
 from mech_pipeline.spec.run import RunSpec, check_run_id, run_id
-from mech_pipeline.spec.stage import Stage
+from mech_pipeline.spec.stage import Stage, added
 from mech_pipeline.spec.training import Checkpoints, Optimizer, Training
 
 OVERRIDABLE = ("corpus", "tokenizer", "data", "model", "optimizer", "training", "checkpoints")
@@ -66,6 +66,9 @@ class Experiment(Stage):
     in_training: InTraining = InTraining()
     circuits: Circuits = Circuits()
     neurons: Neurons = Neurons()
+    example_losses: bool = added(
+        False, "table `example_losses`: the loss of every example at every update that sees it; replays each run once"
+    )
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     arms: dict[str, Arm] = Field(default_factory=lambda: {"baseline": Arm()}, min_length=1)
 
@@ -151,6 +154,7 @@ class Experiment(Stage):
             probe=self.probe,
             mechanisms=self.mechanisms,
             held_out_loss=self.held_out_loss,
+            example_losses=self.example_losses,
             detectors=self.detectors,
             gradients=self.gradients,
             formation=self.formation,

@@ -66,6 +66,7 @@ class RunSpec(Stage):
     neurons: Neurons = added(Neurons(), "what made the MLP's neurons")
     ledger_by: Resolution = added(Resolution(), "how finely the ledger is split")
     held_out_loss: bool = added(False, f"every checkpoint is also measured on mechanism `{HELD_OUT}`")
+    example_losses: bool = added(False, "loss of every example at every update that sees it")
     choice: Recipe | None = added(None, "examples that are treated otherwise, by what was measured of other runs")
 
     @model_validator(mode="after")

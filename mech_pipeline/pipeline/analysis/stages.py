@@ -1,8 +1,9 @@
-"""The stages that look at checkpoints: analysis, circuits, neurons; and formation."""
+"""The stages that look at checkpoints: analysis, circuits, neurons, losses of examples; and formation."""
 
 from collections.abc import Sequence
 
 from mech_pipeline.pipeline.analysis import formation, wanted
+from mech_pipeline.pipeline.cells import pending_cells
 from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.needs import REPLAY, Need
 from mech_pipeline.pipeline.stage import FIRST_ROWS, TOP, Cells, Output, Scope, Stage, Told, View, always
@@ -45,6 +46,15 @@ def _compute_neurons(view: View, steps: Sequence[int], told: Told) -> int:
     return compute_neurons(
         run, steps, told.on_steps, Progress(told.emit, f"neurons {run.spec.run}", updates, "updates")
     )
+
+
+def _compute_example_losses(view: View, steps: Sequence[int], told: Told) -> int:
+    from mech_pipeline.pipeline.analysis.example_losses import compute_example_losses
+
+    run = view.opened
+    late = pending_cells(run.store, wanted.wanted_example_losses(run, steps))
+    report = Progress(told.emit, f"example losses {run.spec.run}", len(late), "windows")
+    return compute_example_losses(run, steps, told.on_steps, report)
 
 
 ANALYSIS = Stage(
@@ -144,6 +154,33 @@ NEURONS = Stage(
     reads=("training",),
     needs=REPLAY,
     priority=30,
+    pool="gpu_analysis",
+)
+
+EXAMPLE_LOSSES = Stage(
+    "example_losses",
+    "Loss of every example at every update.",
+    Scope.CHECKPOINT,
+    (
+        Output(
+            "example_losses",
+            "What the model knew of each example when it saw it: its loss before every update since the checkpoint before. "
+            "A row per place in a batch; a replay of the run.",
+            ("example_losses",),
+            always(wanted.EXAMPLE_LOSSES_VERSION),
+            inputs=("checkpoint",),
+            rows="select update_step, example_id, loss_nats from example_losses where run = $run and step in $$ "
+            f"qualify row_number() over (partition by step order by loss_nats desc) <= {FIRST_ROWS} "
+            "order by step, loss_nats desc",
+        ),
+    ),
+    asked=lambda spec: spec.example_losses,
+    grid=lambda spec: spec.checkpoints.possible(spec.training.steps)[1:],
+    wanted=lambda view: wanted.wanted_example_losses(view.found, view.found.planned),
+    compute=_compute_example_losses,
+    reads=("training",),
+    needs=REPLAY,
+    priority=15,
     pool="gpu_analysis",
 )
 

@@ -1,4 +1,4 @@
-"""Which cells of a checkpoint's analysis, circuits and neurons there should be, and what each would be made from now.
+"""Which cells of analysis, circuits, neurons and losses of examples there should be, and what each would be made from now.
 
 Each mechanism, detector and gradient is a cell of its own: raising one detector's version recomputes that detector.
 """
@@ -22,6 +22,7 @@ from mech_pipeline.spec.run import RunSpec
 GRADIENTS_VERSION = "1"
 CIRCUITS_VERSION = "1"
 NEURONS_VERSION = "1"
+EXAMPLE_LOSSES, EXAMPLE_LOSSES_VERSION = "example_losses", "1"
 BATCH = "batch"
 """What the table `gradients` calls the gradient of the next batch."""
 CIRCUIT_TABLES = ("circuit_curves", "circuit_criteria", "circuits")
@@ -152,3 +153,15 @@ def wanted_neurons(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:
 def pending_neurons(run: FoundRun, steps: Iterable[int]) -> list[Cell]:
     """The windows of neurons that must be computed: not current in one of the tables."""
     return pending_cells(run.store, wanted_neurons(run, steps), also=NEURON_TABLES)
+
+
+def wanted_example_losses(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:
+    """Fingerprints of the windows that end at these steps; step 0 ends none."""
+    windows = {end: begin for begin, end in run.windows(max(run.checkpoints, default=0))}
+    states = {end: [run.checkpoint_version(step) for step in (windows[end], end)] for end in steps if end in windows}
+    return {
+        Cell(EXAMPLE_LOSSES, run.spec.run, end): fingerprint(
+            EXAMPLE_LOSSES, EXAMPLE_LOSSES_VERSION, run.training, *versions
+        )
+        for end, versions in states.items()
+    }

@@ -158,6 +158,19 @@ RUN_TABLES = (
         keys=("run", "step", "metric"),
     ),
     Table(
+        "example_losses",
+        "loss of every example at every update that saw it, before the update",
+        (
+            RUN,
+            STEP,
+            UPDATE_STEP,
+            Column("position", "int32", "place in the batch"),
+            Column("example_id", "string", "example of that place"),
+            Column("loss_nats", "float32", "mean loss of its tokens; weights of examples are no part of it", "nats"),
+        ),
+        keys=("run", "step", "update_step", "position"),
+    ),
+    Table(
         "mechanism_values",
         "one row per checkpoint and mechanism",
         (RUN, STEP, MECHANISM, Column("value", "float64", "the mechanism; higher is more formed", "see mechanism")),
