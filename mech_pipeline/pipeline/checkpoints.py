@@ -29,6 +29,12 @@ def training_fingerprint(store: Store, spec: RunSpec) -> str | None:
     return fingerprint("training", TRAINING_VERSION, spec.training_slice(), *(versions[name] for name in names))
 
 
+def trunk_fingerprint(store: Store, spec: RunSpec) -> str | None:
+    """What the checkpoints of a run are made from as long as it treats no example otherwise; none while it has no pool."""
+    pool = artifact_versions(store, spec.run).get("pool")
+    return None if pool is None else fingerprint("training", TRAINING_VERSION, spec.training_slice(), pool)
+
+
 def checkpoint_fingerprint(training: str, step: int) -> str:
     """What one checkpoint is made from."""
     return fingerprint(training, step)

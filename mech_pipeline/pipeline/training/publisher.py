@@ -6,8 +6,9 @@ updates costs a few per cent of training. A kill loses what was not published ye
 """
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +16,9 @@ from mech_pipeline.pipeline.cells import Block, Cell, write
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, checkpoint_fingerprint, provenance_columns
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training.capture import Captured, write_captured
+from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.care.registration import registration
+from mech_pipeline.store.store import Store
 from mech_pipeline.training.checkpoints import pack_state, state_sha256, vector_sha256
 from mech_pipeline.training.loop import Update
 from mech_pipeline.training.update.optimizer import State, Vector
@@ -161,22 +164,52 @@ def _publish(run: OpenRun, waiting: list[_Waiting]) -> list[Saved]:
     for each in waiting:
         state = each.state
         made_from, version = checkpoint_fingerprint(run.training, state.step), state_sha256(state)
-        described: dict[str, list[Any]] = {
-            "run": [run.spec.run],
-            "step": [state.step],
-            "weights_sha256": [vector_sha256(state.theta)],
-            "cursor": [state.step * run.spec.training.batch],
-            **provenance_columns(1, made_from, version),
-        }
-        content = pack_state(state, run.trainer.flat, registration("checkpoints", described))
-        folder = f"checkpoints/run={run.spec.run}/step={state.step:08d}"
-        blob = run.store.put_blob(folder, "state.safetensors", content)
-        columns = {name: described[name] for name in ("weights_sha256", "cursor")}
-        columns |= {"uri": [blob.uri], "bytes": [blob.bytes], "sha256": [blob.sha256]}
-        blocks.append(Block(Cell("checkpoints", run.spec.run, state.step), columns, made_from, version))
+        block = checkpoint_block(
+            run.store,
+            run.spec,
+            Block(Cell("checkpoints", run.spec.run, state.step), {}, made_from, version),
+            vector_sha256(state.theta),
+            partial(pack_state, state, run.trainer.flat),
+        )
+        blocks.append(block)
         saved.append(Saved(state.step, version, made_from, each.metrics[-1].values if each.metrics else {}))
     write(run.store, blocks, TRAINING_VERSION)
     return saved
+
+
+def checkpoint_block(
+    store: Store,
+    spec: RunSpec,
+    made: Block,
+    weights_sha256: str,
+    pack: Callable[[Mapping[str, str]], bytes],
+    taken_from: str | None = None,
+) -> Block:
+    """Writes the file of a checkpoint; returns the row that makes it exist.
+
+    Args:
+        made: its cell, with fingerprint and version, without columns.
+        pack: gives the file's content, with metadata.
+        taken_from: the run that trained it, if that is another one.
+    """
+    step, version = made.cell.step, made.version
+    assert step is not None, "a checkpoint is of a step"
+    assert version is not None, "a state has a hash"
+    described: dict[str, list[Any]] = {
+        "weights_sha256": [weights_sha256],
+        "cursor": [step * spec.training.batch],
+        "taken_from": [taken_from],
+    }
+    rows: dict[str, list[Any]] = {
+        "run": [spec.run],
+        "step": [step],
+        **described,
+        **provenance_columns(1, made.made_from, version),
+    }
+    content = pack(registration("checkpoints", rows))
+    blob = store.put_blob(f"checkpoints/run={spec.run}/step={step:08d}", "state.safetensors", content)
+    columns = described | {"uri": [blob.uri], "bytes": [blob.bytes], "sha256": [blob.sha256]}
+    return replace(made, columns=columns)
 
 
 def _write_metrics(run: OpenRun, measured: list[tuple[int, Metrics]]) -> None:

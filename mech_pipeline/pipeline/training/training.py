@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.training.branching import take_over
 from mech_pipeline.pipeline.training.capture import captured_updates
 from mech_pipeline.pipeline.training.publisher import (
     WAITING_BYTES,
@@ -51,6 +52,7 @@ def train(
         if ranks.rank > 0:
             return _follow(OpenRun(store, spec, ranks))
         with store.lock(f"training-{spec.run}", f"train run {spec.run}"):
+            taken = take_over(store, spec, on_checkpoint, emit)
             missing = missing_checkpoints(store, spec)
             run = OpenRun(store, spec, ranks, together)
             stretches = stretches_between(missing, list(run.checkpoints))
@@ -58,7 +60,7 @@ def train(
             ranks.tell(sorted(_needed_whole(run, stretches)))
             if stretches:
                 _lead(run, stretches, on_checkpoint, emit)
-            return len(missing)
+            return taken + len(missing)
 
 
 def _follow(run: OpenRun) -> int:

@@ -74,7 +74,9 @@ def _rows_of(files: Files, entry: Entry, table: Table) -> pa.Table | None:
     columns |= {"uri": [entry.name] * count, "bytes": [entry.bytes] * count, "sha256": [sha256] * count}
     if "data_version" not in columns:
         columns["data_version"] = _data_versions(table, columns)
-    return pa.table({field.name: columns[field.name] for field in table.schema}, schema=table.schema)
+    empty = {column.name: [column.default] * count for column in table.columns if column.nullable}  # of older files
+    described_fully = empty | columns
+    return pa.table({field.name: described_fully[field.name] for field in table.schema}, schema=table.schema)
 
 
 def _data_versions(table: Table, columns: dict[str, list[Any]]) -> list[str]:

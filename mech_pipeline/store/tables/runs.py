@@ -131,6 +131,12 @@ RUN_TABLES = (
             Column("weights_sha256", "string", "SHA-256 of the weights alone"),
             Column("cursor", "int64", "examples consumed so far", "examples"),
             *BLOB,
+            Column(
+                "taken_from",
+                "string",
+                "run that trained this state, where training was the same until then; empty: the run itself",
+                nullable=True,
+            ),
         ),
         keys=("run", "step"),
     ),
