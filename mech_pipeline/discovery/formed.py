@@ -1,0 +1,147 @@
+"""What formed in a cluster of tokens: when, through which components, and whether it is more than learning words.
+
+Most of what a language model learns first are frequencies of tokens and of pairs. They change losses by nats and make clusters,
+and need no head to look anywhere. What is called formed here is therefore what was gained by looking: the drop of a cluster's
+mean loss through heads' queries and keys,
+
+    G(t) = −Σ_{windows ≤ t} Σ_{c ∈ Q, K} mean_x ΔL[x, c].
+
+A cluster is a discovery where the lower end of the 95 % bootstrap interval (over its tokens) of G at the last checkpoint is
+at least `LOCKED` nats. That number was set beforehand on runs in which nothing of the kind can form (docs/discovery.md says
+on which, and how often they exceed it), and is not to be tuned on the run that is looked at.
+
+It begins at the checkpoint where G bends upwards most (second difference: slopes over two windows on each side), and is half
+there where G passes the middle. Intervals are percentiles over the same resamples.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from mech_pipeline.discovery.paths import Paths
+
+LOCKED = 0.25
+"""Nats gained by looking that make a discovery."""
+RESAMPLES, SPAN, SHARE = 400, 2, 0.8
+_HIDDEN = 3.0
+"""A breakthrough is hidden where the cluster gains so many times what all tokens do."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its 95 % bootstrap interval over tokens."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Formed:
+    """What happened to a cluster of tokens.
+
+    Attributes:
+        tokens: their indices.
+        curve: mean loss at every checkpoint, nats.
+        drop: of the mean loss over the run, nats a token.
+        looking: of that, gained through queries and keys.
+        begins, half: steps.
+        components: those that carry at least 80 % of the drop, largest first, with their shares of it.
+        hidden: at `half` the cluster gained far more than all tokens did, whose mean loss does not show it.
+    """
+
+    tokens: Int[NDArray, " token"]
+    curve: Float[NDArray, " checkpoint"]
+    drop: Interval
+    looking: Interval
+    begins: Interval
+    half: Interval
+    components: tuple[tuple[str, float], ...]
+    hidden: bool
+
+    @property
+    def is_discovery(self) -> bool:
+        """Whether it passes the locked threshold."""
+        return self.looking.low >= LOCKED
+
+
+def formed(paths: Paths, tokens: Int[NDArray, " token"], seed: int = 0) -> Formed:
+    """What formed in some tokens.
+
+    Args:
+        seed: of the resamples.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(0, len(tokens), (RESAMPLES, len(tokens)))
+    gained = paths.gained_by_looking()[tokens]
+    curves = np.concatenate([gained.mean(0)[None], gained[drawn].mean(1)])
+    drops = paths.losses[tokens, 0] - paths.losses[tokens, -1]
+    return Formed(
+        tokens=tokens,
+        curve=paths.losses[tokens].mean(0),
+        drop=_interval(np.concatenate([[drops.mean()], drops[drawn].mean(1)])),
+        looking=_interval(curves[:, -1]),
+        begins=_interval(np.array([bends(curve, paths.steps) for curve in curves])),
+        half=_interval(np.array([halfway(curve, paths.steps) for curve in curves])),
+        components=carriers(paths, tokens),
+        hidden=_hidden(paths, tokens, halfway(curves[0], paths.steps)),
+    )
+
+
+def discoveries(paths: Paths, labels: Int[NDArray, " token"], seed: int = 0) -> list[Formed]:
+    """What formed in every cluster, most gained by looking first.
+
+    Args:
+        labels: the cluster of each token; −1: none.
+    """
+    found = [formed(paths, np.flatnonzero(labels == label), seed) for label in range(int(labels.max(initial=-1)) + 1)]
+    return sorted(found, key=lambda one: -one.looking.low)
+
+
+def bends(curve: Float[NDArray, " checkpoint"], steps: Int[NDArray, " checkpoint"]) -> float:
+    """The checkpoint where the slope rises most.
+
+    >>> bends(np.array([0, 0, 0, 0, 0, 1, 2, 3, 4.0]), np.arange(9) * 10)
+    40.0
+    """
+    span = min(SPAN, (len(curve) - 1) // 2)
+    before = (curve[span:-span] - curve[: -2 * span]) / (steps[span:-span] - steps[: -2 * span])
+    after = (curve[2 * span :] - curve[span:-span]) / (steps[2 * span :] - steps[span:-span])
+    return float(steps[span + int(np.argmax(after - before))])
+
+
+def halfway(curve: Float[NDArray, " checkpoint"], steps: Int[NDArray, " checkpoint"]) -> float:
+    """The first checkpoint at which half of the largest value is reached.
+
+    >>> halfway(np.array([0, 0, 1, 3, 4.0]), np.arange(5) * 10)
+    30.0
+    """
+    return float(steps[int(np.argmax(curve >= curve.max() / 2))])
+
+
+def carriers(paths: Paths, tokens: Int[NDArray, " token"], share: float = SHARE) -> tuple[tuple[str, float], ...]:
+    """The fewest components that together carry a share of the tokens' drop, and the share of each."""
+    by_component = -paths.changes[tokens].sum(1).mean(0)
+    total = by_component.sum()
+    if total <= 0:
+        return ()
+    order = np.argsort(-by_component, kind="stable")
+    reached = np.cumsum(by_component[order]) / total
+    count = int(np.argmax(reached >= share)) + 1
+    return tuple((paths.components[index], float(by_component[index] / total)) for index in order[:count])
+
+
+def _hidden(paths: Paths, tokens: Int[NDArray, " token"], step: float) -> bool:
+    """Whether the mean loss of all tokens does not show what the cluster's does around a step."""
+    at = int(np.searchsorted(paths.steps, step))
+    begin, end = max(at - SPAN, 0), min(at + SPAN, len(paths.steps) - 1)
+    fell = paths.losses[:, begin] - paths.losses[:, end]
+    return bool(fell[tokens].mean() > _HIDDEN * max(float(fell.mean()), 0.0) and fell[tokens].mean() > 0)
+
+
+def _interval(values: Float[NDArray, " resample"]) -> Interval:
+    """The first value, and percentiles of the others."""
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return Interval(float(values[0]), float(low), float(high))
