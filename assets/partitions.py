@@ -19,8 +19,13 @@ BATCH = dg.BackfillPolicy.multi_run(64)
 
 RUNS, STEPS, EXPERIMENTS = "launched_runs", "launched_steps", "launched_experiments"
 PLANS = "experiment_files"
-ON_DEMAND = {"zoom": "zoomed_runs", "compaction": "compacted_runs", "choices": "choosing_runs"}
-"""Names under which Dagster keeps the keys; of the runs of some assets too, which most runs never need."""
+ON_DEMAND = {
+    "zoom": "zoomed_runs",
+    "compaction": "compacted_runs",
+    "choices": "choosing_runs",
+    "comparisons": "choosing_experiments",
+}
+"""Names under which Dagster keeps the keys; of the runs (or experiments) of some assets too, which most never need."""
 
 runs = dg.DynamicPartitionsDefinition(name=RUNS)
 steps = dg.DynamicPartitionsDefinition(name=STEPS)
@@ -88,8 +93,8 @@ def mapping(upstream: str, downstream: str) -> dg.PartitionMapping | None:
     of_cells = [isinstance(each, dg.MultiPartitionsDefinition) for each in (above, below)]
     if all(of_cells):
         return _SAME_CELL
-    if below == experiments:
-        return dg.AllPartitionMapping()
+    if scope_of(downstream) == Scope.EXPERIMENT:
+        return _SAME if scope_of(upstream) == Scope.EXPERIMENT else dg.AllPartitionMapping()
     if any(of_cells):
         return _BY_RUN if {runs, run_step} == {above, below} else dg.AllPartitionMapping()
     return _SAME

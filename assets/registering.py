@@ -25,7 +25,9 @@ def register(instance: dg.DagsterInstance, specs: Iterable[RunSpec]) -> None:
     _add(instance, RUNS, [check_run_id(spec.run) for spec in specs])
     _add(instance, EXPERIMENTS, sorted({spec.experiment for spec in specs}))
     register_steps(instance, {step for spec in specs for step in spec.checkpoints.possible(spec.training.steps)})
-    _add(instance, ON_DEMAND["choices"], [spec.run for spec in specs if spec.choice is not None])
+    choosing = [spec for spec in specs if spec.choice is not None]
+    _add(instance, ON_DEMAND["choices"], [spec.run for spec in choosing])
+    _add(instance, ON_DEMAND["comparisons"], sorted({spec.experiment for spec in choosing}))
     for stage in STAGES:
         if stage.grid is not None:
             for spec in specs:
@@ -44,10 +46,10 @@ def register_zoom(instance: dg.DagsterInstance, spec: RunSpec) -> None:
     register_demand(instance, "zoom", spec.run)
 
 
-def register_demand(instance: dg.DagsterInstance, asset: str, run: str) -> None:
-    """Adds a run that needs an asset which most runs never need; of other assets, nothing."""
+def register_demand(instance: dg.DagsterInstance, asset: str, name: str) -> None:
+    """Adds a run (or an experiment) that needs an asset which most never need; of other assets, nothing."""
     if asset in ON_DEMAND:
-        _add(instance, ON_DEMAND[asset], [run])
+        _add(instance, ON_DEMAND[asset], [name])
 
 
 def register_cells(instance: dg.DagsterInstance, stage: Stage, run: str, wanted: Iterable[int]) -> None:

@@ -16,9 +16,10 @@ from mech_pipeline.assets.stages import by_step
 from mech_pipeline.assets.tags import BY_TAG, EXPERIMENT_TAG, NIGHTLY, RUN_TAG, STAGE_TAG, WORK_TAG
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
-from mech_pipeline.pipeline import report
+from mech_pipeline.pipeline.look import one_look
 from mech_pipeline.pipeline.plan import Elsewhere
-from mech_pipeline.pipeline.stages import stage_of
+from mech_pipeline.pipeline.stage import Cells, Scope, Stage, View
+from mech_pipeline.pipeline.stages import STAGES, stage_of
 from mech_pipeline.pipeline.work import Work, stored_specs, work_of
 from mech_pipeline.spec.data import Corpus
 from mech_pipeline.spec.experiment import Experiment
@@ -131,17 +132,26 @@ def look(board: Board, store: Store, specs: Sequence[RunSpec]) -> Waiting:
 
 
 def look_at_report(board: Board, store: Store, experiment: Experiment) -> Waiting:
-    """A request for the report of an experiment, if nothing of it is running and the store has changed since the last one."""
-    found, name = Waiting(), experiment.experiment
+    """A request for what an experiment's runs call for, its comparisons and then its report, if nothing of it is running."""
+    name = experiment.experiment
     if any(run == name or run.startswith(f"{name}.") for run, _stage in board.in_flight):
         return Waiting(batches=1)
-    if not report.pending(store, experiment):
-        return found
-    made_from = next(iter(report.wanted(store, experiment).values()))
-    work = Work(name, "report", (), 1, fingerprint(name, "report", made_from))
+    view = View(store, experiment.runs(), {}, experiment)
+    with one_look([*(spec.run for spec in view.specs), name]):
+        for stage in (stage for stage in STAGES if stage.scope == Scope.EXPERIMENT):
+            if cells := stage.waiting(view):
+                return _of_experiment(board, stage, name, cells)
+    return Waiting()
+
+
+def _of_experiment(board: Board, stage: Stage, name: str, cells: Cells) -> Waiting:
+    made_from = sorted(set(cells.values()))
+    work = Work(name, stage.name, (), len(cells), fingerprint(name, stage.name, *made_from))
     board.last_launch(name)
     if reason := board.obstacle(work, name):
-        return Waiting(notes=[f"report of {name}: {reason}"], batches=1)
+        return Waiting(notes=[f"{stage.name} of {name}: {reason}"], batches=1)
+    for asset in stage.assets:
+        register_demand(board.instance, asset, name)
     return Waiting([request(work, name)], batches=1)
 
 

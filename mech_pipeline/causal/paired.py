@@ -57,15 +57,26 @@ def shift(arm: Sequence[Formed], reference: Sequence[Formed]) -> Shift | None:
     >>> found.steps, found.lower, found.upper, found.p
     (12.5, 10.0, 15.0, 0.03125)
     """
-    others = {run.seed: run for run in reference}
-    pairs = [(run, others[run.seed]) for run in arm if run.seed in others]
-    pairs = [(one, two) for one, two in pairs if one.upper is not None or two.upper is not None]
+    pairs = _telling_pairs(arm, reference)
     if not pairs:
         return None
-    d = np.array([_at_least(one) - _at_least(two) for one, two in pairs], dtype=np.float64)
+    d = paired_differences(arm, reference)
     lower, upper = hodges_lehmann_interval(d)
     bounds = sum(one.upper is None or two.upper is None for one, two in pairs)
     return Shift(hodges_lehmann(d), lower, upper, sign_flip_p(d), 2.0 ** (1 - len(d)), len(d), bounds)
+
+
+def paired_differences(arm: Sequence[Formed], reference: Sequence[Formed]) -> NDArray[np.float64]:
+    """d of every pair that says something, in updates: the arm's step minus the reference's, or what is known of it."""
+    pairs = _telling_pairs(arm, reference)
+    return np.array([_at_least(one) - _at_least(two) for one, two in pairs], dtype=np.float64)
+
+
+def _telling_pairs(arm: Sequence[Formed], reference: Sequence[Formed]) -> list[tuple[Formed, Formed]]:
+    """Runs of one seed, of which at least one formed."""
+    others = {run.seed: run for run in reference}
+    pairs = [(run, others[run.seed]) for run in arm if run.seed in others]
+    return [(one, two) for one, two in pairs if one.upper is not None or two.upper is not None]
 
 
 def _at_least(run: Formed) -> int:

@@ -18,6 +18,7 @@ _READ = (
     *("mechanism_values", "head_scores", "ledger_balance", "influence", "reliability", "formation"),
     *("retrainings", "lds", "circuits", "neurons"),
 )
+_COMPARED = ("arms", "comparisons", "predictions", "causal_measures")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ def wanted(store: Store, experiment: Experiment) -> dict[Cell, str]:
         for spec in experiment.runs()
         for table in _READ
     ]
+    if any(arm.choose is not None for arm in experiment.arms.values()):
+        versions += [
+            combined_version(stored_versions(store, name, experiment.experiment).values()) for name in _COMPARED
+        ]
     made_from = fingerprint("report", CODE_VERSION, experiment, versions)
     return {Cell("reports", experiment.experiment): made_from}
 

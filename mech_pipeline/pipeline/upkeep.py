@@ -69,7 +69,7 @@ REPORT = Stage(
             always(report.CODE_VERSION),
             inputs=(
                 *("formation", "mechanism_values", "head_scores", "circuits", "neurons", "ledger", "influence"),
-                *("reliability", "lds"),
+                *("reliability", "lds", "comparisons"),
             ),
             group="experiments",
             kinds=("html",),
@@ -79,5 +79,5 @@ REPORT = Stage(
     pending=_not_reported,
     compute=_report,
     reads=("spec",),
-    after=(*_DONE, "compaction"),
+    after=(*_DONE, "compaction", "comparison"),
 )

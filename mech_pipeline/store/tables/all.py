@@ -12,6 +12,7 @@ Two provenance columns end every table that is computed:
 from mech_pipeline.store.tables.attribution import ATTRIBUTION_TABLES
 from mech_pipeline.store.tables.causal import CAUSAL_TABLES
 from mech_pipeline.store.tables.circuits import CIRCUIT_TABLES
+from mech_pipeline.store.tables.comparisons import COMPARISON_TABLES
 from mech_pipeline.store.tables.neurons import NEURON_TABLES
 from mech_pipeline.store.tables.runs import RUN_TABLES
 from mech_pipeline.store.tables.table import ADJOINT, BLOB, EVERYTHING, RUN, Column, Table
@@ -49,7 +50,10 @@ _RESULT_TABLES = (
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for table in (*RUN_TABLES, *CIRCUIT_TABLES, *ATTRIBUTION_TABLES, *NEURON_TABLES, *CAUSAL_TABLES, *_RESULT_TABLES)
+    for table in (
+        *(*RUN_TABLES, *CIRCUIT_TABLES, *ATTRIBUTION_TABLES, *NEURON_TABLES),
+        *(*CAUSAL_TABLES, *COMPARISON_TABLES, *_RESULT_TABLES),
+    )
 }
 
 SNAPSHOT = "snapshot"

@@ -1,0 +1,1 @@
+"""Arms against each other: when each formed, by how much it shifted, and what influence had predicted."""

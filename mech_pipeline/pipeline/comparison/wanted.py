@@ -1,0 +1,97 @@
+"""What an experiment's comparisons would be made from now. Light: `mech status` asks it, and loads no statistics for that."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mech_pipeline.causal.arms import doses, seeds_of
+from mech_pipeline.pipeline.cells import Cell, Version, combined_version, stored_versions
+from mech_pipeline.pipeline.choice.wanted import target_of
+from mech_pipeline.pipeline.stage import Cells, View
+from mech_pipeline.spec.choice import Recipe
+from mech_pipeline.spec.experiment import Experiment
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec, run_id
+from mech_pipeline.store.store import Store
+
+CODE_VERSION = "1"
+PREDICTABLE = ("delete", "duplicate", "weight", "delay")
+"""What is done by weights alone, at updates that see the example anyway: influence speaks of nothing else."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a run's treatment can be predicted.
+
+    Attributes:
+        baseline: the run of its seed that it chose by.
+        step: target of that run's influence.
+        versions: of all that is read.
+    """
+
+    spec: RunSpec
+    baseline: str
+    step: int
+    mechanism: str
+    method: str
+    versions: tuple[str, ...]
+
+
+def experiment_of(view: View) -> Experiment:
+    """The experiment that is looked at."""
+    assert view.experiment is not None, "comparisons are of an experiment"
+    return view.experiment
+
+
+def wanted(view: View) -> Cells:
+    """The four tables of the experiment; what holds no row is not wanted."""
+    experiment, store = experiment_of(view), view.store
+    name, specs = experiment.experiment, experiment.runs()
+    formed = [combined_version(stored_versions(store, "formation", spec.run).values()) for spec in specs]
+    chosen = [
+        combined_version(stored_versions(store, "choices", s.run).values()) for s in specs if s.choice is not None
+    ]
+    events = [event.signal for event in experiment.formation]
+    compared = fingerprint("comparison", CODE_VERSION, experiment.arms, experiment.seeds, events, formed, chosen)
+    cells = {Cell("arms", name): compared, Cell("comparisons", name): compared}
+    versions = [[t.spec.run, t.step, t.mechanism, t.method, *t.versions] for t in targets(store, experiment)]
+    predicted = fingerprint("predictions", CODE_VERSION, versions, formed)
+    if versions:
+        cells[Cell("predictions", name)] = predicted
+    if versions or doses(experiment):
+        cells[Cell("causal_measures", name)] = fingerprint("causal measures", CODE_VERSION, compared, predicted)
+    return cells
+
+
+def targets(store: Store, experiment: Experiment) -> list[Target]:
+    """Every run that treats examples, and mechanism of influence, for which influence and both values are stored."""
+    return [
+        found
+        for spec in experiment.runs()
+        if spec.choice is not None and spec.choice.do in PREDICTABLE
+        for found in _targets(store, experiment, spec, spec.choice)
+    ]
+
+
+def _targets(store: Store, experiment: Experiment, spec: RunSpec, recipe: Recipe) -> Iterator[Target]:
+    baseline = run_id(experiment.experiment, recipe.of, spec.seed)
+    if spec.seed not in seeds_of(experiment, recipe.of):
+        return
+    step = target_of(store, recipe, baseline, spec)
+    if step is None:
+        return
+    methods = experiment.influence.methods
+    method = recipe.method if recipe.method in methods else methods[0]
+    chosen = stored_versions(store, "choices", spec.run).get(Cell("choices", spec.run))
+    for mechanism in experiment.influence.mechanisms:
+        read: list[Version | None] = [
+            chosen,
+            stored_versions(store, "influence", baseline).get(Cell("influence", baseline, step, mechanism, method)),
+            *(_value(store, run, step, mechanism) for run in (spec.run, baseline)),
+        ]
+        versions = tuple(each.data_version for each in read if each is not None)
+        if len(versions) == len(read):
+            yield Target(spec, baseline, step, mechanism, method, versions)
+
+
+def _value(store: Store, run: str, step: int, mechanism: str) -> Version | None:
+    return stored_versions(store, "mechanism_values", run).get(Cell("mechanism_values", run, step, mechanism))
