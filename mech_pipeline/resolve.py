@@ -14,6 +14,7 @@ from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.data.pretrained import resolved_tokenizer
 from mech_pipeline.data.weights_file import weights_sha256
 from mech_pipeline.errors import MechError, did_you_mean
+from mech_pipeline.exchange.suites.described import described
 from mech_pipeline.mechanisms.known import KNOWN
 from mech_pipeline.spec.experiment import Experiment, Names, load_experiment
 from mech_pipeline.spec.initial import initial_sha256
@@ -87,6 +88,8 @@ def _check_names(experiment: Experiment, source: str) -> None:
 
 def _with_contents(spec: RunSpec) -> RunSpec:
     """With the content hashes of the files that it names."""
+    if spec.imported is not None:
+        spec = described(spec, spec.imported)
     found: dict[str, Any] = {"tokenizer": resolved_tokenizer(spec.tokenizer, packed=spec.data.packed > 0)}
     if spec.data.weights is not None:
         sha256 = weights_sha256(spec.data.weights, spec.home)

@@ -1,6 +1,7 @@
 """The checkpoints of a run as the store has them, and what they are made from."""
 
 import io
+import json
 from collections.abc import Sequence
 from math import prod
 
@@ -13,6 +14,8 @@ from mech_pipeline.store.store import Store
 from mech_pipeline.store.tensors import tensor_shapes
 
 TRAINING_VERSION = "1"
+POINTER = "revision.json"
+"""File of a checkpoint that came from outside: which revision it is, and the SHA-256 of what that must give."""
 
 
 def artifact_versions(store: Store, run: str) -> dict[str, str]:
@@ -40,6 +43,15 @@ def checkpoint_fingerprint(training: str, step: int) -> str:
     return fingerprint(training, step)
 
 
+def expected_fingerprint(spec: RunSpec, training: str, step: int) -> str:
+    """The same of a run as it is described now: a state from outside is made from its revision."""
+    made_from = checkpoint_fingerprint(training, step)
+    if spec.imported is None:
+        return made_from
+    known = step in spec.imported.found_steps
+    return fingerprint(made_from, spec.imported.revision(step)[1] if known else "gone")
+
+
 def current_checkpoints(store: Store, spec: RunSpec) -> dict[int, Version]:
     """The run's checkpoints that are current and whose files are there."""
     training = training_fingerprint(store, spec)
@@ -52,7 +64,7 @@ def current_checkpoints(store: Store, spec: RunSpec) -> dict[int, Version]:
     for cell in sorted(stored):
         step = cell.step
         assert step is not None, "a checkpoint is of a step"
-        expected = checkpoint_fingerprint(training, step)
+        expected = expected_fingerprint(spec, training, step)
         if stored[cell].input_fingerprint == expected and (blobs[step].uri, blobs[step].bytes) in there:
             current[step] = stored[cell]
     return current
@@ -63,12 +75,19 @@ def checkpoint_blobs(store: Store, run: str) -> dict[int, Blob]:
     return answer_of(store, "files of checkpoints", run, lambda runs: _read_blobs(store, runs))
 
 
+def is_pointer(blob: Blob) -> bool:
+    """Whether a checkpoint's file says where its weights are, instead of holding them."""
+    return blob.uri.endswith(f"/{POINTER}")
+
+
 def parameter_count(store: Store, run: str) -> int | None:
     """How many parameters the run's model has, from the head of a checkpoint's file; none where no checkpoint is kept."""
     blobs = checkpoint_blobs(store, run)
     if not blobs:
         return None
     blob = blobs[min(blobs)]
+    if is_pointer(blob):
+        return int(json.loads(store.files.read(blob.uri))["parameters"])
     path = store.files.local_path(blob.uri)
     try:
         with io.BytesIO(store.files.read(blob.uri)) if path is None else path.open("rb") as file:

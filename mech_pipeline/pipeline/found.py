@@ -1,5 +1,7 @@
 """A run as the store has it: what is there, and what it was made from. Nothing here loads a model or tokens."""
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +14,14 @@ from mech_pipeline.pipeline.checkpoints import (
     artifact_versions,
     checkpoint_blobs,
     current_checkpoints,
+    is_pointer,
     training_fingerprint,
 )
 from mech_pipeline.pipeline.grid import planned_steps
 from mech_pipeline.pipeline.look import one_look
 from mech_pipeline.pipeline.needs import Need
 from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.blobs import Blob
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tensors import tensor_shapes
 from mech_pipeline.training.parts import has_moments
@@ -61,7 +65,9 @@ class FoundRun:
 
     @cached_property
     def brings(self) -> frozenset[Need]:
-        """What its checkpoints bring: a run that was trained here brings all; an imported one perhaps weights alone."""
+        """What its checkpoints bring: a run that was trained here brings all; an imported one weights alone."""
+        if self.spec.imported is not None:
+            return frozenset({Need.WEIGHTS})
         found = {Need.WEIGHTS} if self.checkpoints else set(Need)  # what is not there yet will be trained
         if "pool" in self.artifacts:
             found |= {Need.POOL, Need.ORDER}
@@ -104,8 +110,23 @@ class FoundRun:
             raise MechError(
                 f"{what} does not exist", f"`mech run` its experiment; there is {sorted(self._blobs)[:5]} …"
             )
+        if is_pointer(blob):
+            return self._from_outside(blob, step, what), what
         again = "`mech verify --repair`, then `mech run` the experiment: it is trained again from the one before"
         return self.store.get_blob(blob, what, again), what
+
+    def _from_outside(self, blob: Blob, step: int, what: str) -> bytes:
+        """The weights of a revision, read where they are."""
+        from mech_pipeline.exchange.suites.reading import revision_weights  # loads transformers
+
+        said = json.loads(self.store.get_blob(blob, what, "`mech verify --repair`, then `mech run` the experiment"))
+        content = revision_weights(self.spec, step)
+        if hashlib.sha256(content).hexdigest() != said["sha256"]:
+            raise MechError(
+                f"{what}: revision {said['revision']} of {said['place']} is not what it was when it was imported",
+                "put it back as it was, or run the experiment again: what was measured of it is measured again",
+            )
+        return content
 
     def _file(self, step: int) -> BytesIO | BufferedReader:
         """The file of a checkpoint, unchecked: its header says what it holds."""

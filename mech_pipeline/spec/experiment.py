@@ -28,6 +28,7 @@ from mech_pipeline.spec.analysis import (
 from mech_pipeline.spec.arm import Arm, checked_seeds
 from mech_pipeline.spec.choosing import check_choices, recipe_of
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
+from mech_pipeline.spec.imported import Imported
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.plain_yaml import read_yaml
 from mech_pipeline.spec.run import RunSpec, check_run_id, run_id
@@ -69,6 +70,7 @@ class Experiment(Stage):
     example_losses: bool = added(
         False, "table `example_losses`: the loss of every example at every update that sees it; replays each run once"
     )
+    imported: Imported | None = added(None, "take the states of all runs from outside instead of training them")
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     arms: dict[str, Arm] = Field(default_factory=lambda: {"baseline": Arm()}, min_length=1)
 
@@ -164,6 +166,7 @@ class Experiment(Stage):
             in_training=self.in_training if self.in_training.covers(arm, seed) else InTraining(),
             neurons=self.neurons if self.neurons.covers(arm, seed) else Neurons(),
             circuits=self.circuits if self.circuits.covers(arm, seed) else Circuits(),
+            imported=None if self.imported is None else self.imported.of(arm, seed),
             choice=recipe_of(self, arm, seed),
             **stages,
         )

@@ -65,6 +65,7 @@ class Model(NamesFiles):
     init_from: str | None = added(
         None, "start from a checkpoint of `transformers`: a folder with config.json and safetensors, or a hub name"
     )
+    config: str | None = added(None, "config.json of a suite; filled in when the experiment is resolved")
     init_sha256: str | None = added(None, "content of `init_from`; filled in when the experiment is resolved")
 
     @model_validator(mode="wrap")
@@ -110,7 +111,7 @@ class Model(NamesFiles):
     @model_validator(mode="after")
     def _of_its_family(self) -> "Model":
         if self.family == "native":
-            for field in ("kv_heads", "init_from"):
+            for field in ("kv_heads", "init_from", "config"):
                 if getattr(self, field) is not None:
                     raise ValueError(f"{field} belongs to the families gpt2, gpt_neox and llama; family is native")
             return self

@@ -15,6 +15,7 @@ from mech_pipeline.spec.analysis import HELD_OUT, WEIGHTS, Circuits, Event, Infl
 from mech_pipeline.spec.choice import Recipe
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.imported import Imported
 from mech_pipeline.spec.mixture import check_mixture
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.stage import Stage, added
@@ -22,6 +23,7 @@ from mech_pipeline.spec.training import Checkpoints, Optimizer, Training, caveat
 
 VECTOR_WIDTH = 32
 """Numbers that PyTorch's widest CPU kernels take at a time; what is left over goes through other code."""
+IMPORTED = "trained elsewhere: neither its optimizer's moments nor its batches are known"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -67,6 +69,7 @@ class RunSpec(Stage):
     ledger_by: Resolution = added(Resolution(), "how finely the ledger is split")
     held_out_loss: bool = added(False, f"every checkpoint is also measured on mechanism `{HELD_OUT}`")
     example_losses: bool = added(False, "loss of every example at every update that sees it")
+    imported: Imported | None = added(None, "states that come from outside instead of training")
     choice: Recipe | None = added(None, "examples that are treated otherwise, by what was measured of other runs")
 
     @model_validator(mode="after")
@@ -160,8 +163,9 @@ class RunSpec(Stage):
             ("tokenizer", self.tokenizer.file or self.tokenizer.name, self.tokenizer.sha256),
             ("data.weights", self.data.weights, self.data.weights_sha256),
             ("model.init_from", self.model.init_from, self.model.init_sha256),
+            ("imported", self.imported and self.imported.place, self.imported and self.imported.found),
         ):
-            if named is not None and content is None:
+            if named is not None and not content:
                 raise MechError(
                     f"run {self.run}: the content of {field} ({named}) is not known yet",
                     "take its runs from `mech_pipeline.resolve.resolve(experiment)`, which reads the files",
@@ -175,6 +179,7 @@ class RunSpec(Stage):
     def at(self, home: Path) -> "RunSpec":
         """The same run, with names of files that begin at a folder; nothing that is fingerprinted changes."""
         stages = {"corpus": self.corpus, "tokenizer": self.tokenizer, "data": self.data, "model": self.model}
+        stages |= {} if self.imported is None else {"imported": self.imported}
         return self.model_copy(update={name: stage.at(home) for name, stage in stages.items()})
 
     @property
@@ -194,7 +199,8 @@ class RunSpec(Stage):
 
     def caveats(self) -> tuple[str, ...]:
         """What makes attribution of this run unreliable or impossible, one sentence each."""
-        return caveats(self.optimizer, self.training)
+        imported = (IMPORTED,) if self.imported is not None else ()
+        return imported + caveats(self.optimizer, self.training)
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -214,6 +220,8 @@ class RunSpec(Stage):
         """
         self._check_resolved()
         mixture = [self.data.mixture] if self.data.mixture else []
+        if self.imported is not None:
+            return fingerprint(self.model, self.imported.layout, self.imported.place)
         return fingerprint(self.model, self.optimizer, self.training.identity(), self.seed, *mixture)
 
     def fingerprint(self, corpus_sha256: str) -> str:
@@ -223,4 +231,4 @@ class RunSpec(Stage):
 
     def checkpoint_steps(self) -> tuple[int, ...]:
         """The grid that is known before training; what adaptive plans and zooms add is in `pipeline/grid.py`."""
-        return self.checkpoints.grid(self.training.steps)
+        return self.imported.found_steps if self.imported is not None else self.checkpoints.grid(self.training.steps)

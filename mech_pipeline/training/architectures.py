@@ -5,8 +5,10 @@ architecture's own initialisation, or read from a checkpoint in safetensors (nev
 """
 
 import copy
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.spec.initial import checkpoint_folder, initial_sha256
 from mech_pipeline.spec.model import Model
 from mech_pipeline.training.kernels import MATH_ATTENTION, use_training_kernels
-from mech_pipeline.training.source_config import source_config
+from mech_pipeline.training.source_config import read_config, source_config
 
 CLASSES = {"gpt2": GPT2LMHeadModel, "gpt_neox": GPTNeoXForCausalLM, "llama": LlamaForCausalLM}
 _COMPARED, _ROUNDING = 64, 1e-4
@@ -88,10 +90,12 @@ def transformers_config(spec: Model, vocabulary: int, context: int, attention: s
 
 def configuration(spec: Model, vocabulary: int, context: int, attention: str) -> PretrainedConfig:
     """The configuration of the spec, or of the checkpoint that it starts from, which must say the same."""
+    if spec.config is not None:
+        return source_config(json.loads(spec.config), "of the suite", spec, vocabulary, context, attention)
     if spec.init_from is None:
         return transformers_config(spec, vocabulary, context, attention)
-    folder = checkpoint_folder(spec.init_from, spec.home)
-    return source_config(folder, spec.init_from, spec, vocabulary, context, attention)
+    written = read_config(checkpoint_folder(spec.init_from, spec.home) / "config.json", spec.init_from)
+    return source_config(written, spec.init_from, spec, vocabulary, context, attention)
 
 
 def build_transformers_model(
@@ -115,16 +119,33 @@ def build_transformers_model(
             f"(SHA-256 {str(spec.init_sha256)[:12]}…)",
             "`mech run` the experiment again: a run that starts from other weights is another run",
         )
-    return _loaded(kind, config, spec, spec.init_from)
+    return _loaded(kind, config, spec, checkpoint_folder(spec.init_from, spec.home), spec.init_from)
 
 
-def _loaded(kind: Any, config: PretrainedConfig, spec: Model, source: str) -> nn.Module:
+def checkpoint_weights(spec: Model, folder: Path, source: str, context: int, *, compare: bool) -> dict[str, Tensor]:
+    """The weights of a folder with config.json and safetensors, by the names that the trained model has, in fp32.
+
+    Args:
+        source: how to name it in an error.
+        compare: whether the model computes here what it computes in `transformers`.
+
+    Raises:
+        MechError: they cannot be read, do not fit the spec, or would be another model here.
+    """
+    assert spec.vocabulary is not None, "a suite's model says how many rows it has"
+    config = configuration(spec, spec.vocabulary, context, MATH_ATTENTION)
+    kind = _TRAINED[spec.family] if compare else CLASSES[spec.family]
+    model = _loaded(kind, config, spec, folder, source)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _loaded(kind: Any, config: PretrainedConfig, spec: Model, folder: Path, source: str) -> nn.Module:
     """The weights of a checkpoint, read by `transformers`' own class, and then used as ours."""
     stock: Any = CLASSES[spec.family]  # renames what older files call otherwise, which a derived class does not
     try:
         with _quiet():
             model, found = stock.from_pretrained(
-                checkpoint_folder(source, spec.home),
+                folder,
                 config=copy.deepcopy(config),
                 attn_implementation="eager",
                 use_safetensors=True,

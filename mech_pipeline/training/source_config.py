@@ -34,14 +34,16 @@ _NOT_TRAINED = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", 
 
 
 def source_config(
-    folder: Path, source: str, spec: Model, vocabulary: int, context: int, attention: str
+    written: dict[str, Any], source: str, spec: Model, vocabulary: int, context: int, attention: str
 ) -> PretrainedConfig:
     """The checkpoint's own configuration, without dropout.
+
+    Args:
+        written: its config.json.
 
     Raises:
         MechError: it cannot be read, says other than the spec, or asks for what is not trained here.
     """
-    written = _read(folder / "config.json", source)
     if written.get("model_type") != spec.family:
         raise _refused(source, "model_type", written.get("model_type"), "set model.family to it, if it is one of ours")
     config = _parsed(written, source, spec.family)
@@ -57,7 +59,12 @@ def source_config(
     return config
 
 
-def _read(path: Path, source: str) -> dict[str, Any]:
+def read_config(path: Path, source: str) -> dict[str, Any]:
+    """A config.json.
+
+    Raises:
+        MechError: it cannot be read, or is no mapping.
+    """
     try:
         written = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

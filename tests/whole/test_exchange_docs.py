@@ -1,13 +1,19 @@
 """docs/exchange.md: every command and all Python works, in its order, on a finished project."""
 
+import re
 import shlex
 import shutil
 
 import pytest
+import yaml
 
+from mech_pipeline.exchange.suites.layouts import LAYOUTS
+from mech_pipeline.spec.experiment import parse_experiment
 from tests.support.command_line import finished_project, mech
 from tests.support.docs_commands import blocks, commands, for_tiny
+from tests.support.places import ROOT
 
+PAGE = ROOT / "docs" / "exchange.md"
 COMMANDS = commands("docs/exchange.md")
 
 
@@ -33,3 +39,10 @@ def test_the_python_of_the_page_reads_the_bundle(project, monkeypatch, tmp_path)
     exec(block.text, found)
     assert found["rows"].height == found["again"].num_rows > 0
     assert len(found["counted"]) == 2
+
+
+def test_the_experiment_of_the_page_is_one():
+    (block,) = blocks("docs/exchange.md", "yaml")
+    specs = parse_experiment(yaml.safe_load(block.text)).runs()
+    assert [spec.imported.place for spec in specs] == [f"EleutherAI/pythia-14m-seed{seed}" for seed in (1, 2, 3)]
+    assert {f"`{name}`" for name in LAYOUTS} == set(re.findall(r"^\| (`\w+`) \| a ", PAGE.read_text(), flags=re.M))

@@ -1,4 +1,4 @@
-"""Everything that training a run means for the store: checkpoints, batches, status."""
+"""Everything that training a run, or taking it from outside, means for the store: checkpoints, batches, status."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
 from mech_pipeline.pipeline.tokens.tokens import load_tokens
 from mech_pipeline.pipeline.training import training
 from mech_pipeline.pipeline.training.batches import write_batches
+from mech_pipeline.pipeline.training.from_outside import import_checkpoints
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint
 from mech_pipeline.pipeline.training.stack import stack_of, train_stack
 from mech_pipeline.pipeline.training.wanted import missing_checkpoints
@@ -36,6 +37,8 @@ def fill_checkpoints(
     Raises:
         MechError: another process trains this run, training diverged, or a replayed state differs from the kept one.
     """
+    if spec.imported is not None:
+        return {spec.run: import_checkpoints(store, spec, reporter(spec), emit)}
     if missing_checkpoints(store, spec):
         check_probe_data(spec, load_tokens(store, spec).probe)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mech_pipeline.pipeline.cells import Cell, stored_versions
-from mech_pipeline.pipeline.checkpoints import checkpoint_fingerprint, current_checkpoints, training_fingerprint
+from mech_pipeline.pipeline.checkpoints import current_checkpoints, expected_fingerprint, training_fingerprint
 from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.look import among, answer_of
@@ -15,9 +15,11 @@ from mech_pipeline.store.store import Store
 def wanted(run: FoundRun) -> dict[Cell, str]:
     """Fingerprints of all checkpoints that the run keeps, and of the order in which it sees its examples."""
     cells = {
-        Cell("checkpoints", run.spec.run, step): checkpoint_fingerprint(run.training, step)
+        Cell("checkpoints", run.spec.run, step): expected_fingerprint(run.spec, run.training, step)
         for step in kept_steps(run.store, run.spec)
     }
+    if run.spec.imported is not None:
+        return cells
     return cells | {Cell("batches", run.spec.run): batches_fingerprint(run.training, run.spec)}
 
 
@@ -32,8 +34,8 @@ def missing_checkpoints(store: Store, spec: RunSpec) -> list[int]:
     """Steps to be kept without a current checkpoint, or without the metrics of the updates that lead to it."""
     present = current_checkpoints(store, spec)
     steps = list(kept_steps(store, spec))
-    if not present:
-        return steps
+    if not present or spec.imported is not None:
+        return [step for step in steps if step not in present]
     measured = _measured_updates(store, spec.run)
     before = dict(zip(steps[1:], steps, strict=False))
     return [
@@ -57,6 +59,8 @@ def _read_measured(store: Store, runs: Sequence[str]) -> dict[str, set[int]]:
 
 def batches_are_current(store: Store, spec: RunSpec) -> bool:
     """Whether the table `batches` holds this run's order; false while its tokens are not made."""
+    if spec.imported is not None:
+        return True  # nobody knows them
     training = training_fingerprint(store, spec)
     stored = stored_versions(store, "batches", spec.run).get(Cell("batches", spec.run))
     return (

@@ -1,0 +1,112 @@
+"""A run from outside, with what its place says of it: which revisions there are, and the model that they are of."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.exchange.suites.folder import CONFIG
+from mech_pipeline.exchange.suites.layouts import LAYOUTS
+from mech_pipeline.spec.imported import Imported
+from mech_pipeline.spec.model import Model
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.spec.training import Checkpoints
+
+_FAMILIES = ("gpt2", "gpt_neox", "llama")
+_ACTIVATIONS = {"swish": "silu", "gelu_python": "gelu", "gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new"}
+
+
+def described(spec: RunSpec, imported: Imported) -> RunSpec:
+    """The run with its revisions, its model, and as many steps as the last revision has.
+
+    Raises:
+        MechError: there is nothing there, it is of an architecture that is none of ours, or the spec says another.
+    """
+    layout = LAYOUTS[imported.layout]
+    found = tuple((each.step, each.name, each.identity) for each in layout.revisions(imported))
+    with layout.opened(imported, found[0][1]) as folder:
+        model = _model(spec, imported, folder)
+    steps = tuple(step for step, _, _ in found)
+    last = max(steps[-1], 1)
+    return spec.model_copy(
+        update={
+            "imported": imported.model_copy(update={"found": found}).at(spec.home),
+            "model": model,
+            "training": spec.training.model_copy(update={"steps": last}),
+            "checkpoints": Checkpoints(every=last, extra=steps),
+        }
+    )
+
+
+def _model(spec: RunSpec, imported: Imported, folder: Path) -> Model:
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+        family = config.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise MechError(
+            f"config.json of {imported.place} cannot be read: {str(error)[:200]}", "fetch it again"
+        ) from error
+    fields = model_fields(config, family, imported.place)
+    written = spec.model.model_dump(exclude_unset=True)
+    for name, value in written.items():
+        if name in fields and fields[name] != value:
+            raise MechError(
+                f"model.{name} of run {spec.run} is {value}, and {fields[name]} in config.json of {imported.place}",
+                "leave `model` out: it is read from there",
+            )
+    try:
+        return Model.model_validate(fields | {"config": json.dumps(config, sort_keys=True)}).at(spec.home)
+    except ValidationError as error:
+        said = f"config.json of {imported.place} is of a model that is not built here: {error.errors()[0]['msg']}"
+        raise MechError(said, "choose another suite") from error
+
+
+def model_fields(config: dict[str, Any], family: object, place: str) -> dict[str, Any]:
+    """A configuration of `transformers` as fields of `model`.
+
+    Raises:
+        MechError: the architecture is none of ours, or a field is missing.
+    """
+    if family not in _FAMILIES:
+        raise MechError(
+            f"{place} holds a model of type {family!r}, which is none of {', '.join(_FAMILIES)}",
+            "only these architectures are built here",
+        )
+    try:
+        return _of_gpt2(config) if family == "gpt2" else _of_others(config, str(family))
+    except KeyError as error:
+        raise MechError(f"config.json of {place} has no {error.args[0]}", "fetch the revision again") from error
+
+
+def _of_gpt2(config: dict[str, Any]) -> dict[str, Any]:
+    activation = config.get("activation_function", "gelu_new")
+    return {
+        "family": "gpt2",
+        "layers": config["n_layer"],
+        "heads": config["n_head"],
+        "d_model": config["n_embd"],
+        "d_mlp": config.get("n_inner") or 4 * config["n_embd"],
+        "activation": _ACTIVATIONS.get(activation, activation),
+        "vocabulary": config["vocab_size"],
+    }
+
+
+def _of_others(config: dict[str, Any], family: str) -> dict[str, Any]:
+    activation = config.get("hidden_act", "gelu" if family == "gpt_neox" else "silu")
+    fields = {
+        "family": family,
+        "layers": config["num_hidden_layers"],
+        "heads": config["num_attention_heads"],
+        "d_model": config["hidden_size"],
+        "d_mlp": config["intermediate_size"],
+        "activation": _ACTIVATIONS.get(activation, activation),
+        "vocabulary": config["vocab_size"],
+    }
+    if family == "gpt_neox":
+        rope = config.get("rope_parameters") or {}
+        return fields | {"rotary_share": rope.get("partial_rotary_factor", config.get("rotary_pct", 0.25))}
+    heads = config.get("num_key_value_heads") or fields["heads"]
+    fields |= {"kv_heads": heads} if heads != fields["heads"] else {}
+    return fields | ({"d_head": config["head_dim"]} if config.get("head_dim") else {})

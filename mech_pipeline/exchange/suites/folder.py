@@ -1,0 +1,58 @@
+"""A folder of safetensors: `step0/`, `step1000/` … (or `checkpoint-1000/`), or `step_1000.safetensors` beside one config.json."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mech_pipeline.errors import MechError
+from mech_pipeline.exchange.suites.layout import Revision, by_step, check_shards, sampled_identity
+from mech_pipeline.spec.imported import Imported
+
+CONFIG = "config.json"
+
+
+class Folder:
+    """See the module."""
+
+    def revisions(self, spec: Imported) -> list[Revision]:
+        """What there is, by rising step."""
+        place = spec.home / spec.place
+        if not place.is_dir():
+            raise MechError(f"imported.place: there is no folder {place}", "name the folder with the revisions")
+        holds = [path for path in place.iterdir() if path.suffix == ".safetensors" or list(path.glob("*.safetensors"))]
+        named = by_step((path.name for path in holds), spec, str(place))
+        return [Revision(step, name, sampled_identity(_files(place, name), str(place))) for step, name in named]
+
+    @contextmanager
+    def opened(self, spec: Imported, name: str) -> Iterator[Path]:
+        """The folder itself, or one with links where its config.json lies above it."""
+        place = spec.home / spec.place
+        files = _files(place, name)
+        if not any(file.exists() for file in files):
+            raise MechError(f"revision {name} of {place} is gone", "put it back, or run the experiment again")
+        if (place / name / CONFIG).is_file():
+            check_shards(place / name, str(place / name))
+            yield place / name
+            return
+        if not (place / CONFIG).is_file():
+            raise MechError(f"{place} has no {CONFIG}, and neither has {name}", "put the model's config.json there")
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            for file in [*files, place / CONFIG]:
+                target = (
+                    "model.safetensors" if (place / name).is_file() and file.suffix == ".safetensors" else file.name
+                )
+                (folder / target).symlink_to(file.absolute())
+            check_shards(folder, str(place / name))
+            yield folder
+
+
+def _files(place: Path, name: str) -> list[Path]:
+    """The files of a revision that hold weights or say what they are."""
+    path = place / name
+    if path.is_file():
+        return [path]
+    return sorted(
+        each for each in path.glob("*") if each.suffix == ".safetensors" or each.name.endswith((".index.json", CONFIG))
+    )

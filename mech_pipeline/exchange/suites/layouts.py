@@ -1,0 +1,7 @@
+"""Every layout by the name that experiment files give it. A new one is a file in this folder, and a line here."""
+
+from mech_pipeline.exchange.suites.folder import Folder
+from mech_pipeline.exchange.suites.huggingface import HuggingFace
+from mech_pipeline.exchange.suites.layout import Layout
+
+LAYOUTS: dict[str, Layout] = {"folder": Folder(), "huggingface": HuggingFace()}

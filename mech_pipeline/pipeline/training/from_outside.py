@@ -1,0 +1,83 @@
+"""The checkpoints of a run that was trained elsewhere: every revision is read, checked and named, and none is copied.
+
+What the store keeps of a revision is a file of some lines that says where it is and the SHA-256 of what it must give. Its
+weights are read where they are whenever they are needed, one revision at a time. All rows are written in one commit.
+"""
+
+import hashlib
+import json
+
+from mech_pipeline.pipeline.cells import Block, Cell, write
+from mech_pipeline.pipeline.checkpoints import POINTER, TRAINING_VERSION, expected_fingerprint
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.run_row import mark_status
+from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
+from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved
+from mech_pipeline.pipeline.training.wanted import missing_checkpoints
+from mech_pipeline.progress import Emit, Progress
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec
+from mech_pipeline.store.store import Store
+from mech_pipeline.training.checkpoints import unpack_weights, vector_sha256
+
+ABSENT = "absent"
+
+
+def import_checkpoints(store: Store, spec: RunSpec, on_checkpoint: OnCheckpoint, emit: Emit) -> int:
+    """Names what is missing of a run's revisions; returns how many.
+
+    Raises:
+        MechError: one is not there, not whole, or does not fit the model; nothing was written.
+    """
+    run = OpenRun(store, spec)
+    with store.lock(f"training-{spec.run}", f"import run {spec.run}"):
+        missing = missing_checkpoints(store, spec)
+        if missing:
+            check_probe_data(spec, run.tokens.probe)
+        progress = Progress(emit, f"import {spec.run}", len(missing), "revisions")
+        blocks = []
+        for done, step in enumerate(missing, start=1):
+            blocks.append(_block(run, step))
+            progress(done)
+        if blocks:
+            write(store, blocks, TRAINING_VERSION)
+            for block in blocks:
+                assert block.cell.step is not None, "a checkpoint is of a step"
+                on_checkpoint(Saved(block.cell.step, str(block.version), block.made_from, {}))
+    mark_status(store, spec, "complete")
+    return len(missing)
+
+
+def _block(run: OpenRun, step: int) -> Block:
+    """The row of one revision."""
+    from mech_pipeline.exchange.suites.reading import revision_weights  # loads transformers
+
+    imported = run.spec.imported
+    assert imported is not None, "asked for only of a run from outside"
+    name, identity = imported.revision(step)
+    content = revision_weights(run.spec, step, compare=True)
+    theta = unpack_weights(content, run.trainer.flat, f"revision {name} of {imported.place}")
+    said = {
+        "layout": imported.layout,
+        "place": imported.place,
+        "revision": name,
+        "identity": identity,
+        "parameters": theta.numel(),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    blob = run.store.put_blob(
+        f"checkpoints/run={run.spec.run}/step={step:08d}", POINTER, json.dumps(said, indent=1).encode() + b"\n"
+    )
+    weights = vector_sha256(theta)
+    columns = {
+        "weights_sha256": [weights],
+        "cursor": [0],
+        "uri": [blob.uri],
+        "bytes": [blob.bytes],
+        "sha256": [blob.sha256],
+        "moments": [ABSENT],
+    }
+    made_from = expected_fingerprint(run.spec, run.training, step)
+    return Block(
+        Cell("checkpoints", run.spec.run, step), columns, made_from, fingerprint("weights alone", step, weights)
+    )

@@ -1,0 +1,39 @@
+"""A run that was trained elsewhere: where its revisions are. What they hold is filled in when the experiment is resolved."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from mech_pipeline.spec.stage import NamesFiles, added
+
+
+class Imported(NamesFiles):
+    """Where the states of a run come from, instead of training."""
+
+    layout: Literal["folder", "huggingface"] = Field(
+        description="folder: a folder or a .safetensors file per step; huggingface: a repository with a revision per step"
+    )
+    place: str = Field(
+        min_length=1,
+        description="the folder, or a hub name such as EleutherAI/pythia-14m; `{seed}` and `{arm}` stand for the run's own",
+    )
+    steps: tuple[int, ...] | None = Field(None, description="which steps; default: all that there are")
+    revisions: dict[str, int] = added(
+        {}, "steps of revisions whose names do not tell, by name or commit; the others are then left out"
+    )
+    found: tuple[tuple[int, str, str], ...] = added(
+        (), "step, name and identity of each revision; filled in when the experiment is resolved"
+    )
+
+    def of(self, arm: str, seed: int) -> "Imported":
+        """With the place of one run."""
+        return self.model_copy(update={"place": self.place.replace("{arm}", arm).replace("{seed}", str(seed))})
+
+    @property
+    def found_steps(self) -> tuple[int, ...]:
+        """The steps of which there is a revision, rising."""
+        return tuple(step for step, _, _ in self.found)
+
+    def revision(self, step: int) -> tuple[str, str]:
+        """Name and identity of the revision of a step."""
+        return next((name, identity) for each, name, identity in self.found if each == step)
