@@ -176,9 +176,15 @@ def scaled_down(name):
     content = yaml.safe_load((ROOT / "experiments" / f"{name}.yaml").read_text())
     tiny_parts = {part: tiny.TINY[part] for part in ("corpus", "tokenizer", "data", "model", "probe")} | QUICK
     watched = [{**event, "threshold": -99.0, "sustain": 1} for event in content["formation"]]
-    kept = {"mechanisms": content["mechanisms"], "ledger": content["ledger"], "seeds": [0, 1], "formation": watched}
+    kept = {
+        "mechanisms": content["mechanisms"],
+        "ledger": content["ledger"] | {"seeds": "all"},
+        "seeds": [0, 1],
+        "formation": watched,
+    }
     content |= tiny_parts | kept | {"influence": content["influence"] | {"at": [12], "seeds": "all"}}
     for arm in content["arms"].values():
+        arm.pop("seeds", None)
         if choice := arm.get("choose"):
             choice |= {"at": 12} | ({"window": [0, 3]} if isinstance(choice.get("window"), list) else {})
     return resolve(parse_experiment(content))
