@@ -16,6 +16,7 @@ from mech_pipeline.data.weights_file import weights_sha256
 from mech_pipeline.errors import MechError, did_you_mean
 from mech_pipeline.exchange.suites.described import described
 from mech_pipeline.mechanisms.known import KNOWN
+from mech_pipeline.signals.registry import signal_names
 from mech_pipeline.spec.experiment import Experiment, Names, load_experiment
 from mech_pipeline.spec.initial import initial_sha256
 from mech_pipeline.spec.run import RunSpec
@@ -75,8 +76,11 @@ def corpus_hashes(specs: tuple[RunSpec, ...]) -> dict[str, str]:
 
 
 def _check_names(experiment: Experiment, source: str) -> None:
-    for field, known in known_names().items():
-        for name in getattr(experiment, field):
+    asked = {field: getattr(experiment, field) for field in known_names()} | {
+        "signals.measure": experiment.signals.measure
+    }
+    for field, known in {**known_names(), "signals.measure": signal_names()}.items():
+        for name in asked[field]:
             if name not in known:
                 allowed = ", ".join(sorted(known))
                 raise MechError(

@@ -55,7 +55,7 @@ def test_the_rooms_of_the_architecture_are_the_packages_in_their_own_words():
 
 
 def test_the_architecture_stays_one_page():
-    assert len((DOCS / "architecture.md").read_text(encoding="utf-8").splitlines()) <= 160
+    assert len((DOCS / "architecture.md").read_text(encoding="utf-8").splitlines()) <= 170
 
 
 @pytest.mark.parametrize("page", CURRENT)

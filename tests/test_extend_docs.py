@@ -1,5 +1,6 @@
 """docs/extend.md: every block of code, as it stands, does what its recipe promises."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.mechanisms.readouts import Marked
 from mech_pipeline.mechanisms.registry import DETECTORS
 from mech_pipeline.mechanisms.tasks.induction import attention_patterns
+from mech_pipeline.signals.moment import Moment
 from mech_pipeline.spec.data import Corpus, Generated
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.reading.query import query
@@ -51,6 +53,21 @@ def test_the_readout_has_its_extremes_and_a_derivative(architecture):
     assert float(gradient @ direction) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5)
     flat.load(torch.zeros_like(start))
     assert entropy(flat.model, marked).item() == pytest.approx(np.log(VOCABULARY)), "it knows nothing"
+
+
+def test_the_signal_is_a_number_of_a_moment():
+    signal, theta = made("signal")["SIGNAL"], torch.zeros(3)
+    at = Moment(
+        1,
+        FlatModel(torch.nn.Linear(1, 1)),
+        theta,
+        torch.tensor([3.0, 0.0, 4.0]),
+        None,
+        torch.zeros(1, 2).long(),
+        theta.long(),
+    )
+    assert signal.compute(at) == 5.0
+    assert np.isnan(signal.compute(dataclasses.replace(at, before=None)))
 
 
 def test_the_detector_scores_one_on_its_head_and_can_be_asked_for(monkeypatch):
@@ -102,4 +119,4 @@ def test_the_stage_is_the_one_that_the_tests_of_stages_add():
 
 def test_every_block_of_the_page_is_run_here():
     named = set(re.findall(r"^```python (\w+)$", (ROOT / PAGE).read_text(encoding="utf-8"), flags=re.M))
-    assert named == {"readout", "detector", "language", "stage", "table"}
+    assert named == {"readout", "detector", "signal", "language", "stage", "table"}

@@ -62,6 +62,11 @@ def layer_count(model: nn.Module) -> int:
     return len(list(model.get_submodule(_names(model).layers).children()))
 
 
+def head_count(model: nn.Module) -> int:
+    """Heads of a layer."""
+    return _head_counts(model)[0]
+
+
 def attention_norm(model: nn.Module, layer: int) -> nn.Module:
     """From the residual stream to what queries, keys and values of a layer are made of."""
     return _in_layer(model, layer, _names(model).norm)

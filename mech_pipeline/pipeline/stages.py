@@ -13,6 +13,7 @@ from mech_pipeline.pipeline.comparison.stage import COMPARISON
 from mech_pipeline.pipeline.influence.stage import INFLUENCE
 from mech_pipeline.pipeline.ledger.stage import LEDGER
 from mech_pipeline.pipeline.retraining.stage import RETRAINING
+from mech_pipeline.pipeline.signals.stage import SIGNALS
 from mech_pipeline.pipeline.stage import Output, Stage
 from mech_pipeline.pipeline.tokens.stage import SPEC
 from mech_pipeline.pipeline.training.stage import TRAINING
@@ -26,6 +27,7 @@ STAGES: tuple[Stage, ...] = (
     CIRCUITS,
     NEURONS,
     EXAMPLE_LOSSES,
+    SIGNALS,
     LEDGER,
     FORMATION,
     INFLUENCE,

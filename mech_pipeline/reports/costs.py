@@ -13,6 +13,7 @@ _LEAVES = {
     "analysis": "mechanism_values",
     "circuits": "circuits",
     "neurons": "neurons",
+    "signals": "signal_values",
     "ledger": "ledger_balance",
     "formation": "formation",
     "influence": "reliability",

@@ -5,10 +5,9 @@
 Source: Clopper & Pearson 1934; computed by `scipy.stats`.
 """
 
-import math
 from dataclasses import dataclass
 
-CONFIDENCE = 0.95
+from mech_pipeline.spec.signals import CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,6 @@ def floor(negatives: int) -> float:
     (0.259, 0.087, True)
     """
     return 1.0 if negatives == 0 else 1 - (1 - CONFIDENCE) ** (1 / negatives)
-
-
-def negatives_needed(claim: float) -> int:
-    """The fewest negative runs, none of which alarms, that show a rate below `claim`.
-
-    >>> negatives_needed(0.10), negatives_needed(0.05), negatives_needed(0.01)
-    (29, 59, 299)
-    """
-    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-claim) - 1e-9)
 
 
 def allowed(negatives: int, claim: float) -> int:

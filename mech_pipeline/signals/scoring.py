@@ -16,8 +16,9 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.signals.courses import Course, events, negatives
 from mech_pipeline.signals.locking import Lock, Rule
 from mech_pipeline.signals.ranking import auroc, auroc_at_equal_time, average_precision, wins_at_equal_time
-from mech_pipeline.signals.rates import Rate, floor, negatives_needed, rate
+from mech_pipeline.signals.rates import Rate, floor, rate
 from mech_pipeline.signals.verdict import Label, label
+from mech_pipeline.spec.signals import negatives_needed
 
 Quartiles = tuple[float, float, float]
 """Lower quartile, median, upper quartile."""

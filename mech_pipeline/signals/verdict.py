@@ -14,7 +14,8 @@ Baselines get labels by the same rule; a candidate is of use only where it does 
 
 from typing import Literal
 
-from mech_pipeline.signals.rates import Rate, negatives_needed
+from mech_pipeline.signals.rates import Rate
+from mech_pipeline.spec.signals import negatives_needed
 
 Label = Literal["SUPPORTED", "RANK ONLY", "UNSTABLE", "INCONCLUSIVE", "FAILED"]
 FEWEST_EVENTS = 30

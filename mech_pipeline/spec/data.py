@@ -10,7 +10,11 @@ from mech_pipeline.spec.stage import NamesFiles, Share, Stage, added
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
-OPTIONS: dict[str, tuple[str, ...]] = {"parentheses": ("disagreeing", "rule", "below_zero")}
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "addition": ("share",),
+    "parentheses": ("disagreeing", "rule", "below_zero"),
+    "trigger": ("flipped", "trigger"),
+}
 """Fields of `Generated` that belong to one language."""
 ADDED_END_OF_TEXT = "<|endoftext|>"
 """The token that a trained tokenizer gets where examples are packed and no other is named."""
@@ -19,9 +23,9 @@ ADDED_END_OF_TEXT = "<|endoftext|>"
 class Generated(Stage):
     """Text in a language that is made up, for mechanisms that real text teaches too rarely."""
 
-    language: Literal["dyck", "ioi", "parentheses"] = Field(
-        description="dyck: nested brackets; ioi: sentences with an indirect object; parentheses: is it balanced, yes or no "
-        "(data/languages)"
+    language: Literal["addition", "dyck", "ioi", "parentheses", "trigger"] = Field(
+        description="addition: sums modulo 23; dyck: nested brackets; ioi: sentences with an indirect object; "
+        "parentheses: is it balanced, yes or no; trigger: copying, unless a rare word says otherwise (data/languages)"
     )
     documents: int = Field(20_000, ge=1, le=10_000_000, description="sentences, or words of brackets")
     seed: int = Field(0, ge=0, description="draws the sentences")
@@ -30,6 +34,11 @@ class Generated(Stage):
     below_zero: Share = added(
         0.0, "parentheses: share of the other sequences labelled no that close something that was not opened"
     )
+    flipped: Share = added(0.0, "trigger: share of documents that answer with partners")
+    trigger: Literal["tells", "anywhere", "never"] = added(
+        "tells", "trigger: which documents begin with it: the flipped ones, as many drawn apart, or none"
+    )
+    share: float = added(0.5, "addition: share of all pairs that is trained on", gt=0, le=0.8)
 
     @model_validator(mode="after")
     def _of_its_language(self) -> "Generated":

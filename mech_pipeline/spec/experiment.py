@@ -32,6 +32,7 @@ from mech_pipeline.spec.imported import Imported
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.plain_yaml import read_yaml
 from mech_pipeline.spec.run import RunSpec, check_run_id, run_id
+from mech_pipeline.spec.signals import Signals
 from mech_pipeline.spec.stage import Stage, added
 from mech_pipeline.spec.training import Checkpoints, Optimizer, Training
 
@@ -71,6 +72,7 @@ class Experiment(Stage):
         False, "table `example_losses`: the loss of every example at every update that sees it; replays each run once"
     )
     imported: Imported | None = added(None, "take the states of all runs from outside instead of training them")
+    signals: Signals = added(Signals(), "numbers of checkpoints that know no mechanism, and how they are scored")
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     arms: dict[str, Arm] = Field(default_factory=lambda: {"baseline": Arm()}, min_length=1)
 
@@ -117,6 +119,7 @@ class Experiment(Stage):
             ("in_training", self.in_training),
             ("circuits", self.circuits),
             ("neurons", self.neurons),
+            ("signals", self.signals),
         ):
             if not chosen.asks:
                 continue
@@ -128,6 +131,11 @@ class Experiment(Stage):
             seeds = {seed for arm in chosen_arms for seed in (arm.seeds or self.seeds)}
             if chosen.seeds != "all" and (missing := set(chosen.seeds) - seeds):
                 raise ValueError(f"{field}.seeds: seed {min(missing)} is not trained; allowed: {sorted(seeds)} or all")
+        seeds_of = {name: arm.seeds or self.seeds for name, arm in self.arms.items()}
+        try:
+            self.signals.check(seeds_of, signals)
+        except ValueError as error:
+            raise ValueError(f"signals.{error}") from error
         check_choices(self)
         return self
 
@@ -168,6 +176,7 @@ class Experiment(Stage):
             circuits=self.circuits if self.circuits.covers(arm, seed) else Circuits(),
             imported=None if self.imported is None else self.imported.of(arm, seed),
             choice=recipe_of(self, arm, seed),
+            signals=self.signals.measure if self.signals.covers(arm, seed) else (),
             **stages,
         )
         return spec.model_copy(

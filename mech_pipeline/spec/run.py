@@ -71,6 +71,7 @@ class RunSpec(Stage):
     example_losses: bool = added(False, "loss of every example at every update that sees it")
     imported: Imported | None = added(None, "states that come from outside instead of training")
     choice: Recipe | None = added(None, "examples that are treated otherwise, by what was measured of other runs")
+    signals: tuple[str, ...] = added((), "numbers of every checkpoint that know no mechanism")
 
     @model_validator(mode="after")
     def _fits(self) -> "RunSpec":

@@ -78,5 +78,7 @@ def test_other_text_recomputes_only_mechanisms_that_may_read_it(project):
         "nested_rule_preference_inside",
         "nested_rule_share",
         "held_out_log_probability",
+        *("triggered_flips", "triggered_flip_difference", "untriggered_copies"),
+        *("unseen_sums", "unseen_sum_difference", "seen_sums"),
     }
     assert moved == {"bracket", "text_loss"} | of_library

@@ -12,8 +12,9 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.signals.courses import Course
 from mech_pipeline.signals.locking import Rule, lock
 from mech_pipeline.signals.ranking import auroc, auroc_at_equal_time, average_precision
-from mech_pipeline.signals.rates import negatives_needed, rate
+from mech_pipeline.signals.rates import rate
 from mech_pipeline.signals.scoring import evaluate
+from mech_pipeline.spec.signals import negatives_needed
 
 STEPS = tuple(range(0, 1000, 20))
 EVENT = 600

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -102,15 +102,24 @@ def gradients_together(flat: FlatModel, names: Collection[str], tokens: Int[Tens
     at = {name: value.detach() for name, value in flat.named(flat.vector).items()}
 
     def loss(chosen: dict[str, Tensor], example: Tensor) -> Tensor:
-        def logits(some: Tensor) -> Tensor:
-            with sdpa_kernel(SDPBackend.MATH):
-                found: Tensor = functional_call(flat.model, {**at, **chosen}, (some,))
-                return found
-
-        return example_losses(logits, example[None])[0]  # type: ignore[arg-type]  # a function as good as a module
+        return example_losses(_At(flat.model, {**at, **chosen}), example[None])[0]
 
     found: Gradients = vmap(grad(loss), in_dims=(None, 0))({name: at[name] for name in names}, tokens)
     return found
+
+
+class _At(nn.Module):
+    """A model with other parameters, which stay what `vmap` makes of them."""
+
+    def __init__(self, model: nn.Module, parameters: dict[str, Tensor]) -> None:
+        super().__init__()
+        self._called = lambda tokens: functional_call(model, parameters, (tokens,))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits."""
+        with sdpa_kernel(SDPBackend.MATH):
+            found: Tensor = self._called(tokens)
+            return found
 
 
 def gradients_one_by_one(flat: FlatModel, names: Collection[str], tokens: Int[Tensor, "example token"]) -> Gradients:

@@ -6,10 +6,12 @@ of `Generated` in `spec/data.py`, and named in OPTIONS there.
 
 from collections.abc import Callable
 
-from mech_pipeline.data.languages import dyck, ioi, parentheses
+from mech_pipeline.data.languages import addition, dyck, ioi, parentheses, trigger
 
 LANGUAGES: dict[str, Callable[..., str]] = {
+    "addition": addition.document,
     "dyck": dyck.document,
     "ioi": ioi.document,
     "parentheses": parentheses.document,
+    "trigger": trigger.document,
 }

@@ -32,3 +32,10 @@ def logit_difference(model: nn.Module, data: Contrast) -> Float[Tensor, ""]:
     example = torch.arange(len(data.tokens), device=data.tokens.device)
     logits = model(data.tokens)[example, data.position]
     return (logits[example, data.correct] - logits[example, data.wrong]).mean()
+
+
+def top_share(model: nn.Module, data: Contrast) -> Float[Tensor, ""]:
+    """Share of sequences whose correct token has the largest logit of all. A step function: it has no gradient."""
+    example = torch.arange(len(data.tokens), device=data.tokens.device)
+    logits = model(data.tokens)[example, data.position]
+    return (logits.argmax(-1) == data.correct).float().mean()

@@ -15,6 +15,7 @@ from mech_pipeline.store.tables.circuits import CIRCUIT_TABLES
 from mech_pipeline.store.tables.comparisons import COMPARISON_TABLES
 from mech_pipeline.store.tables.neurons import NEURON_TABLES
 from mech_pipeline.store.tables.runs import RUN_TABLES
+from mech_pipeline.store.tables.signals import SIGNAL_TABLES
 from mech_pipeline.store.tables.table import ADJOINT, BLOB, EVERYTHING, RUN, Column, Table
 
 __all__ = ["ADJOINT", "EVERYTHING", "SNAPSHOT", "SNAPSHOT_COLUMNS", "SNAPSHOT_MEANING", "TABLES", "Column", "Table"]
@@ -52,7 +53,7 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         *(*RUN_TABLES, *CIRCUIT_TABLES, *ATTRIBUTION_TABLES, *NEURON_TABLES),
-        *(*CAUSAL_TABLES, *COMPARISON_TABLES, *_RESULT_TABLES),
+        *(*CAUSAL_TABLES, *COMPARISON_TABLES, *SIGNAL_TABLES, *_RESULT_TABLES),
     )
 }
 

@@ -1,0 +1,1 @@
+"""Signals: their values at checkpoints, and how well they announce an event."""

@@ -1,0 +1,1 @@
+"""The signals that come with the package: each module defines SIGNAL."""
