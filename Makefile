@@ -41,8 +41,9 @@ beside_mypy = $(BIN)/mypy >.mypy.out 2>&1 & types=$$!; $(1); tests=$$?; \
 check: style
 	@$(call beside_mypy,$(PYTEST) -m "not process and not slow and not gpu")
 
+# One process more than cores: tests of whole processes wait for a third of their time.
 test: style
-	@$(call beside_mypy,$(PYTEST))
+	@$(call beside_mypy,PYTEST_XDIST_AUTO_NUM_WORKERS=$$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)') $(PYTEST))
 
 style: $(STAMP)
 	$(BIN)/ruff format --check .
