@@ -7,7 +7,6 @@ tells the UI again of checkpoints that it does not know.
 """
 
 import fcntl
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,9 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.instance import InstanceRef
-from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Engine, event
 
+from mech_pipeline.assets.databases import make_whole, placed, sqlite_folder
 from mech_pipeline.errors import MechError
 from mech_pipeline.system_errors import in_words
 
@@ -56,13 +55,16 @@ def open_history(home: Path) -> Iterator[dg.DagsterInstance]:
         MechError: it cannot be opened.
     """
     try:
-        reference = _at(home, InstanceRef.from_dir(str(home)))
+        reference = placed(home, InstanceRef.from_dir(str(home)))
+        make_whole(home, reference)
         logs = reference.compute_logs_data
         if logs.class_name == "LocalComputeLogManager":
             ours = logs._replace(module_name="mech_pipeline.assets.launcher.printed", class_name="PrintedToFiles")
             reference = reference._replace(compute_logs_data=ours)
         instance = dg.DagsterInstance.from_ref(reference)
-        instance.get_runs_count()  # creates what is not there yet
+        instance.get_runs_count()  # creates what is not there yet, where it is not SQLite
+    except MechError:
+        raise
     except Exception as error:
         raise _readable(home, error) from error
     with instance:
@@ -73,7 +75,7 @@ def is_own(home: Path, instance: dg.DagsterInstance) -> bool:
     """Whether an instance is the history of a project on this machine, whose runs are processes of this machine."""
     if not instance.is_persistent:
         return False
-    theirs, ours = instance.get_ref(), _at(home, InstanceRef.from_dir(str(home)))
+    theirs, ours = instance.get_ref(), placed(home, InstanceRef.from_dir(str(home)))
     if theirs.run_launcher_data is not None and theirs.run_launcher_data.class_name != "DefaultRunLauncher":
         return False
     places = [_sqlite_folder(home, reference) for reference in (theirs, ours)]
@@ -82,22 +84,8 @@ def is_own(home: Path, instance: dg.DagsterInstance) -> bool:
 
 def _sqlite_folder(home: Path, reference: InstanceRef) -> Path | None:
     """Where the runs of an instance are kept; none: not in SQLite."""
-    data = reference.run_storage_data
-    if data is None or data.class_name != "SqliteRunStorage":
-        return None
-    return (home / data.config_dict["base_dir"]).resolve()
-
-
-def _at(home: Path, reference: InstanceRef) -> InstanceRef:
-    """Relative folders in dagster.yaml are the project's, whichever folder a command is typed in."""
-    placed: dict[str, Any] = {}
-    for name, part in reference._asdict().items():
-        if isinstance(part, ConfigurableClassData):
-            settings = part.config_dict
-            if isinstance(folder := settings.get("base_dir"), str) and not Path(folder).is_absolute():
-                settings = {**settings, "base_dir": str(home / folder)}
-                placed[name] = part._replace(config_yaml=json.dumps(settings))  # which is YAML
-    return reference._replace(**placed)
+    folder = sqlite_folder(reference.run_storage_data)
+    return None if folder is None else (home / folder).resolve()
 
 
 def _readable(home: Path, error: Exception) -> Exception:

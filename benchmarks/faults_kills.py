@@ -2,8 +2,9 @@
 
 One small experiment is started again and again, each time killed somewhere between its first and its last second, until
 it was killed four times or had nothing left to do; then it may end. What is in its store must be what an undisturbed
-launch makes. A launch whose worker or fork server was killed must end by itself, in words, in little more than the time of
-an undisturbed one; and after the last launch no place in a pool is taken, no temporary folder and no process is left.
+launch makes. A launch whose worker or fork server was killed must go on by itself, and end: one that has said nothing for a
+minute and twice the time of an undisturbed one hangs. And after the last launch no place in a pool is taken, no temporary
+folder and no process is left.
 """
 
 import os
@@ -29,8 +30,8 @@ from mech_pipeline.store.reading.query import query
 
 _MECH = [sys.executable, "-m", "mech_pipeline.commands.app"]
 _AT_ONCE = 4
-_ENDS_WITHIN = 60.0
-"""Seconds that a launch may take to end, beyond twice what an undisturbed one takes: it finishes what was not killed."""
+_SILENT = 60.0
+"""Seconds that a launch may say nothing, beyond twice what an undisturbed one takes: the machine may be busy."""
 _COMPARED = (
     "select run, step, data_version from checkpoints order by all",
     "select run, step, mechanism, value from mechanism_values order by all",
@@ -68,7 +69,9 @@ def kills(folder: Path, count: int, chance: Random, say: Say) -> Iterator[Trial]
     while done < count:
         home = _project(folder / f"k{done}")
         trials = list(_kill_until_done(home, done, count, chance, lasts))
-        verdict = _verdict(home, _wait(_start(home), 600), truth)
+        final = _start(home)
+        _wait_while_it_says(final, _SILENT + 2 * lasts)
+        verdict = _verdict(home, final, truth)
         for trial in trials:
             if verdict is None or trial.outcome == Outcome.TRACEBACK:
                 yield trial
@@ -82,7 +85,7 @@ def kills(folder: Path, count: int, chance: Random, say: Say) -> Iterator[Trial]
 def _kill_until_done(home: Path, done: int, count: int, chance: Random, lasts: float) -> Iterator[Trial]:
     """Launches of one experiment, each killed, until one ends before its time has come."""
     for number in range(done, min(count, done + _AT_ONCE)):
-        trial = _kill(home, list(VICTIMS)[number % len(VICTIMS)], chance.random() * lasts, _ENDS_WITHIN + 2 * lasts)
+        trial = _kill(home, list(VICTIMS)[number % len(VICTIMS)], chance.random() * lasts, _SILENT + 2 * lasts)
         if trial is None:
             return
         yield trial
@@ -126,7 +129,15 @@ def _wait(launch: _Launch, seconds: float) -> _Launch:
     return launch
 
 
-def _kill(home: Path, who: str, after: float, within: float) -> Trial | None:
+def _wait_while_it_says(launch: _Launch, silent: float) -> None:
+    """Until it ends, or has said nothing for so many seconds."""
+    said, since = 0, time.monotonic()
+    while _wait(launch, 1).process.poll() is None and time.monotonic() - since < silent:
+        if (size := launch.output.stat().st_size) != said:
+            said, since = size, time.monotonic()
+
+
+def _kill(home: Path, who: str, after: float, silent: float) -> Trial | None:
     """Starts a launch and kills a part of it; what it came to by itself. None: it ended before."""
     launch = _start(home)
     if _wait(launch, after).process.poll() is not None:
@@ -137,11 +148,11 @@ def _kill(home: Path, who: str, after: float, within: float) -> Trial | None:
             ", which was not there: the launcher instead" if launch.process.poll() is None else ", which had ended"
         )
         VICTIMS["launcher"](launch.process.pid)
-    _wait(launch, within)
+    _wait_while_it_says(launch, silent)
     if launch.process.poll() is None:
         os.killpg(launch.process.pid, signal.SIGKILL)
         launch.process.wait()
-        return Trial(who, Outcome.TRACEBACK, f"{detail}: hung for {within:.0f} s; {launch.said[-300:]}")
+        return Trial(who, Outcome.TRACEBACK, f"{detail}: said nothing for {silent:.0f} s; {launch.said[-300:]}")
     ended = f"{detail}: ended with {launch.process.returncode} after {time.monotonic() - began:.1f} s"
     if "Traceback" in launch.said or "Error:" in launch.said:
         return Trial(who, Outcome.TRACEBACK, f"{ended}; {launch.said[-600:]}")
