@@ -5,6 +5,7 @@ import typer
 from mech_pipeline.commands.audit import audit
 from mech_pipeline.commands.bundle import bring_in, export
 from mech_pipeline.commands.compare import compare
+from mech_pipeline.commands.discover import discover
 from mech_pipeline.commands.example import example
 from mech_pipeline.commands.init import init
 from mech_pipeline.commands.ls import ls
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_ASKING = (ls, plan, status, report, compare, example, sql, tables, history)
+_ASKING = (ls, plan, status, report, compare, discover, example, sql, tables, history)
 _STORE = (verify, maintain, migrate, warehouse)
 _EXCHANGE = (audit, state, export)
 for command in (init, run, ui, *_ASKING, zoom, *_EXCHANGE, *_STORE):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mech_pipeline.discovery.paths import Paths
 
-LOCKED = 0.25
+LOCKED = 0.75
 """Nats gained by looking that make a discovery."""
 RESAMPLES, SPAN, SHARE = 400, 2, 0.8
 _HIDDEN = 3.0

@@ -41,7 +41,7 @@ def wanted(store: Store, experiment: Experiment) -> dict[Cell, str]:
     versions = [
         combined_version(stored_versions(store, table, spec.run).values())
         for spec in experiment.runs()
-        for table in _READ
+        for table in (*_READ, *(("discovery_tokens",) if spec.discovery.asks else ()))
     ]
     if any(arm.choose is not None for arm in experiment.arms.values()):
         versions += [

@@ -9,7 +9,7 @@ from mech_pipeline.store.care.maintain import compact_runs, crowded_tables
 
 _DONE = (
     *("training", "analysis", "circuits", "neurons", "example_losses", "signals", "ledger"),
-    *("formation", "influence", "retraining"),
+    *("formation", "influence", "retraining", "movement", "discovery"),
 )
 
 
@@ -69,7 +69,7 @@ REPORT = Stage(
             always(report.CODE_VERSION),
             inputs=(
                 *("formation", "mechanism_values", "head_scores", "circuits", "neurons", "ledger", "influence"),
-                *("reliability", "lds", "comparisons"),
+                *("reliability", "lds", "comparisons", "discoveries"),
             ),
             group="experiments",
             kinds=("html",),

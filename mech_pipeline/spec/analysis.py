@@ -88,6 +88,24 @@ class Neurons(Selection):
         return windows
 
 
+class Discovery(Selection):
+    """What formed that nobody named: how the losses of held-out tokens changed, by component, and clusters of them."""
+
+    tokens: int = Field(0, ge=0, le=100_000, description="probe tokens, each in a held-out example of its own; 0: none")
+    smallest: int = Field(12, ge=3, description="tokens of a cluster, at least")
+    path: Literal["updates", "chord"] = Field(
+        "updates",
+        description="along every update, as training went; or along the straight line from checkpoint to checkpoint, which "
+        "sums to the same changes and shares them out otherwise",
+    )
+    seed: int = Field(0, ge=0, description="draws the tokens")
+
+    @property
+    def asks(self) -> bool:
+        """Whether there are tokens to look at."""
+        return self.tokens > 0
+
+
 class Ledger(Attribution):
     """What the account is split by, beside example and component."""
 

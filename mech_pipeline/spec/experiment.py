@@ -18,6 +18,7 @@ from mech_pipeline.spec.analysis import (
     HELD_OUT,
     WEIGHTS,
     Circuits,
+    Discovery,
     Event,
     Influence,
     InTraining,
@@ -68,6 +69,7 @@ class Experiment(Stage):
     in_training: InTraining = InTraining()
     circuits: Circuits = Circuits()
     neurons: Neurons = Neurons()
+    discovery: Discovery = added(Discovery(), "what formed that nobody named")
     example_losses: bool = added(
         False, "table `example_losses`: the loss of every example at every update that sees it; replays each run once"
     )
@@ -120,6 +122,7 @@ class Experiment(Stage):
             ("circuits", self.circuits),
             ("neurons", self.neurons),
             ("signals", self.signals),
+            ("discovery", self.discovery),
         ):
             if not chosen.asks:
                 continue
@@ -175,6 +178,7 @@ class Experiment(Stage):
             neurons=self.neurons if self.neurons.covers(arm, seed) else Neurons(),
             circuits=self.circuits if self.circuits.covers(arm, seed) else Circuits(),
             imported=None if self.imported is None else self.imported.of(arm, seed),
+            discovery=self.discovery if self.discovery.covers(arm, seed) else Discovery(),
             choice=recipe_of(self, arm, seed),
             signals=self.signals.measure if self.signals.covers(arm, seed) else (),
             **stages,

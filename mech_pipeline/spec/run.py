@@ -11,7 +11,17 @@ from pathlib import Path
 from pydantic import model_validator
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.spec.analysis import HELD_OUT, WEIGHTS, Circuits, Event, Influence, InTraining, Neurons, Resolution
+from mech_pipeline.spec.analysis import (
+    HELD_OUT,
+    WEIGHTS,
+    Circuits,
+    Discovery,
+    Event,
+    Influence,
+    InTraining,
+    Neurons,
+    Resolution,
+)
 from mech_pipeline.spec.choice import Recipe
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.fingerprint import fingerprint
@@ -70,6 +80,7 @@ class RunSpec(Stage):
     held_out_loss: bool = added(False, f"every checkpoint is also measured on mechanism `{HELD_OUT}`")
     example_losses: bool = added(False, "loss of every example at every update that sees it")
     imported: Imported | None = added(None, "states that come from outside instead of training")
+    discovery: Discovery = added(Discovery(), "what formed that nobody named")
     choice: Recipe | None = added(None, "examples that are treated otherwise, by what was measured of other runs")
     signals: tuple[str, ...] = added((), "numbers of every checkpoint that know no mechanism")
 

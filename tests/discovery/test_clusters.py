@@ -54,7 +54,7 @@ def test_only_what_was_gained_by_looking_is_a_discovery_and_its_time_and_compone
 
 def test_the_threshold_is_held_against_the_lower_end_of_the_interval():
     paths = made_up()
-    few = formed(paths, np.array([30, 91]))
+    few = formed(paths, np.array([30, 31, 91]))
     assert few.looking.value > LOCKED > few.looking.low
     assert not few.is_discovery
 

@@ -13,6 +13,7 @@ from mech_pipeline.store.tables.attribution import ATTRIBUTION_TABLES
 from mech_pipeline.store.tables.causal import CAUSAL_TABLES
 from mech_pipeline.store.tables.circuits import CIRCUIT_TABLES
 from mech_pipeline.store.tables.comparisons import COMPARISON_TABLES
+from mech_pipeline.store.tables.discovery import DISCOVERY_TABLES
 from mech_pipeline.store.tables.neurons import NEURON_TABLES
 from mech_pipeline.store.tables.runs import RUN_TABLES
 from mech_pipeline.store.tables.signals import SIGNAL_TABLES
@@ -53,7 +54,7 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         *(*RUN_TABLES, *CIRCUIT_TABLES, *ATTRIBUTION_TABLES, *NEURON_TABLES),
-        *(*CAUSAL_TABLES, *COMPARISON_TABLES, *SIGNAL_TABLES, *_RESULT_TABLES),
+        *(*CAUSAL_TABLES, *COMPARISON_TABLES, *SIGNAL_TABLES, *DISCOVERY_TABLES, *_RESULT_TABLES),
     )
 }
 

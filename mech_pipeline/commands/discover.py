@@ -1,0 +1,99 @@
+"""`mech discover`: what formed in the runs of an experiment that nobody named, most gained first."""
+
+from typing import Annotated
+
+import typer
+
+from mech_pipeline.commands import completing
+from mech_pipeline.commands.opening import existing_store
+from mech_pipeline.commands.output import say, show
+from mech_pipeline.plain_text import PlainTable
+
+_FOUND = """
+select run, cluster, is_discovery, tokens, step, lower, upper, half_step, looking, looking_low, "drop", hidden, components
+from discoveries join runs using (run) where experiment = ? order by is_discovery desc, looking_low desc, run, cluster
+"""
+_TOKENS = """
+select "before", text from discovery_tokens where run = ? and cluster = ? order by loss_first - loss_last desc limit 3
+"""
+_SEQUENCES = "select token_ids from discovery_tokens where run = ? and cluster = ? order by probe_token"
+_ASKED = "select count(distinct run) from discovery_tokens join runs using (run) where experiment = ?"
+
+
+def discover(
+    experiment: Annotated[
+        str, typer.Argument(help="experiment name, for example induction", autocompletion=completing.experiments)
+    ],
+    every: Annotated[bool, typer.Option("--all", help="also clusters that are no discovery")] = False,
+    write: Annotated[
+        str | None, typer.Option(metavar="RUN/CLUSTER", help="write that cluster as a mechanism into mechanisms/")
+    ] = None,
+) -> None:
+    """Rank what formed in an experiment that nobody named: which tokens, when, through which components."""
+    from mech_pipeline.errors import MechError
+    from mech_pipeline.store.reading.shared import reading
+
+    if write is not None:
+        _write(write)
+        return
+    with reading(existing_store().root, ["runs", "discoveries", "discovery_tokens"]) as connection:
+        ((asked,),) = connection.execute(_ASKED, [experiment]).fetchall()
+        if not asked:
+            raise MechError(
+                f"experiment {experiment} has no discoveries, and no run in which they were looked for",
+                "set `discovery: {tokens: 512}` in its file and `mech run` it",
+            )
+        rows = connection.execute(_FOUND, [experiment]).fetchall()
+        chosen = [row for row in rows if row[2] or every]
+        shown = PlainTable(
+            "run", "cluster", "tokens", "begins", "half", "by looking (nats)", "drop", "components", "such as"
+        )
+        for row in chosen:
+            tokens = connection.execute(_TOKENS, [row[0], row[1]]).fetchall()
+            shown.add_row(*_cells(*row), " ".join(f"{before[-12:]!r}→{text!r}" for before, text in tokens))
+    if chosen:
+        show(shown)
+    formed = sum(1 for row in rows if row[2])
+    say(f"{formed} of {len(rows)} clusters in {asked} runs are discoveries; docs/discovery.md says what that means")
+
+
+def _write(named: str) -> None:
+    """Leaves a cluster's tokens in a file of the project's folder of mechanisms."""
+    from mech_pipeline.discovery.found import mechanism_file
+    from mech_pipeline.errors import MechError
+    from mech_pipeline.project import find_project
+    from mech_pipeline.store.reading.shared import reading
+
+    run, _, cluster = named.rpartition("/")
+    with reading(existing_store().root, ["discovery_tokens"]) as connection:
+        rows = connection.execute(_SEQUENCES, [run, cluster]).fetchall() if cluster.isdecimal() else []
+    if not rows:
+        raise MechError(f"there is no cluster {named}", "`mech discover NAME --all` lists them; write RUN/CLUSTER")
+    project = find_project()
+    folder = project.mechanisms or project.home / "mechanisms"
+    name = f"found_{run.replace('.', '_')}_{cluster}"
+    folder.mkdir(parents=True, exist_ok=True)
+    sequences = [[int(token) for token in ids.split()] for (ids,) in rows]
+    (folder / f"{name}.py").write_text(mechanism_file(f"cluster {cluster} of run {run}", sequences), encoding="utf-8")
+    say(f"{folder / f'{name}.py'}: {len(rows)} tokens; name it in an experiment: mechanisms: [{name}]")
+
+
+def _cells(
+    run: str,
+    cluster: int,
+    is_discovery: bool,
+    tokens: int,
+    step: int,
+    lower: int,
+    upper: int,
+    half: int,
+    looking: float,
+    low: float,
+    drop: float,
+    hidden: bool,
+    components: str,
+) -> tuple[str, ...]:
+    name = f"{cluster}{'' if is_discovery else ' (no discovery)'}{', hidden' if hidden else ''}"
+    when = f"{step} [{lower}, {upper}]"
+    few = ", ".join(components.split(", ")[:4])
+    return run, name, str(tokens), when, str(half), f"{looking:.2f} (≥ {low:.2f})", f"{drop:.2f}", few

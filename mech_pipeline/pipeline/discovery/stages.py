@@ -1,0 +1,78 @@
+"""The stages `movement` (what every component did to every probe token's loss) and `discovery` (what formed in them)."""
+
+from collections.abc import Sequence
+
+from mech_pipeline.pipeline.discovery import wanted
+from mech_pipeline.pipeline.needs import REPLAY
+from mech_pipeline.pipeline.stage import FIRST_ROWS, Output, Scope, Stage, Told, View, always
+from mech_pipeline.progress import Progress
+
+
+def _compute_movement(view: View, steps: Sequence[int], told: Told) -> int:
+    from mech_pipeline.pipeline.discovery.movement import compute_movement
+
+    run = view.opened
+    late = wanted.pending_movement(run, steps)
+    report = Progress(told.emit, f"movement {run.spec.run}", len(late), "windows")
+    return compute_movement(run, steps, told.on_steps, report, told.emit)
+
+
+def _compute_discovery(view: View, steps: Sequence[int], told: Told) -> int:
+    from mech_pipeline.pipeline.discovery.discovery import compute_discovery
+
+    return compute_discovery(view.opened)
+
+
+MOVEMENT = Stage(
+    "movement",
+    "What the movement of every component did to the loss of every probe token.",
+    Scope.CHECKPOINT,
+    (
+        Output(
+            "token_movement",
+            "Loss changes of held-out tokens since the previous checkpoint, by component; they sum to what was measured. "
+            "With 512 tokens some twenty updates' time for each update.",
+            ("token_movement", "token_losses"),
+            always(wanted.MOVEMENT_VERSION),
+            inputs=("checkpoint",),
+            group="discovery",
+            rows="select step, component, avg(value) as mean_change, min(value) as most_gained from token_movement where "
+            "run = $run and step in $$ group by step, component "
+            f"qualify row_number() over (partition by step order by avg(value)) <= {FIRST_ROWS} order by step, mean_change",
+        ),
+    ),
+    asked=lambda spec: spec.discovery.asks,
+    grid=lambda spec: spec.checkpoints.possible(spec.training.steps)[1:],
+    wanted=lambda view: wanted.wanted_movement(view.found, view.found.planned),
+    pending=lambda view, cells: wanted.pending_movement(view.found, view.found.planned),
+    compute=_compute_movement,
+    reads=("training",),
+    needs=REPLAY,
+    priority=15,
+    pool="gpu_analysis",
+)
+
+DISCOVERY = Stage(
+    "discovery",
+    "What formed in a run that nobody named: clusters of probe tokens, ranked.",
+    Scope.RUN,
+    (
+        Output(
+            "discoveries",
+            "Clusters of tokens that the same components moved at the same time, when, and whether it is a discovery. Seconds.",
+            ("discovery_tokens", "discoveries"),
+            always(wanted.DISCOVERY_VERSION),
+            inputs=("token_movement",),
+            group="discovery",
+            shows="discoveries",
+            rows="select cluster, is_discovery, tokens, step, half_step, looking, drop, components from discoveries "
+            "where run = $run order by cluster",
+        ),
+    ),
+    asked=lambda spec: spec.discovery.asks,
+    wanted=lambda view: wanted.wanted_discovery(view.found),
+    compute=_compute_discovery,
+    reads=("movement",),
+    needs=REPLAY,
+    priority=14,
+)

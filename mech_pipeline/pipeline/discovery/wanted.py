@@ -1,0 +1,45 @@
+"""Which cells of movement and discovery there should be, and what each would be made from now."""
+
+from collections.abc import Iterable
+
+from mech_pipeline.attribution.per_example.names_version import names_version
+from mech_pipeline.pipeline.cells import Cell, combined_version, pending_cells, stored_versions
+from mech_pipeline.pipeline.found import FoundRun
+from mech_pipeline.spec.fingerprint import fingerprint
+
+MOVEMENT_VERSION = "1"
+DISCOVERY_VERSION = "1"
+
+
+def windows(run: FoundRun) -> dict[int, int]:
+    """First step of each window between planned checkpoints that are there, by its last."""
+    return {end: begin for begin, end in run.windows(max(run.checkpoints, default=0))}
+
+
+def wanted_movement(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:
+    """Fingerprints of the windows that end at these steps. No window ends at step 0."""
+    asked, begins = run.spec.discovery, windows(run)
+    text = [run.artifacts.get(name, "") for name in ("corpus", "tokenizer")]
+    drawn = [asked.tokens, asked.seed, run.spec.data.pool_slice(), list(run.spec.data.mixture), text]
+    made_by = ["movement", MOVEMENT_VERSION, asked.path, drawn, run.training]
+    made_by += names_version(run.spec.model, neurons=False)
+    cells = {}
+    for end in steps:
+        if end in begins:
+            states = [run.checkpoint_version(begins[end]), run.checkpoint_version(end)]
+            cells[Cell("token_movement", run.spec.run, end)] = fingerprint(*made_by, states)
+    return cells
+
+
+def pending_movement(run: FoundRun, steps: Iterable[int]) -> list[Cell]:
+    """The windows that must be computed; a cell counts only together with its losses."""
+    return pending_cells(run.store, wanted_movement(run, steps), also=["token_losses"])
+
+
+def wanted_discovery(run: FoundRun) -> dict[Cell, str]:
+    """The one cell of a run's discoveries, from all its windows."""
+    cells = wanted_movement(run, run.planned)
+    stored = stored_versions(run.store, "token_movement", run.spec.run)
+    versions = combined_version(stored[cell] for cell in cells if cell in stored)
+    made_from = fingerprint("discovery", DISCOVERY_VERSION, run.spec.discovery, versions, list(run.planned))
+    return {Cell("discovery_tokens", run.spec.run): made_from}

@@ -1,0 +1,77 @@
+"""Tables of discovery: loss changes of probe tokens, and what formed in them."""
+
+from mech_pipeline.store.tables.table import RUN, STEP, Column, Table
+
+_PROBE = Column("probe_token", "int32", "number of the probe token, see `discovery_tokens`")
+_CLUSTER = "number of the cluster in its run, 0: most was gained by looking"
+
+DISCOVERY_TABLES = (
+    Table(
+        "token_movement",
+        "one row per window between checkpoints, probe token and component: what the component's movement did to the token's loss",
+        (
+            RUN,
+            STEP,
+            _PROBE,
+            Column("component", "string", "component, such as L1H3.K"),
+            Column("value", "float32", "change of the loss since the checkpoint before; below 0: more likely", "nats"),
+        ),
+        keys=("run", "step", "probe_token", "component"),
+    ),
+    Table(
+        "token_losses",
+        "one row per window and probe token: its measured loss, and what the rows of `token_movement` sum to",
+        (
+            RUN,
+            STEP,
+            _PROBE,
+            Column("loss_before", "float64", "at the checkpoint before", "nats"),
+            Column("loss", "float64", "at this checkpoint, in double precision", "nats"),
+            Column("explained", "float64", "sum of its `token_movement`: loss − loss_before up to rounding", "nats"),
+        ),
+        keys=("run", "step", "probe_token"),
+        part_of="token_movement",
+    ),
+    Table(
+        "discovery_tokens",
+        "one row per probe token: where it stands, and the cluster that it is in",
+        (
+            RUN,
+            _PROBE,
+            Column("cluster", "int32", _CLUSTER + "; empty: in none", nullable=True),
+            Column("kind", "string", "kind of the example, with the part of the corpus where it has parts"),
+            Column("repeated", "bool", "it stands in a second or later copy of a tiled snippet"),
+            Column("position", "int32", "place of the predicted token in its sequence, from 0", "tokens"),
+            Column("token_ids", "string", "token ids up to it, with spaces"),
+            Column("before", "string", "up to 24 tokens before it"),
+            Column("text", "string", "the predicted token"),
+            Column("loss_first", "float64", "its loss at the first checkpoint", "nats"),
+            Column("loss_last", "float64", "at the last", "nats"),
+        ),
+        keys=("run", "probe_token"),
+    ),
+    Table(
+        "discoveries",
+        "one row per cluster of probe tokens: when and through which components their loss fell",
+        (
+            RUN,
+            Column("cluster", "int32", _CLUSTER),
+            Column("is_discovery", "bool", "looking_low is at least the locked threshold (docs/discovery.md)"),
+            Column("tokens", "int32", "probe tokens in it"),
+            Column("step", "int32", "where what it gains by looking bends upwards most", "updates"),
+            Column("lower", "int32", "lower end of its 95 % interval (bootstrap over tokens)", "updates"),
+            Column("upper", "int32", "upper end", "updates"),
+            Column("half_step", "int32", "where half of it is gained", "updates"),
+            Column("half_lower", "int32", "lower end of its 95 % interval", "updates"),
+            Column("half_upper", "int32", "upper end", "updates"),
+            Column("drop", "float64", "how far the mean loss fell over the run", "nats"),
+            Column("looking", "float64", "of that, through heads' queries and keys", "nats"),
+            Column("looking_low", "float64", "lower end of its 95 % interval", "nats"),
+            Column("looking_high", "float64", "upper end", "nats"),
+            Column("hidden", "bool", "around half_step the cluster gained more than three times what all tokens did"),
+            Column("components", "string", "those that carry 80 % of the drop, with their shares of it"),
+        ),
+        keys=("run", "cluster"),
+        part_of="discovery_tokens",
+    ),
+)

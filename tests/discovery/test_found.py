@@ -1,0 +1,58 @@
+"""A cluster of tokens as a mechanism: its value is minus their mean loss; it is found, differentiated and patched like others."""
+
+import pytest
+import torch
+
+from mech_pipeline.discovery.found import found_mechanism, mechanism_file
+from mech_pipeline.discovery.probe_tokens import ProbeTokens
+from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.discovery import discover
+from mech_pipeline.mechanisms.probe import Probe, Sequences
+from mech_pipeline.mechanisms.source import Origin
+from tests.support.models import CONTEXT, VOCABULARY, trainer_of
+
+SEQUENCES = [[1, 2, 3], [4, 5, 6, 7, 8], [9, 1], [3, 3, 2, 1, 0, 12, 11]]
+
+
+def probe():
+    some = Sequences(torch.zeros(2, CONTEXT, dtype=torch.long), torch.full((2,), 6))
+    never = Origin(VOCABULARY, 0, lambda: pytest.fail("no text"), lambda: pytest.fail("no text"))
+    return Probe(some, some, never)
+
+
+def test_its_value_is_minus_the_mean_loss_of_its_tokens():
+    flat = trainer_of().flat
+    expected = []
+    for each in SEQUENCES:
+        one = ProbeTokens(torch.tensor([each]), torch.tensor([len(each) - 1]))
+        expected.append(float(one.losses(flat.model, one.tokens).detach()))
+    value = found_mechanism("a cluster", SEQUENCES).value(flat.model, probe())
+    assert float(value.detach()) == pytest.approx(-sum(expected) / len(expected), abs=1e-12)
+    assert float(flat.gradient(value).norm()) > 0
+
+
+def test_its_file_is_found_by_name_and_says_the_same(tmp_path):
+    (tmp_path / "found_it.py").write_text(mechanism_file("cluster 0 of run a.b.s0", SEQUENCES))
+    found = discover(tmp_path)["found_it"]
+    flat, here = trainer_of().flat, found_mechanism("x", SEQUENCES)
+    assert float(found.value(flat.model, probe()).detach()) == float(here.value(flat.model, probe()).detach())
+    assert "cluster 0 of run a.b.s0" in found.meaning
+
+
+def test_corrupted_data_have_the_same_tokens_before_the_predicted_one_in_another_order():
+    mechanism, some = found_mechanism("a cluster", SEQUENCES), probe()
+    clean = some.of("m", mechanism.data)
+    corrupted = some.of("c", mechanism.corrupted)
+    assert clean.tokens.shape == corrupted.shape
+    for before, after, each in zip(clean.tokens.tolist(), corrupted.tolist(), SEQUENCES, strict=True):
+        assert before[: len(each)] == each
+        assert after[len(each) - 1] == each[-1]
+        assert sorted(after[: len(each) - 1]) == sorted(each[:-1])
+    assert not torch.equal(clean.tokens, corrupted)
+
+
+def test_tokens_of_another_vocabulary_or_a_longer_context_are_refused_in_words():
+    flat = trainer_of().flat
+    for sequences in ([[1, VOCABULARY]], [[1] * (CONTEXT + 1)]):
+        with pytest.raises(MechError, match="do not fit this run"):
+            found_mechanism("a cluster", sequences).value(flat.model, probe())

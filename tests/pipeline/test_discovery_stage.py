@@ -1,0 +1,141 @@
+"""Loss changes of probe tokens and what is found in them as rows: whole windows, balanced, only what changed, refused in words."""
+
+import copy
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from mech_pipeline.discovery.movement import Movement
+from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.cells import pending_cells
+from mech_pipeline.pipeline.discovery import discovery, movement, wanted
+from mech_pipeline.pipeline.discovery.probe import draw_tokens
+from mech_pipeline.pipeline.discovery.stages import DISCOVERY, MOVEMENT
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.stage import FIRST_ROWS
+from mech_pipeline.spec.experiment import parse_experiment
+from mech_pipeline.store.reading.query import query
+from tests.support import tiny
+from tests.support.once import trained
+
+ASKED = {"tokens": 40, "smallest": 5}
+CHANGE = {
+    "mechanisms": ["induction_copy_advantage"],
+    "discovery": ASKED,
+    "influence": {},
+    "ledger": {},
+    "gradients": [],
+}
+
+
+@pytest.fixture
+def run(folder, local_store):
+    return trained(local_store, tiny.spec_of(**CHANGE))
+
+
+def rows(run, sql):
+    return query(run.store.root, sql)
+
+
+def test_windows_are_computed_once_and_every_token_balances(run):
+    seen, said = [], []
+    ends = [step for step in run.planned if step > 0]
+    assert movement.compute_movement(run, run.planned, seen.append, emit=said.append) == len(ends)
+    assert [step for steps in seen for step in steps] == ends
+    assert movement.compute_movement(run, run.planned) == 0
+    assert len(said) == 1
+    assert "40 probe tokens" in said[0]
+    assert "MB in all" in said[0]
+    found = rows(run, "select *, loss - loss_before as change from token_losses")
+    assert found.height == len(ends) * 40
+    assert (found["explained"] - found["change"]).abs().max() < 1e-5
+    summed = rows(run, "select step, probe_token, sum(value::double) as total from token_movement group by all")
+    both = found.join(summed, on=["step", "probe_token"])
+    assert (both["total"] - both["change"]).abs().max() < 1e-5
+    assert both["change"].abs().max() > 0.1
+
+
+def test_what_was_found_is_stored_with_every_token_and_found_once(run, monkeypatch):
+    monkeypatch.setattr(discovery, "clusters", lambda paths, smallest: np.arange(len(paths)) % 3 - 1)
+    movement.compute_movement(run, run.planned)
+    assert pending_cells(run.store, wanted.wanted_discovery(run))
+    assert discovery.compute_discovery(run) == 1
+    assert [c for c in wanted.wanted_discovery(run) if c not in wanted.stored_versions(run.store, c.table, c.run)] == []
+    tokens = rows(run, "select * from discovery_tokens order by probe_token")
+    assert tokens.height == 40
+    drawn = draw_tokens(run.spec, run.tokens.probe.origin)
+    for row, ids, at in zip(
+        tokens.iter_rows(named=True), drawn.probe.tokens.tolist(), drawn.probe.position.tolist(), strict=True
+    ):
+        assert row["token_ids"] == " ".join(map(str, ids[: at + 1]))
+        assert row["position"] == at
+        assert row["kind"] in ("tiled", "plain")
+        assert not (row["repeated"] and row["kind"] == "plain")
+    assert tokens.filter(tokens["kind"] == "tiled").height == 30, "the shares are the pool's"
+    clusters = rows(run, "select * from discoveries order by cluster")
+    assert clusters["tokens"].to_list() == [tokens.filter(tokens["cluster"] == number).height for number in (0, 1)]
+    assert (clusters["looking_low"] <= clusters["looking_high"]).all()
+    monkeypatch.setattr(discovery, "clusters", lambda paths, smallest: np.full(len(paths), -1))
+    discovery.compute_discovery(run)
+    assert rows(run, "select * from discoveries").height == 0, "what is not found any more is gone"
+    assert rows(run, "select * from discovery_tokens where cluster is not null").height == 0
+
+
+def test_the_first_rows_that_the_ui_shows_are_sql_that_can_be_asked(run):
+    movement.compute_movement(run, run.planned)
+    discovery.compute_discovery(run)
+    for stage in (MOVEMENT, DISCOVERY):
+        sql = stage.outputs[0].rows.replace("$run", f"'{run.spec.run}'").replace("$$", "(3, 6)")
+        assert rows(run, sql).height <= 2 * FIRST_ROWS
+
+
+def test_probe_tokens_are_held_out(run):
+    held = run.tokens.probe.origin.held_out
+    text = [set(pairwise(d.tolist())) for d in map(held.corpus.tokens_of, np.flatnonzero(held.chosen).tolist())]
+    drawn = draw_tokens(run.spec, run.tokens.probe.origin)
+    plain = [ids for ids, kind in zip(drawn.probe.tokens.tolist(), drawn.groups, strict=True) if kind == "plain"]
+    assert plain
+    for ids in plain:
+        assert any(set(pairwise(ids)) <= pairs for pairs in text)
+
+
+def test_the_straight_line_sums_to_the_same_and_is_another_cell(run):
+    movement.compute_movement(run, run.planned)
+    before = rows(run, "select step, probe_token, explained from token_losses")
+    spec = run.spec.model_copy(update={"discovery": run.spec.discovery.model_copy(update={"path": "chord"})})
+    line = OpenRun(run.store, spec)
+    assert movement.compute_movement(line, line.planned) == len(line.planned) - 1
+    after = rows(run, "select step, probe_token, explained as line from token_losses")
+    both = before.join(after, on=["step", "probe_token"])
+    assert both.height == before.height
+    assert (both["explained"] - both["line"]).abs().max() < 2e-5
+
+
+def test_a_window_that_does_not_balance_is_refused_and_nothing_of_it_is_stored(run, monkeypatch):
+    monkeypatch.setattr(Movement, "balanced", property(lambda moved: moved.error < 0))
+    with pytest.raises(MechError, match="miss their measured change"):
+        movement.compute_movement(run, [3])
+    assert rows(run, "select * from token_losses").height == 0
+
+
+def test_too_few_tokens_for_its_clusters_are_one_line_and_nothing_is_written(local_store, folder):
+    spec = tiny.spec_of(**CHANGE | {"discovery": {"tokens": 12, "smallest": 5}})
+    run = trained(local_store, spec)
+    movement.compute_movement(run, run.planned)
+    with pytest.raises(MechError, match="12 probe tokens are too few for clusters of 5"):
+        discovery.compute_discovery(run)
+    assert rows(run, "select * from discovery_tokens").height == 0
+
+
+def test_more_tokens_than_held_out_text_has_are_refused_in_words(run):
+    many = run.spec.model_copy(update={"discovery": run.spec.discovery.model_copy(update={"tokens": 99_000})})
+    with pytest.raises(MechError, match="held-out text of run tiny.baseline.s0 does not give 99000 probe examples"):
+        draw_tokens(many, run.tokens.probe.origin)
+
+
+def test_what_is_not_asked_for_changes_no_fingerprint():
+    plain = parse_experiment(copy.deepcopy(tiny.TINY))
+    assert "discovery" not in plain.model_dump()
+    asked = parse_experiment(copy.deepcopy(tiny.TINY) | {"discovery": ASKED | {"seeds": [1]}})
+    assert ["discovery" in spec.model_dump() for spec in asked.runs()] == [False, True, False]
