@@ -19,6 +19,7 @@ from mech_pipeline.assets.registering import register
 from mech_pipeline.assets.tags import EXPERIMENT_TAG
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import combined_version, stored_versions
+from mech_pipeline.pipeline.estimate import check_budget
 from mech_pipeline.pipeline.run_row import describe_run
 from mech_pipeline.pipeline.tokens.artifacts import CODE_VERSION
 from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
@@ -76,6 +77,7 @@ def ask_for_runs(
     """Computes what of the runs is not current; on a server, tells the sensor `work` to."""
     experiment, opened = experiments.load(None, config.experiment), store.open()
     specs = selected(experiment, config)
+    check_budget(experiment.budget, opened, experiment.runs())
     context.instance.add_run_tags(context.run_id, {EXPERIMENT_TAG: config.experiment})
     register(context.instance, specs)
     home = Path(store.home).absolute()

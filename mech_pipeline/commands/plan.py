@@ -22,19 +22,20 @@ _HEADERS = (
     "retraining, at most",
     "disk",
     "now",
+    "after",
 )
 
 
 def plan(file: Annotated[Path, typer.Argument(help="experiment file, for example experiments/induction.yaml")]) -> None:
-    """Show runs, updates, time and disk of an experiment before it runs, and what of it is current.
+    """Show runs, updates, time, memory and disk of an experiment before it runs, what waits for what, and what is current.
 
     Some updates of each shape of model are timed here. Times are those of runs one after another; a machine with several
     cores or devices works on several at once. Analysis and cheap estimators come on top: seconds a checkpoint.
     """
     say(f"{file}: timing some updates")  # at once: the imports take seconds
     from mech_pipeline.mechanisms.chosen import CHOSEN
-    from mech_pipeline.pipeline.attribution_cost import attribution_cost, disk_bytes
-    from mech_pipeline.pipeline.cost import costs
+    from mech_pipeline.pipeline.estimate import estimates
+    from mech_pipeline.pipeline.stages import reads_of
     from mech_pipeline.progress import format_seconds
     from mech_pipeline.project import find_project
     from mech_pipeline.resolve import read_experiment
@@ -43,17 +44,49 @@ def plan(file: Annotated[Path, typer.Argument(help="experiment file, for example
     CHOSEN.use(project.mechanisms)
     experiment = read_experiment(file.absolute(), project.home)
     now, shown, whole = _now(experiment, project), PlainTable(*_HEADERS), [0.0] * 5
-    for spec, cost in zip(experiment.runs(), costs(experiment.runs()), strict=True):
-        asked, size = attribution_cost(spec), disk_bytes(spec, cost)
-        updates = [float(cost.updates), asked.ledger, asked.influence, asked.retraining]
-        unit = None if cost.seconds is None else cost.seconds / cost.updates
-        seconds = [None if unit is None else unit * each for each in updates]
-        whole = [total + (each or 0.0) for total, each in zip(whole, [*seconds, size], strict=True)]
-        times = ["unknown" if each is None else format_seconds(each) if each else "" for each in seconds]
-        shown.add_row(spec.run, str(cost.updates), str(cost.checkpoints), *times, _size(size), now[spec.run])
-    shown.add_row("all", "", "", *[format_seconds(each) if each else "" for each in whole[:4]], _size(whole[4]), "")
+    found = estimates(experiment.runs())
+    for spec, each in zip(experiment.runs(), found, strict=True):
+        whole = [total + (part or 0.0) for total, part in zip(whole, [*each.seconds, each.disk_bytes], strict=True)]
+        times = ["unknown" if part is None else format_seconds(part) if part else "" for part in each.seconds]
+        updates = f"{each.cost.updates}" + (f" ({each.taken} taken over)" if each.taken else "")
+        after = "; ".join(f"{', '.join(names)} of {run}" for run, names in reads_of(spec).items())
+        size = _size(each.disk_bytes)
+        shown.add_row(spec.run, updates, str(each.cost.checkpoints), *times, size, now[spec.run], after)
+    shown.add_row("all", "", "", *[format_seconds(each) if each else "" for each in whole[:4]], _size(whole[4]), "", "")
     show(shown)
     say(f"one after another: {sum(whole[:4]) / 3600:.2g} hours, {_size(whole[4])}")
+    say(f"memory of training, without activations: {_size(max(each.cost.state_bytes for each in found))} a run")
+    for line in _measured(experiment, project):
+        say(line)
+    _say_budget(experiment, len(found), sum(whole[:4]) / 3600, whole[4] / 1e9)
+
+
+def _say_budget(experiment: "Resolved", runs: int, hours: float, gigabytes: float) -> None:
+    limits = {"runs": (runs, experiment.budget.runs), "hours": (hours, experiment.budget.hours)}
+    limits["GB"] = gigabytes, experiment.budget.gigabytes
+    said = [f"{value:.3g} of {limit:g} {name}" for name, (value, limit) in limits.items() if limit is not None]
+    if said:
+        over = any(limit is not None and value > limit for value, limit in limits.values())
+        say(
+            f"budget: {', '.join(said)}" + ("; over: it would be refused if nothing of it were trained" if over else "")
+        )
+
+
+def _measured(experiment: "Resolved", project: "Project") -> list[str]:
+    """What stages of these runs took in this store."""
+    from mech_pipeline.pipeline.stage_costs import unit_costs
+    from mech_pipeline.progress import format_seconds
+    from mech_pipeline.store.files.open import open_files
+    from mech_pipeline.store.layout import check_readable
+    from mech_pipeline.store.store import Store
+
+    if check_readable(open_files(project.store)) is None:
+        return []
+    return [
+        f"measured, {each.stage}: {format_seconds(each.cpu_seconds)} of CPU a cell, {_size(each.peak_bytes)} of memory"
+        + (f", {_size(each.peak_gpu_bytes)} of the GPU's" if each.peak_gpu_bytes else "")
+        for each in unit_costs(Store(project.store), [spec.run for spec in experiment.runs()])
+    ]
 
 
 def _now(experiment: "Resolved", project: "Project") -> dict[str, str]:

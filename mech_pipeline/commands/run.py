@@ -47,6 +47,10 @@ def run(
             emit(f"{experiment.experiment}: nothing to recompute, everything is current")
             launch.tidy()
         else:
+            if experiment.budget.limits_work:
+                from mech_pipeline.pipeline.estimate import check_budget
+
+                check_budget(experiment.budget, Store(project.store), experiment.runs())
             emit(
                 f"{experiment.experiment}: {len(experiment.runs())} runs, {processes} processes, store {project.store}"
             )

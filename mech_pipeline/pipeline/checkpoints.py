@@ -26,16 +26,16 @@ def artifact_versions(store: Store, run: str) -> dict[str, str]:
 def training_fingerprint(store: Store, spec: RunSpec) -> str | None:
     """What every checkpoint of the run is made from; none while its tokens are not made."""
     versions = artifact_versions(store, spec.run)
-    names = ["pool", "weights"] if spec.weighted else ["pool"]
+    names = ["pool", *spec.treatments]
     if not set(names) <= set(versions):
         return None
     return fingerprint("training", TRAINING_VERSION, spec.training_slice(), *(versions[name] for name in names))
 
 
 def trunk_fingerprint(store: Store, spec: RunSpec) -> str | None:
-    """What the checkpoints of a run are made from as long as it treats no example otherwise; none while it has no pool."""
+    """What the checkpoints of a run are made from as long as it does nothing to examples or model; none without a pool."""
     pool = artifact_versions(store, spec.run).get("pool")
-    return None if pool is None else fingerprint("training", TRAINING_VERSION, spec.training_slice(), pool)
+    return None if pool is None else fingerprint("training", TRAINING_VERSION, spec.trunk_slice(), pool)
 
 
 def checkpoint_fingerprint(training: str, step: int) -> str:

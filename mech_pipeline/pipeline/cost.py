@@ -43,6 +43,11 @@ class Cost:
     seconds: float | None
 
     @property
+    def state_bytes(self) -> int:
+        """Weights, two moments and a gradient, float32: what training holds besides activations."""
+        return 16 * self.parameters
+
+    @property
     def flop(self) -> int:
         """Of training."""
         return 6 * self.parameters * self.tokens

@@ -2,15 +2,20 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+
+import numpy as np
 
 from mech_pipeline.attribution.per_example.components import Components, components_of
 from mech_pipeline.data.order import Order
+from mech_pipeline.data.rearranged import RearrangedOrder
 from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.ablation.held import held
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.pipeline.tokens.tokens import Tokens, load_tokens
 from mech_pipeline.spec.model import Model
+from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.training.bridge_type import TransformerBridge
 from mech_pipeline.training.checkpoints import state_sha256, unpack_state, unpack_weights
 from mech_pipeline.training.device import training_device
@@ -55,8 +60,9 @@ class OpenRun(FoundRun):
             spec.run,
             ranks=self.ranks,
             together=self.together,
-            order=self._order(),
+            order=order_of(self.spec, self.tokens),
             example_weights=tokens.weights,
+            holding=partial(held, flat.model, spec.interventions) if spec.interventions else None,
         )
 
     @staticmethod
@@ -66,14 +72,6 @@ class OpenRun(FoundRun):
         from mech_pipeline.training.many.sharded import ShardedTrainer  # FSDP takes a second to import
 
         return ShardedTrainer
-
-    def _order(self) -> Order | None:
-        """The order of a mixture; without one, the trainer's own."""
-        mixture = self.spec.data.mixture
-        if not mixture:
-            return None
-        groups = self.tokens.stored.members(list(dict.fromkeys(name for phase in mixture for name in phase.weights)))
-        return Order(self.spec.seed, groups, mixture, self.spec.training.batch)
 
     @cached_property
     def components(self) -> Components:
@@ -147,3 +145,14 @@ class OpenRun(FoundRun):
                 f'replay on the device and with the versions it was trained with (`mech sql "select device, versions from '
                 f"runs where run = '{self.spec.run}'\"`)",
             )
+
+
+def order_of(spec: RunSpec, tokens: Tokens) -> Order | None:
+    """The order of a mixture, or with a rearrangement; without either, the trainer's own."""
+    mixture, change = spec.data.mixture, tokens.rearrangement
+    if not mixture and change is None:
+        return None
+    everything = {"all": np.arange(len(tokens.pool))}
+    named = list(dict.fromkeys(name for phase in mixture for name in phase.weights))
+    order = Order(spec.seed, tokens.stored.members(named) if named else everything, mixture, spec.training.batch)
+    return order if change is None else RearrangedOrder(order, change)

@@ -96,3 +96,24 @@ def _peak_gpu_bytes() -> int | None:
     if torch is None or not torch.cuda.is_initialized():
         return None
     return int(torch.cuda.max_memory_allocated())
+
+
+@dataclass(frozen=True)
+class UnitCost:
+    """What a cell of a stage took: the median over pieces of work, and the largest memory of any."""
+
+    stage: str
+    cpu_seconds: float
+    peak_bytes: int
+    peak_gpu_bytes: int | None
+
+
+def unit_costs(store: Store, runs: Sequence[str]) -> list[UnitCost]:
+    """Of the stages that some runs have been through, the costliest first."""
+    with store.reading(TABLE) as connection:
+        rows = connection.execute(
+            "select stage, median(cpu_seconds / cells), max(peak_bytes), max(peak_gpu_bytes) from stage_costs "
+            "where list_contains(?, run) group by stage order by sum(cpu_seconds) desc, stage",
+            [list(runs)],
+        ).fetchall()
+    return [UnitCost(*row) for row in rows]

@@ -19,6 +19,7 @@ from mech_pipeline.pipeline.stage import Output, Stage
 from mech_pipeline.pipeline.tokens.stage import SPEC
 from mech_pipeline.pipeline.training.stage import TRAINING
 from mech_pipeline.pipeline.upkeep import COMPACTION, REPORT
+from mech_pipeline.spec.run import RunSpec
 
 STAGES: tuple[Stage, ...] = (
     SPEC,
@@ -45,6 +46,15 @@ STAGES: tuple[Stage, ...] = (
 def stage_of(name: str) -> Stage:
     """A stage by name."""
     return next(stage for stage in STAGES if stage.name == name)
+
+
+def reads_of(spec: RunSpec) -> dict[str, list[str]]:
+    """The stages of other runs that a run waits for, by run."""
+    found: dict[str, list[str]] = {}
+    for read in (read for stage in STAGES if stage.asked(spec) for read in stage.inputs):
+        for run in read.of(spec) if read.of is not None else ():
+            found.setdefault(run, []).append(read.stage)
+    return found
 
 
 def output_of(asset: str) -> Output:

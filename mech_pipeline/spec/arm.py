@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from mech_pipeline.spec.choice import Choice
+from mech_pipeline.spec.intervention import Intervention
 from mech_pipeline.spec.stage import Stage, added
 
 
@@ -31,6 +32,7 @@ class Arm(Stage):
     training: dict[str, Any] = {}
     checkpoints: dict[str, Any] = {}
     choose: Choice | None = added(None, "examples that are treated otherwise, by what was measured of another arm")
+    intervene: tuple[Intervention, ...] = added((), "heads and neurons that are held while the model trains")
 
     @field_validator("seeds")
     @classmethod

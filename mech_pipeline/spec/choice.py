@@ -9,12 +9,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mech_pipeline.spec.stage import Stage
+from mech_pipeline.spec.stage import Stage, added
 
 By = Literal["influence", "ledger", "loss", "gzip_ratio", "random", "sql"]
 Alike = Literal["kind", "loss", "length", "token_frequency", "gzip_ratio"]
 ACCOUNTS = ("influence", "ledger")
 """What a choice can go by that another stage computes for a run."""
+REARRANGING = ("advance", "reorder", "replace")
+"""What changes which examples updates see; everything else changes what their losses weigh."""
 
 
 class Choice(Stage):
@@ -47,9 +49,15 @@ class Choice(Stage):
         "unless said otherwise",
     )
     alike: tuple[Alike, ...] = Field(("kind", "loss", "length"), description="in what they are matched")
-    do: Literal["delete", "duplicate", "weight", "delay"] = Field("delete", description="what is done with them")
+    do: Literal["delete", "duplicate", "weight", "delay", "advance", "reorder", "replace"] = Field(
+        "delete",
+        description="what is done with them; advance and reorder show them earlier, first or last in the window, and nothing "
+        "else more or less often; replace shows another example, alike, in their places",
+    )
     weight: float | None = Field(None, ge=0, description="for `do: weight`: of their loss in the batch's")
     until: int | None = Field(None, ge=1, description="for `do: delay`: the first update that may see them")
+    earlier: int | None = added(None, "for `do: advance`: by how many updates", ge=1)
+    to: Literal["first", "last"] | None = added(None, "for `do: reorder`: which end of the window they go to")
     window: tuple[int, int] | Literal["before_target", "after_target"] | None = Field(
         None, description="first and last update in which it is done, or all before or from the target step on"
     )
@@ -62,6 +70,8 @@ class Choice(Stage):
             (self.by == "sql", self.sql is not None, "`by: sql` and `sql`"),
             (self.do == "weight", self.weight is not None, "`do: weight` and `weight`"),
             (self.do == "delay", self.until is not None, "`do: delay` and `until`"),
+            (self.do == "advance", self.earlier is not None, "`do: advance` and `earlier`"),
+            (self.do == "reorder", self.to is not None, "`do: reorder` and `to`"),
         ):
             if needed != given:
                 raise ValueError(f"{what} go together")
@@ -73,6 +83,10 @@ class Choice(Stage):
             raise ValueError("`outside` needs a `window`")
         if self.do == "delay" and self.window is not None:
             raise ValueError("`do: delay` is a window of its own; leave `window` out")
+        if self.do in REARRANGING and self.outside:
+            raise ValueError(f"`do: {self.do}` is done inside of a window; leave `outside` out")
+        if self.do in ("advance", "reorder") and self.window == "after_target":
+            raise ValueError(f"`do: {self.do}` needs a window that ends: [first update, last update]")
         if isinstance(self.window, tuple) and not 0 <= self.window[0] <= self.window[1]:
             raise ValueError(f"window {list(self.window)} must be [first update ≥ 0, last update ≥ first]")
         if not isinstance(self.at, str) and self.at < 1:
@@ -90,6 +104,21 @@ class Recipe(Choice):
 
     runs: tuple[str, ...]
     matched: "Recipe | None" = None
+
+    @property
+    def rearranges(self) -> bool:
+        """Whether it changes which examples updates see, instead of what their losses weigh."""
+        return self.do in REARRANGING
+
+    @property
+    def artifact(self) -> str:
+        """What training reads of it."""
+        return "order" if self.rearranges else "weights"
+
+    @property
+    def matches(self) -> bool:
+        """Whether it looks for other examples that are alike."""
+        return self.like is not None or self.do == "replace"
 
     def parts(self) -> Iterator["Recipe"]:
         """This recipe and the one it matches, and so on."""

@@ -14,7 +14,7 @@ from mech_pipeline.spec.training import Checkpoints, Training
 SAME_DATA = ("corpus", "tokenizer", "data")
 """What an arm that chooses shares with the arm that it chooses by, so that examples are the same."""
 
-_MATCHED = ("of", "at", "pooled", "kinds", "do", "weight", "until", "window", "outside")
+_MATCHED = ("of", "at", "pooled", "kinds", "do", "weight", "until", "earlier", "to", "window", "outside")
 """What `like` takes from the choice that it matches, where it does not say so itself."""
 
 
@@ -140,6 +140,20 @@ def _check_steps(experiment: Surroundings, arm: Arm, choice: Choice) -> None:
             raise ValueError(f"{field}: {last} is after the last of {training['steps']} updates")
     if choice.count is not None and choice.count >= data["examples"]:
         raise ValueError(f"count: {choice.count} of a pool of {data['examples']} examples leaves nothing to train on")
+    _check_count(experiment.arms, choice, data["examples"])
     planned = experiment.checkpoints.possible(training["steps"])
     if isinstance(choice.at, int) and choice.at not in planned:
         raise ValueError(f"at: arm {choice.of} keeps no state at step {choice.at}; add it with checkpoints.extra")
+
+
+def _check_count(arms: Mapping[str, Arm], choice: Choice, pool: int) -> None:
+    """Candidates are part of the pool: what even that has not is known before anything is trained."""
+    asked = choice
+    while asked.like is not None and (matched := arms[asked.like].choose) is not None:
+        asked = matched
+    wanted = asked.count if asked.count is not None else round((asked.share or 0.0) * pool)
+    if wanted < 1:
+        raise ValueError(f"share: {asked.share} of at most {pool} examples is none")
+    others = wanted * ((choice.like is not None) + (choice.do == "replace"))
+    if wanted + others > pool:
+        raise ValueError(f"{wanted} examples and as many like them are more than the pool of {pool}; choose fewer")

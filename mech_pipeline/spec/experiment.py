@@ -27,6 +27,7 @@ from mech_pipeline.spec.analysis import (
     Resolution,
 )
 from mech_pipeline.spec.arm import Arm, checked_seeds
+from mech_pipeline.spec.budget import Budget
 from mech_pipeline.spec.choosing import check_choices, recipe_of
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.imported import Imported
@@ -76,6 +77,7 @@ class Experiment(Stage):
     imported: Imported | None = added(None, "take the states of all runs from outside instead of training them")
     signals: Signals = added(Signals(), "numbers of checkpoints that know no mechanism, and how they are scored")
     seeds: tuple[int, ...] = Field((0,), min_length=1)
+    budget: Budget = added(Budget(), "what it may cost at most")
     arms: dict[str, Arm] = Field(default_factory=lambda: {"baseline": Arm()}, min_length=1)
 
     @field_validator("experiment")
@@ -140,6 +142,7 @@ class Experiment(Stage):
         except ValueError as error:
             raise ValueError(f"signals.{error}") from error
         check_choices(self)
+        self.budget.check_runs(sum(len(arm.seeds or self.seeds) for arm in self.arms.values()))
         return self
 
     def runs(self) -> tuple[RunSpec, ...]:
@@ -181,6 +184,7 @@ class Experiment(Stage):
             discovery=self.discovery if self.discovery.covers(arm, seed) else Discovery(),
             choice=recipe_of(self, arm, seed),
             signals=self.signals.measure if self.signals.covers(arm, seed) else (),
+            interventions=self.arms[arm].intervene,
             **stages,
         )
         return spec.model_copy(

@@ -26,6 +26,7 @@ from mech_pipeline.spec.choice import Recipe
 from mech_pipeline.spec.data import Corpus, Data, Probe, Tokenizer
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.imported import Imported
+from mech_pipeline.spec.intervention import Intervention, check_interventions
 from mech_pipeline.spec.mixture import check_mixture
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.stage import Stage, added
@@ -83,6 +84,7 @@ class RunSpec(Stage):
     discovery: Discovery = added(Discovery(), "what formed that nobody named")
     choice: Recipe | None = added(None, "examples that are treated otherwise, by what was measured of other runs")
     signals: tuple[str, ...] = added((), "numbers of every checkpoint that know no mechanism")
+    interventions: tuple[Intervention, ...] = added((), "heads and neurons that are held while the model trains")
 
     @model_validator(mode="after")
     def _fits(self) -> "RunSpec":
@@ -110,6 +112,7 @@ class RunSpec(Stage):
         self._check_targets()
         self._check_in_training()
         self._check_neurons()
+        self._check_interventions()
         self._check_parts()
         check_mixture(self.data.mixture, self.data.shares(), self.corpus.parts)
         return self
@@ -161,6 +164,28 @@ class RunSpec(Stage):
                 "take its arm out of in_training.arms"
             )
 
+    def _check_interventions(self) -> None:
+        """Held parts are there, in a forward pass that hooks see; and nobody accounts for updates that compute otherwise."""
+        if not self.interventions:
+            return
+        if self.imported is not None:
+            raise ValueError(f"intervene of run {self.run}: its states come from outside and are not trained here")
+        check_interventions(self.interventions, self.model, self.training.steps)
+        ways = ("stacked", "compile", "sharded")
+        if used := [way for way in ways if getattr(self.training, way)]:
+            raise ValueError(f"intervene of run {self.run}: not with training.{used[0]}; leave that out of its arm")
+        accounts = {
+            "ledger": bool(self.accounts),
+            "influence": bool(self.influence.mechanisms),
+            "in_training": bool(self.in_training.mechanisms),
+            "neurons": bool(self.neurons.windows),
+        }
+        if asked := [name for name, wanted in accounts.items() if wanted]:
+            raise ValueError(
+                f"{asked[0]} of run {self.run}: {self.interventions[0].words}, and accounts of single examples are made with "
+                f"the model as it is; take its arm out of `{asked[0]}.arms`"
+            )
+
     def _check_parts(self) -> None:
         named, parts = set(self.data.part_shares), set(self.corpus.parts)
         if named and named != parts:
@@ -197,7 +222,17 @@ class RunSpec(Stage):
     @property
     def weighted(self) -> bool:
         """Whether examples have weights: from a file, or by choice."""
-        return self.data.weights is not None or self.choice is not None
+        return self.data.weights is not None or (self.choice is not None and not self.choice.rearranges)
+
+    @property
+    def rearranged(self) -> bool:
+        """Whether updates see other examples than the seed says, by choice."""
+        return self.choice is not None and self.choice.rearranges
+
+    @property
+    def treatments(self) -> tuple[str, ...]:
+        """The artifacts that say what is done to single examples."""
+        return ("weights",) * self.weighted + ("order",) * self.rearranged
 
     @property
     def accounts(self) -> tuple[str, ...]:
@@ -234,7 +269,12 @@ class RunSpec(Stage):
         mixture = [self.data.mixture] if self.data.mixture else []
         if self.imported is not None:
             return fingerprint(self.model, self.imported.layout, self.imported.place)
-        return fingerprint(self.model, self.optimizer, self.training.identity(), self.seed, *mixture)
+        held = [{"interventions": self.interventions}] if self.interventions else []
+        return fingerprint(self.model, self.optimizer, self.training.identity(), self.seed, *mixture, *held)
+
+    def trunk_slice(self) -> str:
+        """What every checkpoint would depend on if nothing were held in the model."""
+        return self.model_copy(update={"interventions": ()}).training_slice()
 
     def fingerprint(self, corpus_sha256: str) -> str:
         """The run's identity."""

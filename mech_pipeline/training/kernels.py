@@ -7,6 +7,9 @@ them with `fused_attention`.
 Softmax and RMS norm keep float64 when they get float64, so that double-precision checks are double precision throughout.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -19,26 +22,62 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from mech_pipeline.training.attention import MATH_ATTENTION as MATH_ATTENTION  # registered below
 from mech_pipeline.training.attention import fused
 
+_FORBIDDEN = "heads_without_previous_token"
+"""Under which an attention module keeps its heads that cannot attend to the token before."""
+
 
 def causal_attention(
     query: Float[Tensor, "example head token d_head"],
     key: Float[Tensor, "example kv_head token d_head"],
     value: Float[Tensor, "example kv_head token d_head"],
     scaling: float,
+    no_previous: Sequence[int] = (),
 ) -> tuple[Float[Tensor, "example head token d_head"], Float[Tensor, "example head token token"] | None]:
     """Mixed values and pattern of causal attention on unpadded sequences; key-value heads may be shared by groups.
 
     There is no pattern inside `fused_attention`.
+
+    Args:
+        no_previous: heads that cannot attend to the token before; never computed by the fused kernel.
     """
     batch, heads, length, width = query.shape
     if key.shape[1] != heads:
         key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
-    if fused.get():
+    if fused.get() and not no_previous:
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling), None
     query, key, value = (x.reshape(batch * heads, length, width) for x in (query, key, value))
     mask = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu(1)
+    if no_previous:
+        mask = _without_previous(mask, heads, no_previous).repeat(batch, 1, 1)
     pattern = torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scaling), dim=-1)
     return (pattern @ value).view(batch, heads, length, width), pattern.view(batch, heads, length, length)
+
+
+def _without_previous(
+    mask: Float[Tensor, "token token"], heads: int, forbidden: Sequence[int]
+) -> Float[Tensor, "head token token"]:
+    """The mask of each head; query t of the forbidden ones does not see key t − 1."""
+    masks = mask.repeat(heads, 1, 1)
+    masks[list(forbidden)] = masks[list(forbidden)].masked_fill(
+        torch.ones_like(mask).tril(-1).triu(-1).bool(), float("-inf")
+    )
+    return masks
+
+
+@contextmanager
+def without_previous_token(attention: nn.Module, heads: Sequence[int]) -> Iterator[None]:
+    """While the block runs, these heads of an attention module cannot attend to the token before."""
+    before = _forbidden(attention)
+    attention.__dict__[_FORBIDDEN] = (*before, *heads)
+    try:
+        yield
+    finally:
+        attention.__dict__[_FORBIDDEN] = before
+
+
+def _forbidden(attention: nn.Module) -> tuple[int, ...]:
+    heads: tuple[int, ...] = attention.__dict__.get(_FORBIDDEN, ())
+    return heads
 
 
 class AddedMaskAttention(NativeAttention):
@@ -60,7 +99,7 @@ class AddedMaskAttention(NativeAttention):
         )
         if self.rotary is not None:
             query, key = self.rotary.apply_rope(query, key, position_ids=position_ids)
-        mixed, pattern = causal_attention(query, key, value, 1 / self.scale)
+        mixed, pattern = causal_attention(query, key, value, 1 / self.scale, _forbidden(self))
         return self.o(mixed.transpose(1, 2).reshape(batch, length, -1)), pattern
 
 
@@ -108,7 +147,8 @@ def _transformers_attention(
     **unused: object,
 ) -> tuple[Tensor, Tensor | None]:
     """`causal_attention` with the signature that `transformers` calls."""
-    mixed, pattern = causal_attention(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    mixed, pattern = causal_attention(query, key, value, scale, _forbidden(module))
     return mixed.transpose(1, 2), pattern
 
 

@@ -77,6 +77,7 @@ class Trainer:
         together: the runs that are trained in one stack with this one; none: it is a stack of its own.
         order: which examples each update sees; none: all alike, by the seed.
         example_weights: weights that belong to the data; they multiply `weights`.
+        holding: what is done to the model in the forward pass of an update; none: nothing.
     """
 
     flat: FlatModel
@@ -90,6 +91,7 @@ class Trainer:
     together: Together | None = None
     order: Order | None = None
     example_weights: ExampleWeights | None = None
+    holding: Callable[[int], AbstractContextManager[None]] | None = None
 
     def batch(self, step: int) -> Int[Tensor, " example"]:
         """Pool indices of update `step`."""
@@ -104,6 +106,10 @@ class Trainer:
             own = self.example_weights.at(step, examples).to(self.device, self.flat.vector.dtype)
             weights = own if weights is None else weights * own
         return weights
+
+    def held(self, step: int) -> AbstractContextManager[None]:
+        """While the block runs, the model is as update `step` computes with it."""
+        return nullcontext() if self.holding is None else self.holding(step)
 
     def micro_batches(self, examples: Int[Tensor, " example"]) -> list[Int[Tensor, " part"]]:
         """A batch in the parts that get one backward each."""
@@ -205,7 +211,7 @@ class Trainer:
 
     def losses(self, examples: Int[Tensor, " example"], step: int) -> Float[Tensor, " example"]:
         """Loss of each example at the current parameters, with its weight at update `step`, in nats."""
-        with self._precision(), fused_attention(self.training.attention == "fused"):
+        with self.held(step), self._precision(), fused_attention(self.training.attention == "fused"):
             losses = example_losses(self._forward, self.tokens(examples))
         weights = self.weights_at(step, examples)
         return losses if weights is None else losses * weights

@@ -45,7 +45,8 @@ def _gradient(run: OpenRun, step: int, name: str) -> Vector:
     if name != BATCH:
         return mechanism_gradient(name, trainer.flat, run.tokens.probe)
     examples = trainer.batch(step)
-    losses = example_losses(trainer.flat.model, trainer.tokens(examples))
+    with trainer.held(step):
+        losses = example_losses(trainer.flat.model, trainer.tokens(examples))
     weights = trainer.weights_at(step, examples)
     return trainer.flat.gradient((losses if weights is None else losses * weights).mean())
 

@@ -80,7 +80,8 @@ def _gradients(run: FoundRun, step: int) -> dict[Cell, str]:
         cells[Cell("gradients", spec.run, step, name)] = made_from
     batch: list[Any] = [run.artifacts["pool"], spec.seed, spec.training.batch]
     batch += [spec.data.mixture] if spec.data.mixture else []
-    batch += [run.artifacts["weights"]] if spec.weighted else []
+    batch += [run.artifacts[name] for name in spec.treatments]
+    batch += [spec.interventions] if spec.interventions else []
     cells[Cell("gradients", spec.run, step, BATCH)] = fingerprint(
         "gradient", GRADIENTS_VERSION, BATCH, state, batch, *made_by
     )

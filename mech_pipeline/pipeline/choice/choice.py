@@ -1,12 +1,13 @@
-"""Follows a run's recipe: rows of `choices`, and the weights that its training reads."""
+"""Follows a run's recipe: rows of `choices`, and the weights or the order that its training reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save as save_arrays
 
 from mech_pipeline.causal.choosing import Examples, Numbers, chosen_count, extreme
-from mech_pipeline.causal.doing import windows
+from mech_pipeline.causal.doing import rearrangement, windows
 from mech_pipeline.causal.matching import Balance, balance, matched_examples
 from mech_pipeline.data.example_weights import LAST
 from mech_pipeline.pipeline.cells import Block, Cell, pending_cells, write
@@ -27,12 +28,14 @@ class Chosen:
         scores: of these; none where it was chance, or a match.
         stands_for: the examples that they are matched to, in the same order; none: not matched.
         balances: of a match.
+        instead: what stands in for each of them from now on; none: they are not replaced.
     """
 
     examples: Examples
     scores: Numbers | None = None
     stands_for: Examples | None = None
     balances: tuple[Balance, ...] = ()
+    instead: Examples | None = None
 
 
 def compute_choice(view: View, emit: Emit = lambda line: None) -> int:
@@ -52,15 +55,24 @@ def compute_choice(view: View, emit: Emit = lambda line: None) -> int:
             emit(f"not balanced in {each.name}: {each.difference:+.2f} standard deviations ({each.before:+.2f} before)")
     made_from = cells[Cell("choices", spec.run)]
     _write_rows(view.store, candidates, chosen, Cell("choices", spec.run), made_from)
-    _write_weights(view.store, candidates, chosen, spec.run, made_from)
+    _write_treatment(view.store, candidates, chosen, spec.run, made_from)
     return 1
 
 
 def follow(candidates: Candidates) -> Chosen:
     """The examples that a recipe comes to for a run."""
+    found = _examples(candidates)
+    if candidates.recipe.do != "replace":
+        return found
+    taken = found.examples if found.stands_for is None else np.concatenate([found.examples, found.stands_for])
+    instead, balances = _alike(candidates, found.examples, np.setdiff1d(candidates.examples, taken), "replaced")
+    return replace(found, instead=instead, balances=found.balances or balances)
+
+
+def _examples(candidates: Candidates) -> Chosen:
     recipe = candidates.recipe
     if recipe.matched is not None:
-        return _matched(candidates, follow(Candidates(candidates.store, recipe.matched, candidates.spec)).examples)
+        return _matched(candidates, _examples(Candidates(candidates.store, recipe.matched, candidates.spec)).examples)
     places, scores = candidates.examples, candidates.scores()
     count = chosen_count(len(places), recipe.share, recipe.count)
     if scores is None:
@@ -70,12 +82,19 @@ def follow(candidates: Candidates) -> Chosen:
 
 
 def _matched(candidates: Candidates, chosen: Examples) -> Chosen:
+    found, balances = _alike(candidates, chosen, candidates.examples, "matched")
+    return Chosen(found, None, chosen, balances)
+
+
+def _alike(
+    candidates: Candidates, chosen: Examples, places: Examples, purpose: str
+) -> tuple[Examples, tuple[Balance, ...]]:
+    """Others of these places, each like one of the chosen."""
     recipe = candidates.recipe
     groups = candidates.groups if "kind" in recipe.alike else np.zeros_like(candidates.groups)
     alike = {str(name): candidates.characteristic(name) for name in recipe.alike if name != "kind"}
-    places = candidates.examples
-    found = matched_examples(chosen, places, groups, alike, candidates.generator("matched"))
-    return Chosen(found, None, chosen, tuple(balance(chosen, found, places, alike)))
+    found = matched_examples(chosen, places, groups, alike, candidates.generator(purpose))
+    return found, tuple(balance(chosen, found, places, alike))
 
 
 def _write_rows(store: Store, candidates: Candidates, chosen: Chosen, cell: Cell, made_from: str) -> None:
@@ -91,7 +110,10 @@ def _write_rows(store: Store, candidates: Candidates, chosen: Chosen, cell: Cell
         write(store, [Block(cell.of("choice_balance"), columns, made_from)], CODE_VERSION)
     spans = windows(candidates.recipe, candidates.sources[0].step)
     repeat = len(spans)
-    stands_for = [None] * count if chosen.stands_for is None else [str(ids[i]) for i in chosen.stands_for]
+    stands_for, replaced_by = (
+        [None] * count if others is None else [str(ids[i]) for i in others]
+        for others in (chosen.stands_for, chosen.instead)
+    )
     scores = [None] * count if chosen.scores is None else chosen.scores.tolist()
     rows = {
         "example_id": np.repeat([str(ids[i]) for i in chosen.examples], repeat).tolist(),
@@ -101,19 +123,32 @@ def _write_rows(store: Store, candidates: Candidates, chosen: Chosen, cell: Cell
         "rank": np.repeat(np.arange(1, count + 1), repeat).tolist(),
         "score": [score for score in scores for _ in spans],
         "stands_for": [name for name in stands_for for _ in spans],
+        "replaced_by": [name for name in replaced_by for _ in spans],
     }
     write(store, [Block(cell, rows, made_from)], CODE_VERSION)
 
 
-def _write_weights(store: Store, candidates: Candidates, chosen: Chosen, run: str, made_from: str) -> None:
-    """The artifact `weights`, which is what a weights file becomes: rows in order of (example, first)."""
+def _write_treatment(store: Store, candidates: Candidates, chosen: Chosen, run: str, made_from: str) -> None:
+    """What training reads: the artifact `weights` or `order`."""
+    name = candidates.recipe.artifact
+    arrays = _order(candidates, chosen) if name == "order" else _weights(candidates, chosen)
+    blob = store.put_blob("tokens", f"{name}.safetensors", save_arrays(arrays))
+    write_artifact(store, run, name, Artifact(blob, len(arrays["example"])), made_from)
+
+
+def _order(candidates: Candidates, chosen: Chosen) -> dict[str, Examples]:
+    """The fields of a `Rearrangement`."""
+    change = rearrangement(candidates.recipe, candidates.sources[0].step, chosen.examples, chosen.instead)
+    return {name: np.atleast_1d(np.asarray(value, dtype=np.int64)) for name, value in vars(change).items()}
+
+
+def _weights(candidates: Candidates, chosen: Chosen) -> dict[str, NDArray]:
+    """What a weights file becomes: rows in order of (example, first)."""
     spans = windows(candidates.recipe, candidates.sources[0].step)
     examples = np.sort(chosen.examples)
-    arrays = {
+    return {
         "example": np.repeat(examples, len(spans)),
         "weight": np.tile([weight for _, _, weight in spans], len(examples)).astype(np.float64),
         "first": np.tile([first for first, _, _ in spans], len(examples)).astype(np.int64),
         "last": np.tile([last for _, last, _ in spans], len(examples)).astype(np.int64),
     }
-    blob = store.put_blob("tokens", "weights.safetensors", save_arrays(arrays))
-    write_artifact(store, run, "weights", Artifact(blob, len(arrays["example"])), made_from)

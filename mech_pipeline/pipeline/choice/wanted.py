@@ -48,7 +48,7 @@ def wanted(view: View) -> Cells:
     pool = artifact_versions(store, view.spec.run)["pool"]
     read = [version for part in recipe.parts() for version in _read(store, part, view.spec)]
     made_from = fingerprint("choice", CODE_VERSION, recipe, pool, read)
-    return {Cell("choices", view.spec.run): made_from, artifact_cell(view.spec.run, "weights"): made_from}
+    return {Cell("choices", view.spec.run): made_from, artifact_cell(view.spec.run, recipe.artifact): made_from}
 
 
 def _read(store: Store, recipe: Recipe, chooser: RunSpec) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _read(store: Store, recipe: Recipe, chooser: RunSpec) -> Iterator[str]:
             stored = stored_versions(store, "ledger", run)
             cells = sorted(cell for cell in stored if cell.item == recipe.mechanism and (cell.step or 0) <= step)
             yield fingerprint(*(stored[cell].data_version for cell in cells))
-        if recipe.by in ("loss", "sql") or (recipe.like is not None and "loss" in recipe.alike):
+        if recipe.by in ("loss", "sql") or (recipe.matches and "loss" in recipe.alike):
             yield _version(store, Cell("checkpoints", run, step))
 
 

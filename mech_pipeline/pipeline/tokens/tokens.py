@@ -18,6 +18,7 @@ from mech_pipeline.data.documents import Document, blank_documents, corpus_bytes
 from mech_pipeline.data.drawing import draw_pool
 from mech_pipeline.data.example_weights import ExampleWeights, read_weights
 from mech_pipeline.data.pool import Pool
+from mech_pipeline.data.rearranged import Rearrangement
 from mech_pipeline.data.tokenizer import open_tokenizer, tokenizer_identity, vocabulary_size
 from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.mechanisms.source import HeldOut, Origin
@@ -46,6 +47,7 @@ class Tokens:
         pool: token ids of all training examples.
         stored: the pool's other columns.
         read_weights: of single examples, if there are any; where they are chosen, that is later than all else.
+        read_rearrangement: of the order, if there is one; it is chosen as well.
     """
 
     pool: Pool
@@ -53,11 +55,17 @@ class Tokens:
     probe: Probe
     vocabulary: int
     read_weights: Callable[[], ExampleWeights | None]
+    read_rearrangement: Callable[[], Rearrangement | None]
 
     @cached_property
     def weights(self) -> ExampleWeights | None:
         """Weights of single examples, if there are any."""
         return self.read_weights()
+
+    @cached_property
+    def rearrangement(self) -> Rearrangement | None:
+        """What is moved or replaced in the order, if anything is."""
+        return self.read_rearrangement()
 
     @cached_property
     def example_ids(self) -> np.ndarray:
@@ -112,7 +120,14 @@ def load_tokens(store: Store, spec: RunSpec) -> Tokens:
         probe=Probe(sequences("tiled"), sequences("random"), origin),
         vocabulary=vocabulary,
         read_weights=lambda: ExampleWeights(**_arrays(store, spec.run, "weights")) if spec.weighted else None,
+        read_rearrangement=lambda: _rearrangement(store, spec.run) if spec.rearranged else None,
     )
+
+
+def _rearrangement(store: Store, run: str) -> Rearrangement:
+    arrays = _arrays(store, run, "order")
+    first, last, earlier = (int(arrays[name][0]) for name in ("first", "last", "earlier"))
+    return Rearrangement(arrays["example"], arrays["instead"], first, last, earlier)
 
 
 def _int64(array: NDArray) -> Int[Tensor, "..."]:

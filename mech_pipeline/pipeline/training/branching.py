@@ -1,9 +1,9 @@
-"""A run that treats its examples otherwise only from some update on begins where another run was then.
+"""A run that does something to its examples or its model only from some update on begins where another run was then.
 
-Until that update training is the same: initialisation, order, and weights of 1. So the states before it are those of any run
-whose checkpoints are made from just that (in an experiment: the arm that is chosen by, in the run of the same seed), bit for
-bit, and they are copied with their metrics instead of being trained again. Each run keeps files of its own: verification,
-repair and deletion of one run do not touch another. What the other run lacks, or what is damaged there, is trained.
+Until that update training is the same: initialisation, order of examples, and weights of 1. So the states before it are those
+of any run whose checkpoints are made from just that (in an experiment: the arm that is chosen by, in the run of the same seed),
+bit for bit, and they are copied with their metrics instead of being trained again. Each run keeps files of its own:
+verification, repair and deletion of one run do not touch another. What the other run lacks, or what is damaged, is trained.
 
 States go over only between runs of one device kind, thread count and versions of packages, because these decide bits.
 """
@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 from safetensors.torch import load, save
 
+from mech_pipeline.data.rearranged import RearrangedOrder
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Block, Cell, write
 from mech_pipeline.pipeline.checkpoints import (
@@ -26,6 +27,7 @@ from mech_pipeline.pipeline.checkpoints import (
 )
 from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.look import among
+from mech_pipeline.pipeline.run import order_of
 from mech_pipeline.pipeline.tokens.tokens import load_tokens
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved, checkpoint_block
 from mech_pipeline.pipeline.training.wanted import missing_checkpoints
@@ -59,12 +61,13 @@ class _Kept:
 
 
 def departs_at(store: Store, spec: RunSpec) -> int:
-    """The first update that a run does otherwise than it would without its weights; its length if there is none."""
-    weights = load_tokens(store, spec).weights
-    if weights is None:
-        return 0
-    first = weights.first[weights.weight != 1.0]
-    return int(min(np.min(first, initial=spec.training.steps), spec.training.steps))
+    """The first update that a run does otherwise than without its weights, order and interventions; its length if none."""
+    tokens, steps = load_tokens(store, spec), spec.training.steps
+    order, weights = order_of(spec, tokens), tokens.weights
+    found = order.departs_at(steps) if isinstance(order, RearrangedOrder) else steps
+    if weights is not None:
+        found = int(np.min(weights.first[weights.weight != 1.0], initial=found))
+    return min([found, *(each.begin for each in spec.interventions)])
 
 
 def take_over(store: Store, spec: RunSpec, on_checkpoint: OnCheckpoint, emit: Emit) -> int:
@@ -73,7 +76,7 @@ def take_over(store: Store, spec: RunSpec, on_checkpoint: OnCheckpoint, emit: Em
     Scores of examples that training itself computes (`in_training`) are not copied: a run that asks for them is trained
     from its beginning.
     """
-    if not spec.weighted or spec.in_training.mechanisms:
+    if not (spec.treatments or spec.interventions) or spec.in_training.mechanisms:
         return 0
     training, trunk = training_fingerprint(store, spec), trunk_fingerprint(store, spec)
     missing = missing_checkpoints(store, spec)

@@ -30,8 +30,12 @@ RUN_TABLES = (
         "one row per tokenised artifact of a run; runs with the same data share the files",
         (
             RUN,
-            Column("artifact", "string", "corpus, tokenizer, pool, probe or weights"),
-            Column("rows", "int64", "documents, vocabulary entries, examples, probe sequences or weights in it"),
+            Column("artifact", "string", "corpus, tokenizer, pool, probe, weights or order"),
+            Column(
+                "rows",
+                "int64",
+                "documents, vocabulary entries, examples, probe sequences, weights or chosen examples in it",
+            ),
             *BLOB,
             Column("shards", "int32", "files that hold its tokens; empty: the file itself holds everything", "", True),
         ),
