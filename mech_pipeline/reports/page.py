@@ -18,6 +18,7 @@ from mech_pipeline.data.example_tokens import TokenReader, no_tokens
 from mech_pipeline.reports.answer import answer
 from mech_pipeline.reports.circuits.section import circuits
 from mech_pipeline.reports.contrast.section import contrast
+from mech_pipeline.reports.discovery.section import discovery
 from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.first.page import CURVE, cards, curve
 from mech_pipeline.reports.formation.section import curves, results
@@ -45,6 +46,7 @@ SECTIONS: tuple[Callable[[Study], Section], ...] = (
     heads,
     circuits,
     neurons,
+    discovery,
     meaning,
     setup,
     provenance,

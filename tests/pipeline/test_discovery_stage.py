@@ -1,6 +1,7 @@
 """Loss changes of probe tokens and what is found in them as rows: whole windows, balanced, only what changed, refused in words."""
 
 import copy
+from collections import defaultdict
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,13 @@ from mech_pipeline.pipeline.discovery.probe import draw_tokens
 from mech_pipeline.pipeline.discovery.stages import DISCOVERY, MOVEMENT
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.stage import FIRST_ROWS
+from mech_pipeline.reports.discovery.queries import cluster_curves, token_map
+from mech_pipeline.reports.discovery.section import discovery as discovery_section
+from mech_pipeline.reports.drawing import figure_png
+from mech_pipeline.reports.page import environment
+from mech_pipeline.reports.subject import Study
 from mech_pipeline.spec.experiment import parse_experiment
+from mech_pipeline.store.reading import connect
 from mech_pipeline.store.reading.query import query
 from tests.support import tiny
 from tests.support.once import trained
@@ -80,6 +87,28 @@ def test_what_was_found_is_stored_with_every_token_and_found_once(run, monkeypat
     discovery.compute_discovery(run)
     assert rows(run, "select * from discoveries").height == 0, "what is not found any more is gone"
     assert rows(run, "select * from discovery_tokens where cluster is not null").height == 0
+
+
+def test_the_report_has_a_card_for_each_cluster_and_a_figure(run, monkeypatch):
+    movement.compute_movement(run, run.planned)
+    monkeypatch.setattr(discovery, "clusters", lambda paths, smallest: np.arange(len(paths)) % 3 - 1)
+    discovery.compute_discovery(run)
+    experiment = parse_experiment(copy.deepcopy(tiny.TINY) | CHANGE)
+    with connect(run.store.root) as connection:
+        section = discovery_section(Study(connection, experiment, experiment.runs()))
+        html = environment().get_template(section.template).render(section.context, images=defaultdict(str))
+        curves = cluster_curves(connection, run.spec.run)
+        places = token_map(connection, run.spec.run)
+    assert list(section.figures) == ["discovery_tiny.baseline.s0.png"]
+    assert figure_png(section.figures["discovery_tiny.baseline.s0.png"])
+    (part,) = section.context["parts"]
+    assert len(part["cards"]) == 2
+    assert all(len(card["examples"]) == 6 for card in part["cards"])
+    assert "0.75 nats" in html
+    assert html.count("<mark>") == 12
+    assert curves.filter(cluster=0)["step"].to_list() == list(run.planned)
+    change = rows(run, "select sum(loss_first - loss_last) as total from discovery_tokens")["total"][0]
+    assert places["looking"].sum() + places["otherwise"].sum() == pytest.approx(change, abs=1e-3)
 
 
 def test_the_first_rows_that_the_ui_shows_are_sql_that_can_be_asked(run):

@@ -1,0 +1,1 @@
+"""What formed that nobody named: a card for each cluster of tokens, their curves, and a map."""
