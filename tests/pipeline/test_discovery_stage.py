@@ -159,7 +159,7 @@ def test_too_few_tokens_for_its_clusters_are_one_line_and_nothing_is_written(loc
 
 def test_more_tokens_than_held_out_text_has_are_refused_in_words(run):
     many = run.spec.model_copy(update={"discovery": run.spec.discovery.model_copy(update={"tokens": 99_000})})
-    with pytest.raises(MechError, match="held-out text of run tiny.baseline.s0 does not give 99000 probe examples"):
+    with pytest.raises(MechError, match="held-out text of run tiny.baseline.s0 does not give 99000 probe tokens"):
         draw_tokens(many, run.tokens.probe.origin)
 
 

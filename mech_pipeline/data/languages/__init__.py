@@ -6,12 +6,13 @@ of `Generated` in `spec/data.py`, and named in OPTIONS there.
 
 from collections.abc import Callable
 
-from mech_pipeline.data.languages import addition, dyck, ioi, parentheses, trigger
+from mech_pipeline.data.languages import addition, dyck, ioi, parentheses, sums, trigger
 
 LANGUAGES: dict[str, Callable[..., str]] = {
     "addition": addition.document,
     "dyck": dyck.document,
     "ioi": ioi.document,
     "parentheses": parentheses.document,
+    "sums": sums.document,
     "trigger": trigger.document,
 }

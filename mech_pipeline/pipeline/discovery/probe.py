@@ -3,12 +3,14 @@
 Kinds and parts come in the shares that they have in the pool, or in the run's mixture, averaged over its phases.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mech_pipeline.data.corpora import read_corpus
+from mech_pipeline.data.documents import Documents
 from mech_pipeline.data.drawing import DrawnPool, apportion, draw_pool
 from mech_pipeline.data.tokenizer import tokenizer_identity
 from mech_pipeline.discovery.probe_tokens import ProbeTokens
@@ -18,8 +20,8 @@ from mech_pipeline.spec.mixture import members
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.spec.seeds import numpy_generator
 
-_SPARE = 8
-"""How many times more examples are drawn where a mixture asks for other shares than the pool's."""
+_MOST_TIMES = 64
+"""How many times more examples are drawn, at most, where a mixture asks for other shares than the pool's."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,40 @@ def draw_tokens(spec: RunSpec, origin: Origin) -> DrawnTokens:
         MechError: held-out text does not hold so many examples.
     """
     asked, mixed = spec.discovery, _mixture(spec)
-    examples = asked.tokens * (_SPARE if mixed else 1)
-    data = spec.data.model_copy(update={"examples": examples, "seed": asked.seed})
-    end = None if spec.tokenizer.end_of_text is None else origin.tokenizer.token_to_id(spec.tokenizer.end_of_text)
     held = origin.held_out
-    try:
-        identity = tokenizer_identity(origin.tokenizer)
-        drawn = draw_pool(held.corpus, held.chosen, data, list(spec.corpus.parts), identity, end)
-    except MechError as error:
+    corpus = replace(held.corpus, documents=_documents(spec, len(held.chosen))) if spec.corpus.parts else held.corpus
+    end = None if spec.tokenizer.end_of_text is None else origin.tokenizer.token_to_id(spec.tokenizer.end_of_text)
+    identity, parts = tokenizer_identity(origin.tokenizer), list(spec.corpus.parts)
+
+    def drawn(times: int) -> DrawnPool:
+        data = spec.data.model_copy(update={"examples": asked.tokens * times, "seed": asked.seed})
+        try:
+            return draw_pool(corpus, held.chosen, data, parts, identity, end)
+        except MechError as error:
+            raise MechError(
+                f"held-out text of run {spec.run} does not give {asked.tokens} probe tokens: {error.problem}",
+                "lower discovery.tokens, or raise data.held_out",
+            ) from error
+
+    times, pool = 1, drawn(1)
+    while mixed and (short := _short(pool, asked.tokens, mixed)):
+        times *= 2
+        if times > _MOST_TIMES:
+            raise MechError(f"the pool of run {spec.run} has next to no {short}", "raise data.part_shares of that part")
+        pool = drawn(times)
+    counts = _counts(pool, asked.tokens, mixed) if mixed else _sizes(pool)
+    return _tokens(pool, counts, numpy_generator(asked.seed, "discovery"))
+
+
+def _documents(spec: RunSpec, count: int) -> Documents:
+    """The corpus itself, which says of which part a document is: the store keeps that of training's documents alone."""
+    documents = read_corpus(spec.corpus)
+    if len(documents) != count:
         raise MechError(
-            f"held-out text of run {spec.run} does not give {examples} probe examples: {error.problem}",
-            "lower discovery.tokens, or raise data.held_out",
-        ) from error
-    return _tokens(drawn, _counts(drawn, asked.tokens, mixed), numpy_generator(asked.seed, "discovery"))
+            f"the corpus of run {spec.run} has {len(documents)} documents now, and had {count} when it was tokenised",
+            "`mech run` its experiment: its tokens are made again",
+        )
+    return documents
 
 
 def _mixture(spec: RunSpec) -> dict[str, float]:
@@ -67,29 +90,27 @@ def _mixture(spec: RunSpec) -> dict[str, float]:
     return shares
 
 
-def _counts(drawn: DrawnPool, tokens: int, mixed: dict[str, float]) -> list[int]:
-    """How many examples are taken of each drawn group.
+def _sizes(drawn: DrawnPool) -> list[int]:
+    return [len(group.ids) for group in drawn.groups]
 
-    Raises:
-        MechError: of one there are not so many.
-    """
-    sizes = [len(group.ids) for group in drawn.groups]
-    if not mixed:
-        return sizes
-    names = [group.name for group in drawn.groups]
+
+def _counts(drawn: DrawnPool, tokens: int, mixed: dict[str, float]) -> list[int]:
+    """How many examples a mixture takes of each drawn group."""
+    names, sizes = [group.name for group in drawn.groups], _sizes(drawn)
     shares = [0.0] * len(names)
     for name, share in mixed.items():
         inside = [index for index, one in enumerate(names) if one in members(name, names)]
         for index in inside:
             shares[index] += share * sizes[index] / sum(sizes[each] for each in inside)
-    counts = apportion(tokens, shares)
-    for name, count, size in zip(names, counts, sizes, strict=True):
-        if count > size:
-            raise MechError(
-                f"held-out text gives {size} examples of {name}, and {count} are asked for",
-                "lower discovery.tokens, or raise data.part_shares of that part",
-            )
-    return counts
+    return apportion(tokens, shares)
+
+
+def _short(drawn: DrawnPool, tokens: int, mixed: dict[str, float]) -> str:
+    """A group that has fewer examples than the mixture takes of it; empty: none."""
+    names = [group.name for group in drawn.groups]
+    absent = [name for name, share in mixed.items() if share and not members(name, names)]
+    taken = zip(names, _counts(drawn, tokens, mixed), _sizes(drawn), strict=True) if not absent else ()
+    return next(iter([*absent, *(name for name, count, size in taken if count > size)]), "")
 
 
 def _tokens(drawn: DrawnPool, counts: list[int], generator: np.random.Generator) -> DrawnTokens:

@@ -22,10 +22,9 @@ def clusters_of(run: str, curves: pl.DataFrame, places: pl.DataFrame) -> Figure:
         colour, style = line_look(cluster)
         line, inside = curves.filter(cluster=cluster), places.filter(cluster=cluster)
         axes[0].plot(line["step"], line["loss"], color=colour, linestyle=style, label=f"cluster {cluster}")
-        axes[1].scatter(inside["otherwise"], inside["looking"], s=9, color=colour, label=f"cluster {cluster}")
+        axes[1].scatter(inside["otherwise"], inside["looking"], s=9, color=colour)
     finish_axes(axes[0], "step (updates)", "mean loss (nats)", "Loss of the tokens of a cluster")
     finish_axes(axes[1], "gained otherwise (nats)", "gained by looking (nats)", "Map of the probe tokens")
-    for each in axes:
-        legend_inside(each)
+    legend_inside(axes[0])  # colours mean the same beside it, and a place among that many points is long looked for
     headline(figure, f"Discoveries: n = {len(places)} probe tokens, {run}")
     return figure

@@ -1,0 +1,26 @@
+"""Sums of two numbers of two digits, units first, a space before each sign.
+
+    add 7 5 + 6 8 = 3 4 1 .          57 + 86 = 143
+
+A digit of the result depends on two digits that stand at fixed distances before it, and on whether the
+digits before them carried: a lookup, an addition of two digits, and one of three. Source: the carry task of POLCA (2025).
+"""
+
+import numpy as np
+
+BEGIN = "add"
+
+
+def document(generator: np.random.Generator) -> str:
+    """One sum as a text."""
+    first, second = (int(number) for number in generator.integers(0, 100, 2))
+    return " ".join([BEGIN, *_digits(first, 2), "+", *_digits(second, 2), "=", *_digits(first + second, 3), "."])
+
+
+def _digits(number: int, count: int) -> list[str]:
+    """Units first.
+
+    >>> _digits(143, 3)
+    ['3', '4', '1']
+    """
+    return [str(number // 10**place % 10) for place in range(count)]

@@ -1,0 +1,85 @@
+"""Kinds that are planted: probe tokens are drawn in the shares of the mixture, from held-out text of every part."""
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from mech_pipeline.data.languages.sums import document
+from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.discovery.probe import draw_tokens
+from mech_pipeline.pipeline.tokens.tokens import load_tokens
+from mech_pipeline.resolve import read_experiment
+from tests.support import tiny
+from tests.support.places import ROOT
+
+PARTS = {
+    "text": {"files": "text/*.txt"},
+    **{name: {"generated": {"language": name, "documents": 600}} for name in ("ioi", "dyck", "sums")},
+}
+GROUPS = ("text/tiled", "text/packed", "ioi/packed", "dyck/packed", "sums/packed")
+DATA = {
+    **{
+        "context": 16,
+        "examples": 160,
+        "tile_tokens": [4, 8],
+        "held_out": 0.2,
+        "plain": 0.0,
+        "tiled": 0.25,
+        "packed": 0.75,
+    },
+    "part_shares": {"text": 0.4, "ioi": 0.2, "dyck": 0.2, "sums": 0.2},
+    "mixture": [{"from": 0, "weights": dict.fromkeys(GROUPS, 1)}],
+}
+
+
+def planted(tokens):
+    return tiny.spec_of(
+        corpus={"parts": PARTS},
+        data=DATA,
+        tokenizer={"vocabulary": 400},
+        arms={"baseline": {}},
+        discovery={"tokens": tokens, "smallest": 5},
+        ledger={},
+        influence={},
+    )
+
+
+def test_probe_tokens_have_the_shares_of_the_mixture(local_store, folder):
+    spec = planted(50)
+    tiny.prepare(local_store, spec)
+    tokens = load_tokens(local_store, spec)
+    origin = tokens.probe.origin
+    drawn = draw_tokens(spec, origin)
+    assert Counter(drawn.groups) == dict.fromkeys(GROUPS, 10)
+    assert not drawn.repeated[np.array(drawn.groups) != "text/tiled"].any()
+    texts = [origin.tokenizer.decode(row) for row in drawn.probe.tokens.tolist()]
+    sums = [text for text, group in zip(texts, drawn.groups, strict=True) if group == "sums/packed"]
+    assert all("=" in text for text in sums)
+    assert not any("=" in text for text, group in zip(texts, drawn.groups, strict=True) if group.startswith("dyck"))
+    again = draw_tokens(spec, origin)
+    assert again.probe.tokens.equal(drawn.probe.tokens)
+    assert again.probe.position.equal(drawn.probe.position)
+    with pytest.raises(MechError, match="lower discovery.tokens|held-out text"):
+        draw_tokens(planted(40_000), origin)
+
+
+def test_sums_are_right_and_units_come_first():
+    for index in range(50):
+        a, b, result = (
+            int("".join(reversed(digits.split())))
+            for digits in re.fullmatch(
+                r"add (\d \d) \+ (\d \d) = (\d \d \d) \.", document(np.random.default_rng(index))
+            ).groups()
+        )
+        assert a + b == result
+
+
+def test_the_planted_experiment_asks_for_all_its_kinds():
+    runs = read_experiment(ROOT / "experiments" / "planted.yaml").runs()
+    assert len(runs) == 5
+    assert all(run.discovery.tokens == 400 for run in runs)
+    assert set(runs[0].data.mixture[0].weights) == {
+        *("python/tiled", "python/packed", "ioi/packed", "dyck/packed", "sums/packed")
+    }
