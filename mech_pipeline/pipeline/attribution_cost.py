@@ -1,6 +1,6 @@
 """What ledger, influence and retraining cost, in updates of training, before anything is trained.
 
-Unit costs were measured in the demo (docs/method.md, end): an update of the ledger takes 3.5 updates of training for each
+Unit costs were measured in the demo (docs/method.md, end): an update of the ledger takes 3 updates of training for each
 mechanism; an update of a sweep 2 for graph and replay and 2 for each target (docs/method.md §2, Cost); metasmoothness
 replays each update twice; a trajectory of adjoint_mean is a sweep and a training; a retraining is training up to its
 target. Cheaper estimators and analysis are left out.
@@ -17,7 +17,7 @@ from mech_pipeline.spec.analysis import Influence
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.tables.all import ADJOINT
 
-_LEDGER, _SWEEP, _TARGET, _PERTURBED = 3.5, 2.0, 2.0, 2.0
+_LEDGER, _SWEEP, _TARGET, _PERTURBED = 3.0, 2.0, 2.0, 2.0
 
 
 @dataclass(frozen=True)

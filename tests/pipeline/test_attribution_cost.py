@@ -40,5 +40,5 @@ def test_retraining_trains_up_to_the_last_target_once_for_each_removal_and_once_
 
 
 def test_a_run_that_is_not_selected_has_no_ledger():
-    assert attribution_cost(spec_of(0)).ledger == 24 * 3.5
+    assert attribution_cost(spec_of(0)).ledger == 24 * 3
     assert attribution_cost(spec_of(1)).ledger == 0, "by default seed 0 alone"
