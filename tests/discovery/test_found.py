@@ -9,6 +9,10 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.discovery import discover
 from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.mechanisms.source import Origin
+from mech_pipeline.pipeline.ledger.ledger import compute_ledger
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.store.reading.query import query
+from tests.support import tiny
 from tests.support.models import CONTEXT, VOCABULARY, trainer_of
 
 SEQUENCES = [[1, 2, 3], [4, 5, 6, 7, 8], [9, 1], [3, 3, 2, 1, 0, 12, 11]]
@@ -56,3 +60,24 @@ def test_tokens_of_another_vocabulary_or_a_longer_context_are_refused_in_words()
     for sequences in ([[1, VOCABULARY]], [[1] * (CONTEXT + 1)]):
         with pytest.raises(MechError, match="do not fit this run"):
             found_mechanism("a cluster", sequences).value(flat.model, probe())
+
+
+def test_the_ledger_accounts_for_a_found_cluster(local_store, folder, tmp_path, mechanisms_of):
+    own = tmp_path / "mechanisms"
+    own.mkdir()
+    (own / "found_it.py").write_text(mechanism_file("cluster 0 of run a.b.s0", [[40, 41, 42], [50, 51, 50, 51]]))
+    mechanisms_of(own)
+    spec = tiny.spec_of(
+        mechanisms=["found_it"],
+        gradients=[],
+        formation=[{"mechanism": "found_it", "threshold": -1.0}],
+        ledger={"mechanisms": ["found_it"]},
+        influence={},
+    )
+    tiny.train(local_store, spec)
+    run = OpenRun(local_store, spec)
+    assert compute_ledger(run, run.planned) == len(run.planned) - 1
+    sums = "select sum(value::double) as total from ledger where mechanism = 'found_it'"
+    begin, end = (run.values_at(run.weights(step), ["found_it"])["found_it"] for step in (0, run.planned[-1]))
+    assert abs(end - begin) > 0.01
+    assert query(local_store.root, sums)["total"][0] == pytest.approx(end - begin, abs=1e-5)

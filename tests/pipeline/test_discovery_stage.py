@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from mech_pipeline.commands.discover import discover
 from mech_pipeline.discovery.movement import Movement
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import pending_cells
@@ -109,6 +110,27 @@ def test_the_report_has_a_card_for_each_cluster_and_a_figure(run, monkeypatch):
     assert curves.filter(cluster=0)["step"].to_list() == list(run.planned)
     change = rows(run, "select sum(loss_first - loss_last) as total from discovery_tokens")["total"][0]
     assert places["looking"].sum() + places["otherwise"].sum() == pytest.approx(change, abs=1e-3)
+
+
+def test_the_command_ranks_what_formed_and_writes_a_cluster_as_a_mechanism(run, folder, monkeypatch, capsys):
+    movement.compute_movement(run, run.planned)
+    monkeypatch.setattr(discovery, "clusters", lambda paths, smallest: np.arange(len(paths)) % 3 - 1)
+    discovery.compute_discovery(run)
+    monkeypatch.setenv("MECH_STORE", str(run.store.root))
+    monkeypatch.setenv("MECH_HOME", str(folder))
+    discover("tiny", every=True)
+    said = capsys.readouterr().out
+    assert "0 of 2 clusters in 1 runs are discoveries" in said
+    assert "0 (no discovery)" in said
+    discover("tiny", write="tiny.baseline.s0/1")
+    assert "mechanisms: [found_tiny_baseline_s0_1]" in capsys.readouterr().out
+    written = (folder / "mechanisms" / "found_tiny_baseline_s0_1.py").read_text()
+    ids = rows(run, "select token_ids from discovery_tokens where cluster = 1 order by probe_token")["token_ids"]
+    assert str([int(token) for token in ids[0].split()]) in written
+    with pytest.raises(MechError, match="there is no cluster tiny.baseline.s0/7"):
+        discover("tiny", write="tiny.baseline.s0/7")
+    with pytest.raises(MechError, match="experiment other has no discoveries"):
+        discover("other")
 
 
 def test_the_first_rows_that_the_ui_shows_are_sql_that_can_be_asked(run):
