@@ -23,7 +23,7 @@ ON_DEMAND = {
     "zoom": "zoomed_runs",
     "compaction": "compacted_runs",
     "choices": "choosing_runs",
-    "comparisons": "choosing_experiments",
+    "comparisons": "compared_experiments",
 }
 """Names under which Dagster keeps the keys; of the runs (or experiments) of some assets too, which most never need."""
 

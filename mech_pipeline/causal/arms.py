@@ -1,7 +1,7 @@
 """Which arms of an experiment are compared with which, and which are doses of one treatment: as its file says.
 
 An arm that chooses is compared with the arm that it chooses by, and an arm with each one that is matched to it; one that
-chooses nothing (a control, another optimizer) with the arm that most others choose by.
+chooses nothing (a control, a head that is held) with the arm that most others choose by.
 """
 
 from collections import Counter
@@ -48,14 +48,23 @@ def seeds_of(experiment: Experiment, arm: str) -> tuple[int, ...]:
 
 
 def pairs(experiment: Experiment) -> list[Pair]:
-    """Every comparison of an experiment: with what is chosen by, then with what is matched. None if no arm chooses."""
+    """Every comparison of an experiment: with what is chosen by, then with what is matched. None if no arm treats anything."""
     chosen = recipes(experiment)
-    if not chosen:
+    common = _untreated(experiment, chosen)
+    if common is None:
         return []
-    ((common, _),) = Counter(recipe.of for recipe in chosen.values()).most_common(1)
     against = {name: chosen[name].of if name in chosen else common for name in experiment.arms}
     found = [Pair(arm, reference) for arm, reference in against.items() if arm != reference]
     return found + [Pair(recipe.like, name) for name, recipe in chosen.items() if recipe.like is not None]
+
+
+def _untreated(experiment: Experiment, chosen: dict[str, Recipe]) -> str | None:
+    """What arms that choose nothing are held against: the arm that most others choose by, or the first that holds nothing."""
+    if chosen:
+        ((common, _),) = Counter(recipe.of for recipe in chosen.values()).most_common(1)
+        return common
+    free = [name for name, arm in experiment.arms.items() if not arm.intervene]
+    return free[0] if free and len(free) < len(experiment.arms) else None
 
 
 def doses(experiment: Experiment) -> list[Doses]:

@@ -58,6 +58,18 @@ def median(runs: Sequence[Formed]) -> Median:
     return Median(_crossing(curve.quantiles, curve.probabilities), low, high)
 
 
+def share_formed(runs: Sequence[Formed]) -> tuple[Numbers, Numbers]:
+    """(steps, share of runs that have formed by each): one minus the Kaplan–Meier curve, which is a stair.
+
+    >>> [part.tolist() for part in share_formed([Formed(0, 90, 100), Formed(1, 110, 120), Formed(2, 200, None)])]
+    [[100.0, 120.0, 200.0], [0.333, 0.667, 0.667]]
+    """
+    from scipy.stats import ecdf
+
+    curve = ecdf(_censored(runs)).cdf
+    return curve.quantiles, np.round(curve.probabilities, 3)
+
+
 def _crossing(steps: Numbers, surviving: Numbers) -> int | None:
     """The first step at which at most half are left."""
     below = np.flatnonzero(surviving <= 0.5)

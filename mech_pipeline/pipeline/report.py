@@ -43,7 +43,7 @@ def wanted(store: Store, experiment: Experiment) -> dict[Cell, str]:
         for spec in experiment.runs()
         for table in (*_READ, *(("discovery_tokens",) if spec.discovery.asks else ()))
     ]
-    if any(arm.choose is not None for arm in experiment.arms.values()):
+    if any(arm.choose is not None or arm.intervene for arm in experiment.arms.values()):
         versions += [
             combined_version(stored_versions(store, name, experiment.experiment).values()) for name in _COMPARED
         ]

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from mech_pipeline.data.example_tokens import TokenReader, no_tokens
 from mech_pipeline.reports.answer import answer
+from mech_pipeline.reports.causes.section import causes
 from mech_pipeline.reports.circuits.section import circuits
 from mech_pipeline.reports.contrast.section import contrast
 from mech_pipeline.reports.discovery.section import discovery
@@ -38,6 +39,7 @@ from mech_pipeline.spec.experiment import Experiment
 SECTIONS: tuple[Callable[[Study], Section], ...] = (
     results,
     curves,
+    causes,
     contrast,
     ledger,
     influence,

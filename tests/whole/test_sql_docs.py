@@ -15,11 +15,13 @@ import pytest
 import s3fs
 
 from mech_pipeline.store.reading.query import query
+from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import SNAPSHOT, TABLES
 from mech_pipeline.store.tables.views import VIEWS
+from tests.support.causes import compute, experiment_of
 from tests.support.command_line import MECH, environment_of
 from tests.support.docs_commands import ROOT, blocks, commands, for_tiny, inline_commands
-from tests.support.tiny import write_project
+from tests.support.tiny import write_project, write_text
 from tests.support.warm_python import warm_python
 
 PAGE = "docs/sql.md"
@@ -126,9 +128,22 @@ def test_an_older_version_is_really_older(project):
     assert found[1] == query(project / "store", sql).item() > 0
 
 
+@pytest.fixture(scope="module")
+def programme(tmp_path_factory):
+    """A store with arms that choose, for the queries about them."""
+    home = tmp_path_factory.mktemp("programme")
+    write_text(home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        compute(Store(home / "store"), experiment_of())
+    return home
+
+
 @pytest.mark.parametrize("block", blocks(PAGE, "sql"), ids=lambda block: f"line_{block.line}")
-def test_every_query_of_the_page_finds_rows(project, block):
-    assert query(project / "store", for_tiny(block.text)).height
+def test_every_query_of_the_page_finds_rows(block, request):
+    of_arms = re.search(r"from (comparisons|arms|causal_measures|choices)", block.text)
+    home = request.getfixturevalue("programme" if of_arms else "project")
+    assert query(home / "store", for_tiny(block.text)).height
 
 
 def test_the_queries_answer_what_the_sentence_above_them_asks(project):

@@ -14,7 +14,7 @@ def _compare(view: View, steps: Sequence[int], told: Told) -> int:
 
 COMPARISON = Stage(
     "comparison",
-    "Compares the arms of an experiment that chooses examples.",
+    "Compares the arms of an experiment that chooses examples or holds parts of the model.",
     Scope.EXPERIMENT,
     (
         Output(
@@ -30,7 +30,7 @@ COMPARISON = Stage(
             "where experiment = $run order by all",
         ),
     ),
-    asked=lambda spec: spec.choice is not None,
+    asked=lambda spec: spec.choice is not None or bool(spec.interventions),
     wanted=wanted.wanted,
     compute=_compare,
     reads=("spec",),
