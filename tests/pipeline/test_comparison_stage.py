@@ -161,7 +161,7 @@ def scaled_down(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["induction_causes", "ioi_causes", "brackets_causes"])
+@pytest.mark.parametrize("name", ["induction_causes"])
 def test_the_experiments_of_the_repository_run_through_all_stages(name, tmp_path, monkeypatch):
     """Scaled down. At full size, every arm has as many seeds as a claim after Holm needs."""
     file = parse_experiment(yaml.safe_load((ROOT / "experiments" / f"{name}.yaml").read_text()))

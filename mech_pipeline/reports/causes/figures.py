@@ -44,13 +44,14 @@ def when_formed(runs: Runs, groups: Sequence[Group], threshold: str) -> Figure:
     everything = [run for arm in runs for run in runs[arm]]
     last = max((run.lower if run.upper is None else run.upper for run in everything), default=1)
     first = min((run.upper for run in everything if run.upper is not None), default=0)
+    width = max(1, last - first)
     for axes, group in zip(all_axes, groups, strict=True):
         shown = [(group.reference, _INK, "-"), *((arm, *line_look(i)) for i, arm in enumerate(group.arms))]
         for arm, colour, style in shown:
             if runs[arm]:
                 _stair(axes, arm, runs[arm], colour, style, last)
         axes.set_ylim(-0.03, 1.06)
-        axes.set_xlim(first - 0.06 * (last - first), last + 0.02 * (last - first))
+        axes.set_xlim(first - 0.06 * width, last + 0.02 * width)
         finish_axes(axes, "training step (updates)", "share of runs that have formed", group.title)
         legend_beside(axes)
     headline(figure, f"When did it form? {threshold}; {sum(len(each) for each in runs.values())} runs")
