@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.exchange.audit import check_replayable
+from mech_pipeline.pipeline.needs import Need
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.store.files.local import write_whole
@@ -60,6 +61,11 @@ def state_at(
         reach = f"steps {kept[0]} to {run.spec.training.steps} can be had" if kept else "no checkpoint is kept"
         raise MechError(
             f"run {run.spec.run} has no step {step}: {reach}", "choose one of them, or `mech run` its experiment"
+        )
+    if Need.MOMENTS not in run.brings:
+        raise MechError(
+            f"checkpoints of run {run.spec.run} hold weights alone: it was trained elsewhere",
+            f"mech_pipeline.open({run.spec.run!r}).model({step}) gives the model",
         )
     until = next((each for each in kept if each > step), None) if check else None
     state = run.state(before[-1])

@@ -65,9 +65,9 @@ class FoundRun:
 
     @cached_property
     def brings(self) -> frozenset[Need]:
-        """What its checkpoints bring: a run that was trained here brings all; an imported one weights alone."""
+        """What its checkpoints bring: a run that was trained here brings all; an imported one no batches."""
         if self.spec.imported is not None:
-            return frozenset({Need.WEIGHTS})
+            return frozenset({Need.WEIGHTS, *self._moments()})
         found = {Need.WEIGHTS} if self.checkpoints else set(Need)  # what is not there yet will be trained
         if "pool" in self.artifacts:
             found |= {Need.POOL, Need.ORDER}
@@ -115,12 +115,20 @@ class FoundRun:
         again = "`mech verify --repair`, then `mech run` the experiment: it is trained again from the one before"
         return self.store.get_blob(blob, what, again), what
 
+    def _moments(self) -> Iterable[Need]:
+        """Whether the last revision brings them."""
+        if not self.checkpoints:
+            return []
+        blob = self._blobs[max(self.checkpoints)]
+        said = json.loads(self.store.get_blob(blob, "a checkpoint", "`mech verify --repair`"))
+        return [Need.MOMENTS] if said.get("moments") == "native" else []
+
     def _from_outside(self, blob: Blob, step: int, what: str) -> bytes:
-        """The weights of a revision, read where they are."""
-        from mech_pipeline.exchange.suites.reading import revision_weights  # loads transformers
+        """The state of a revision, read where it is."""
+        from mech_pipeline.exchange.suites.reading import revision_state  # loads transformers
 
         said = json.loads(self.store.get_blob(blob, what, "`mech verify --repair`, then `mech run` the experiment"))
-        content = revision_weights(self.spec, step)
+        content = revision_state(self.spec, step)
         if hashlib.sha256(content).hexdigest() != said["sha256"]:
             raise MechError(
                 f"{what}: revision {said['revision']} of {said['place']} is not what it was when it was imported",

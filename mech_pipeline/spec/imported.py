@@ -10,8 +10,9 @@ from mech_pipeline.spec.stage import NamesFiles, added
 class Imported(NamesFiles):
     """Where the states of a run come from, instead of training."""
 
-    layout: Literal["folder", "huggingface"] = Field(
-        description="folder: a folder or a .safetensors file per step; huggingface: a repository with a revision per step"
+    layout: Literal["folder", "huggingface", "neox"] = Field(
+        description="folder: a folder or .safetensors file per step; huggingface: a repository with a revision per step; "
+        "neox: native checkpoints of GPT-NeoX"
     )
     place: str = Field(
         min_length=1,

@@ -34,7 +34,7 @@ from mech_pipeline.spec.training import Checkpoints, Optimizer, Training, caveat
 
 VECTOR_WIDTH = 32
 """Numbers that PyTorch's widest CPU kernels take at a time; what is left over goes through other code."""
-IMPORTED = "trained elsewhere: neither its optimizer's moments nor its batches are known"
+IMPORTED = "trained elsewhere: which examples each update saw is not known"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

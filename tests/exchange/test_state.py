@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.exchange.state import state_at, write_state
+from mech_pipeline.pipeline.needs import Need
 from mech_pipeline.training.checkpoints import state_sha256
 from tests.support import tiny
 from tests.support.command_line import mech
@@ -51,6 +52,12 @@ def test_a_replay_that_is_not_the_training_is_refused(run):
 def test_steps_outside_of_the_run_are_named(run, step):
     with pytest.raises(MechError, match="steps 0 to 24 can be had"):
         state_at(run, step)
+
+
+def test_weights_alone_are_no_state(run):
+    run.__dict__["brings"] = run.brings - {Need.MOMENTS}
+    with pytest.raises(MechError, match="hold weights alone"):
+        state_at(run, 12)
 
 
 def test_the_file_holds_weights_and_moments_under_their_names(run, tmp_path):

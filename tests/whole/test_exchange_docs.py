@@ -45,4 +45,6 @@ def test_the_experiment_of_the_page_is_one():
     (block,) = blocks("docs/exchange.md", "yaml")
     specs = parse_experiment(yaml.safe_load(block.text)).runs()
     assert [spec.imported.place for spec in specs] == [f"EleutherAI/pythia-14m-seed{seed}" for seed in (1, 2, 3)]
-    assert {f"`{name}`" for name in LAYOUTS} == set(re.findall(r"^\| (`\w+`) \| a ", PAGE.read_text(), flags=re.M))
+    assert {f"`{name}`" for name in LAYOUTS} == set(
+        re.findall(r"^\| (`\w+`) \| (?:a|native) ", PAGE.read_text(), flags=re.M)
+    )

@@ -32,6 +32,10 @@ class Revision:
     identity: str
 
 
+MOMENTS = "moments.safetensors"
+"""Beside a revision's weights: `exp_avg.<name>`, `exp_avg_sq.<name>`, where the layout brings the optimizer's moments."""
+
+
 class Layout(Protocol):
     """One way to keep a suite."""
 

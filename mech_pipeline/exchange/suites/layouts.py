@@ -3,5 +3,6 @@
 from mech_pipeline.exchange.suites.folder import Folder
 from mech_pipeline.exchange.suites.huggingface import HuggingFace
 from mech_pipeline.exchange.suites.layout import Layout
+from mech_pipeline.exchange.suites.neox import NeoX
 
-LAYOUTS: dict[str, Layout] = {"folder": Folder(), "huggingface": HuggingFace()}
+LAYOUTS: dict[str, Layout] = {"folder": Folder(), "huggingface": HuggingFace(), "neox": NeoX()}

@@ -6,6 +6,7 @@ weights are read where they are whenever they are needed, one revision at a time
 
 import hashlib
 import json
+from io import BytesIO
 
 from mech_pipeline.pipeline.cells import Block, Cell, write
 from mech_pipeline.pipeline.checkpoints import POINTER, TRAINING_VERSION, expected_fingerprint
@@ -18,9 +19,9 @@ from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
+from mech_pipeline.store.tensors import tensor_shapes
 from mech_pipeline.training.checkpoints import unpack_weights, vector_sha256
-
-ABSENT = "absent"
+from mech_pipeline.training.parts import has_moments
 
 
 def import_checkpoints(store: Store, spec: RunSpec, on_checkpoint: OnCheckpoint, emit: Emit) -> int:
@@ -50,19 +51,21 @@ def import_checkpoints(store: Store, spec: RunSpec, on_checkpoint: OnCheckpoint,
 
 def _block(run: OpenRun, step: int) -> Block:
     """The row of one revision."""
-    from mech_pipeline.exchange.suites.reading import revision_weights  # loads transformers
+    from mech_pipeline.exchange.suites.reading import revision_state  # loads transformers
 
     imported = run.spec.imported
     assert imported is not None, "asked for only of a run from outside"
     name, identity = imported.revision(step)
-    content = revision_weights(run.spec, step, compare=True)
+    content = revision_state(run.spec, step, compare=True)
     theta = unpack_weights(content, run.trainer.flat, f"revision {name} of {imported.place}")
+    moments = "native" if has_moments(tensor_shapes(BytesIO(content))) else "absent"
     said = {
         "layout": imported.layout,
         "place": imported.place,
         "revision": name,
         "identity": identity,
         "parameters": theta.numel(),
+        "moments": moments,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     blob = run.store.put_blob(
@@ -75,7 +78,7 @@ def _block(run: OpenRun, step: int) -> Block:
         "uri": [blob.uri],
         "bytes": [blob.bytes],
         "sha256": [blob.sha256],
-        "moments": [ABSENT],
+        "moments": [moments],
     }
     made_from = expected_fingerprint(run.spec, run.training, step)
     return Block(
