@@ -14,7 +14,7 @@ from mech_pipeline.pipeline.discovery.stages import DISCOVERY, MOVEMENT
 from mech_pipeline.pipeline.influence.stage import INFLUENCE
 from mech_pipeline.pipeline.ledger.stage import LEDGER
 from mech_pipeline.pipeline.retraining.stage import RETRAINING
-from mech_pipeline.pipeline.signals.stage import SIGNALS
+from mech_pipeline.pipeline.signals.stage import SCORING, SIGNALS
 from mech_pipeline.pipeline.stage import Output, Stage
 from mech_pipeline.pipeline.tokens.stage import SPEC
 from mech_pipeline.pipeline.training.stage import TRAINING
@@ -37,6 +37,7 @@ STAGES: tuple[Stage, ...] = (
     COMPARISON,
     MOVEMENT,
     DISCOVERY,
+    SCORING,
     COMPACTION,
     REPORT,
 )

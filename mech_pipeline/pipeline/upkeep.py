@@ -79,5 +79,5 @@ REPORT = Stage(
     pending=_not_reported,
     compute=_report,
     reads=("spec",),
-    after=(*_DONE, "compaction", "comparison"),
+    after=(*_DONE, "compaction", "comparison", "scoring"),
 )

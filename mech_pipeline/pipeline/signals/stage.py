@@ -1,9 +1,9 @@
-"""The stage `signals`: what every checkpoint says without naming a mechanism."""
+"""The stages `signals` (what every checkpoint says without naming a mechanism) and `scoring` (whether that announces an event)."""
 
 from collections.abc import Sequence
 
 from mech_pipeline.pipeline.needs import Need
-from mech_pipeline.pipeline.signals import wanted
+from mech_pipeline.pipeline.signals import scores, wanted
 from mech_pipeline.pipeline.stage import Output, Scope, Stage, Told, View, always
 
 
@@ -40,4 +40,31 @@ SIGNALS = Stage(
     live=True,
     priority=50,
     pool="gpu_analysis",
+)
+
+
+SCORING = Stage(
+    "scoring",
+    "Locks the alarms of signals on explored seeds, and evaluates them on the others.",
+    Scope.EXPERIMENT,
+    (
+        Output(
+            "signal_scores",
+            "How well every signal announces the event on runs that nobody had looked at: rate of false alarms, coverage, lead, "
+            "label. Locked on explored seeds first, once. Seconds.",
+            ("signal_locks", "signal_scores", "signal_alarms"),
+            always(scores.CODE_VERSION),
+            inputs=("signal_values", "formation"),
+            group="precursors",
+            shows="signal_scores",
+            rows="select signal, target, label, false_alarms, negatives, announced, events, lead_share_median from signal_scores "
+            "where experiment = $run order by target, announced desc",
+        ),
+    ),
+    asked=lambda spec: bool(spec.signals),
+    refuses=scores.refused,
+    wanted=scores.wanted,
+    compute=lambda view, steps, told: scores.compute(view, told.emit),
+    reads=("signals", "formation"),
+    priority=5,
 )
