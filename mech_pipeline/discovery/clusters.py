@@ -1,11 +1,16 @@
-"""Tokens that the same components moved at the same time: density clusters and non-negative parts of their paths.
+"""Tokens whose losses took the same course: density clusters (`density.py`), and non-negative parts of their paths.
 
-Row x = ΔL[x, window, component], each window divided by how much it moved tokens as a rule, so that late and slow windows count
-beside the first ones; rows of length one, so that it is the shape of a path that counts; their first principal
-components; HDBSCAN of these (`density.py`). Tokens with several skills are sums of parts: −ΔL, where it is positive, as W H
-with W, H ≥ 0 (Lee & Seung 2001, multiplicative updates for the squared error).
-Sources: POLCA (2025) clusters cumulative paths along Hessian directions with HDBSCAN; here directions are components.
+By `courses`: the loss of each token over training, its mean subtracted, beside what it gained by looking so far, in three principal
+components. Few numbers of a token, each the sum of many: what single tokens do in single heads is mostly noise.
+By `paths`: ΔL[x, window, component], each window divided by how much it moved tokens as a rule, so that late and slow windows count
+beside the first ones; rows of length one, so that it is the shape that counts; twenty principal components. Closer to
+POLCA (2025), which clusters cumulative paths along Hessian directions. Which does what is in docs/log.md.
+
+Tokens with several skills are sums of parts: −ΔL, where it is positive, as W H with W, H ≥ 0 (Lee & Seung 2001, multiplicative
+updates for the squared error).
 """
+
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,7 +19,8 @@ from numpy.typing import NDArray
 from mech_pipeline.discovery.density import hdbscan
 from mech_pipeline.discovery.paths import Paths
 
-DIMENSIONS, NEIGHBOURS = 20, 3
+DIMENSIONS, COURSES, NEIGHBOURS = 20, 3, 3
+By = Literal["courses", "paths"]
 _STILL = 0.02
 """A window that moved tokens by less than this share of the liveliest one is not blown up further."""
 _TINY = 1e-12
@@ -27,21 +33,39 @@ def shapes(paths: Paths) -> Float[NDArray, "token dimension"]:
     usual = np.maximum(usual, max(usual.max() * _STILL, _TINY))
     rows = (changes / usual[None, :, None]).reshape(len(changes), -1)
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY)
-    left, sizes, _ = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    return left[:, :DIMENSIONS] * sizes[:DIMENSIONS]
+    return _principal(rows, DIMENSIONS)
 
 
-def clusters(paths: Paths, smallest: int) -> Int[NDArray, " token"]:
+def courses(paths: Paths) -> Float[NDArray, "token dimension"]:
+    """Where each token lies among the courses of losses."""
+    losses = paths.losses - paths.losses.mean(1, keepdims=True)
+    return _principal(np.concatenate([_of_one_size(losses), _of_one_size(paths.gained_by_looking())], axis=1), COURSES)
+
+
+def clusters(paths: Paths, smallest: int, by: By = "courses") -> Int[NDArray, " token"]:
     """The cluster of each token, from 0 on; −1: in none.
 
     Args:
         smallest: tokens of a cluster, at least.
+        by: what is compared.
 
     Raises:
         MechError: see `Paths.check`.
     """
     paths.check(smallest)
-    return hdbscan(shapes(paths), smallest, NEIGHBOURS)
+    return hdbscan(courses(paths) if by == "courses" else shapes(paths), smallest, NEIGHBOURS)
+
+
+def _of_one_size(rows: Float[NDArray, "token number"]) -> Float[NDArray, "token number"]:
+    """Divided by how much tokens differ in all."""
+    spread = float(np.sqrt(rows.var(0).sum()))
+    return rows / spread if spread > 0 else rows
+
+
+def _principal(rows: Float[NDArray, "token number"], count: int) -> Float[NDArray, "token dimension"]:
+    """The first principal components."""
+    left, sizes, _ = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    return left[:, :count] * sizes[:count]
 
 
 def skills(

@@ -98,6 +98,10 @@ class Discovery(Selection):
         description="along every update, as training went; or along the straight line from checkpoint to checkpoint, which "
         "sums to the same changes and shares them out otherwise",
     )
+    by: Literal["courses", "paths"] = Field(
+        "courses",
+        description="what clusters are alike in: the course of the loss and of what was gained by looking, or all components",
+    )
     seed: int = Field(0, ge=0, description="draws the tokens")
 
     @property

@@ -27,7 +27,7 @@ def made_up(seed=0):
 
 def test_curves_do_not_see_components_and_the_end_does_not_see_time():
     paths = made_up()
-    assert agreement(KINDS, clusters(paths, 10)).v_measure == pytest.approx(1)
+    assert agreement(KINDS, clusters(paths, 10, "paths")).v_measure == pytest.approx(1)
     curves, end = agreement(KINDS, loss_curves(paths, 3)), agreement(KINDS, last_window(paths, 3))
     assert curves.v_measure < 0.9
     assert end.v_measure < 0.9

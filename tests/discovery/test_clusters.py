@@ -30,10 +30,26 @@ def made_up(seed=0, looking=True):
     return Paths(changes, losses, STEPS, COMPONENTS)
 
 
-def test_kinds_that_formed_in_their_own_way_are_found():
-    found = clusters(made_up(), 10)
+@pytest.mark.parametrize("by", ["courses", "paths"])
+def test_kinds_that_formed_in_their_own_way_are_found(by):
+    found = clusters(made_up(), 10, by)
     assert agreement(KINDS, found).homogeneity > 0.95
     assert agreement(KINDS[:90], found[:90]).v_measure > 0.95
+
+
+def test_courses_tell_tokens_apart_that_lost_as_much_at_once_only_if_one_lost_it_by_looking():
+    paths = made_up()
+    changes = paths.changes[:60].copy()
+    changes[:, :] = 0.01 * np.random.default_rng(4).normal(size=changes.shape)
+    changes[:30, 5, 0] -= 1  # embedding
+    changes[30:, 5, 3] -= 1  # keys
+    losses = 5 + np.concatenate([np.zeros((60, 1)), changes.sum(2).cumsum(1)], axis=1)
+    same = Paths(changes, losses, STEPS, COMPONENTS)
+    assert agreement(KINDS[:60], clusters(same, 10)).v_measure > 0.95
+    changes[30:, 5, 3] += 1
+    changes[30:, 5, 4] -= 1  # outputs: another component, and no looking
+    assert agreement(KINDS[:60], clusters(same, 10)).v_measure < 0.5
+    assert agreement(KINDS[:60], clusters(same, 10, "paths")).v_measure > 0.95
 
 
 def test_only_what_was_gained_by_looking_is_a_discovery_and_its_time_and_components_are_right():

@@ -65,7 +65,7 @@ def test_windows_are_computed_once_and_every_token_balances(run):
 
 
 def test_what_was_found_is_stored_with_every_token_and_found_once(run, monkeypatch):
-    monkeypatch.setattr(discovery, "clusters", lambda paths, smallest: np.arange(len(paths)) % 3 - 1)
+    monkeypatch.setattr(discovery, "clusters", lambda paths, *how: np.arange(len(paths)) % 3 - 1)
     movement.compute_movement(run, run.planned)
     assert pending_cells(run.store, wanted.wanted_discovery(run))
     assert discovery.compute_discovery(run) == 1
@@ -84,7 +84,7 @@ def test_what_was_found_is_stored_with_every_token_and_found_once(run, monkeypat
     clusters = rows(run, "select * from discoveries order by cluster")
     assert clusters["tokens"].to_list() == [tokens.filter(tokens["cluster"] == number).height for number in (0, 1)]
     assert (clusters["looking_low"] <= clusters["looking_high"]).all()
-    monkeypatch.setattr(discovery, "clusters", lambda paths, smallest: np.full(len(paths), -1))
+    monkeypatch.setattr(discovery, "clusters", lambda paths, *how: np.full(len(paths), -1))
     discovery.compute_discovery(run)
     assert rows(run, "select * from discoveries").height == 0, "what is not found any more is gone"
     assert rows(run, "select * from discovery_tokens where cluster is not null").height == 0
@@ -92,7 +92,7 @@ def test_what_was_found_is_stored_with_every_token_and_found_once(run, monkeypat
 
 def test_the_report_has_a_card_for_each_cluster_and_a_figure(run, monkeypatch):
     movement.compute_movement(run, run.planned)
-    monkeypatch.setattr(discovery, "clusters", lambda paths, smallest: np.arange(len(paths)) % 3 - 1)
+    monkeypatch.setattr(discovery, "clusters", lambda paths, *how: np.arange(len(paths)) % 3 - 1)
     discovery.compute_discovery(run)
     experiment = parse_experiment(copy.deepcopy(tiny.TINY) | CHANGE)
     with connect(run.store.root) as connection:
@@ -114,7 +114,7 @@ def test_the_report_has_a_card_for_each_cluster_and_a_figure(run, monkeypatch):
 
 def test_the_command_ranks_what_formed_and_writes_a_cluster_as_a_mechanism(run, folder, monkeypatch, capsys):
     movement.compute_movement(run, run.planned)
-    monkeypatch.setattr(discovery, "clusters", lambda paths, smallest: np.arange(len(paths)) % 3 - 1)
+    monkeypatch.setattr(discovery, "clusters", lambda paths, *how: np.arange(len(paths)) % 3 - 1)
     discovery.compute_discovery(run)
     monkeypatch.setenv("MECH_STORE", str(run.store.root))
     monkeypatch.setenv("MECH_HOME", str(folder))
