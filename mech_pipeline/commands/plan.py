@@ -75,7 +75,6 @@ def _say_budget(experiment: "Resolved", runs: int, hours: float, gigabytes: floa
 def _measured(experiment: "Resolved", project: "Project") -> list[str]:
     """What stages of these runs took in this store."""
     from mech_pipeline.pipeline.stage_costs import unit_costs
-    from mech_pipeline.progress import format_seconds
     from mech_pipeline.store.files.open import open_files
     from mech_pipeline.store.layout import check_readable
     from mech_pipeline.store.store import Store
@@ -83,7 +82,7 @@ def _measured(experiment: "Resolved", project: "Project") -> list[str]:
     if check_readable(open_files(project.store)) is None:
         return []
     return [
-        f"measured, {each.stage}: {format_seconds(each.cpu_seconds)} of CPU a cell, {_size(each.peak_bytes)} of memory"
+        f"measured, {each.stage}: {each.cpu_seconds:.2g} s of CPU a cell, {_size(each.peak_bytes)} of memory"
         + (f", {_size(each.peak_gpu_bytes)} of the GPU's" if each.peak_gpu_bytes else "")
         for each in unit_costs(Store(project.store), [spec.run for spec in experiment.runs()])
     ]

@@ -9,7 +9,7 @@ import pytest
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.pipeline import alone
 from mech_pipeline.pipeline.plan import Plan
-from mech_pipeline.pipeline.stage_costs import TABLE, measured
+from mech_pipeline.pipeline.stage_costs import TABLE, UnitCost, measured, unit_costs
 from mech_pipeline.pipeline.tokens import probe_rows
 from mech_pipeline.reports.costs import NOT_MEASURED, period, stage_rows, trained_before
 from mech_pipeline.reports.subject import Study
@@ -80,3 +80,27 @@ def test_the_peak_of_memory_is_that_of_the_work(local_store: Store):
             work.cells[spec.run] = 1
     small, large = query(local_store.root, "select peak_bytes from stage_costs order by last_step").rows()
     assert large[0] - small[0] > 200_000_000
+
+
+def test_units_are_medians_over_pieces_of_work_and_the_largest_memory(local_store):
+    work = {
+        "run": "r",
+        "cells": 2,
+        "first_step": None,
+        "last_step": None,
+        "device": "d",
+        "machine": "m",
+        "wall_seconds": 1.0,
+    }
+    for number, (stage, seconds, memory) in enumerate([("a", 2.0, 5), ("a", 4.0, 7), ("a", 20.0, 6), ("b", 90.0, 1)]):
+        row = work | {
+            "stage": stage,
+            "began": str(number),
+            "cpu_seconds": seconds,
+            "peak_bytes": memory,
+            "peak_gpu_bytes": None,
+        }
+        columns = {name: [value] for name, value in row.items()}
+        local_store.write(TABLE, columns, replace={name: columns[name] for name in ("run", "stage", "began")})
+    assert unit_costs(local_store, ["r"]) == [UnitCost("b", 45.0, 1, None), UnitCost("a", 2.0, 7, None)]
+    assert unit_costs(local_store, ["other"]) == []
