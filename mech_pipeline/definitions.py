@@ -8,6 +8,7 @@ import dagster as dg
 from mech_pipeline.assets import (
     analysis,
     attribution,
+    causes,
     formation,
     plan,
     report,
@@ -33,7 +34,7 @@ _HAND_MADE: tuple[dg.AssetsDefinition, ...] = (
     *(spec.run_spec, spec.tokens, training.training_run, training.checkpoint, training.zoom),
     *(analysis.checkpoint_analysis, analysis.circuits, attribution.ledger, attribution.neurons),
     *(attribution.influence_sweep, attribution.counterfactual_retraining, formation.formation),
-    *(report.experiment_report, store_assets.compaction),
+    *(causes.choices, report.experiment_report, store_assets.compaction),
 )
 """Assets with curves, checks or a body of their own; those of other stages are made from the table."""
 
