@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from mech_pipeline.pipeline.stage import Scope, Stage
+from mech_pipeline.pipeline.stage import Scope, Stage, everybody
 from mech_pipeline.pipeline.stages import STAGES
 
 BY_HAND = ("zoom",)
@@ -19,11 +19,12 @@ BATCH = dg.BackfillPolicy.multi_run(64)
 
 RUNS, STEPS, EXPERIMENTS = "launched_runs", "launched_steps", "launched_experiments"
 PLANS = "experiment_files"
-ON_DEMAND = {
-    "zoom": "zoomed_runs",
-    "compaction": "compacted_runs",
-    "choices": "choosing_runs",
-    "comparisons": "compared_experiments",
+_SOME = {"choice": "choosing_runs", "comparison": "compared_experiments"}
+"""Names that older histories know; others are made of the stage's."""
+SOME = tuple(stage for stage in STAGES if stage.scope in (Scope.RUN, Scope.EXPERIMENT) and stage.asked is not everybody)
+"""Stages of runs and experiments that only some ask for."""
+ON_DEMAND = {"zoom": "zoomed_runs", "compaction": "compacted_runs"} | {
+    asset: _SOME.get(stage.name, f"{stage.name}_{stage.scope.value}s") for stage in SOME for asset in stage.assets
 }
 """Names under which Dagster keeps the keys; of the runs (or experiments) of some assets too, which most never need."""
 

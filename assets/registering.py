@@ -11,9 +11,9 @@ import dagster as dg
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import DynamicPartitionsTable
 
-from mech_pipeline.assets.partitions import EXPERIMENTS, ON_DEMAND, RUNS, STEPS, grid_names, step_key
+from mech_pipeline.assets.partitions import EXPERIMENTS, ON_DEMAND, RUNS, SOME, STEPS, grid_names, step_key
 from mech_pipeline.pipeline.stage import Scope, Stage
-from mech_pipeline.pipeline.stages import STAGES, stage_of
+from mech_pipeline.pipeline.stages import STAGES
 from mech_pipeline.pipeline.work import all_specs
 from mech_pipeline.spec.run import RunSpec, check_run_id
 from mech_pipeline.store.store import Store
@@ -25,9 +25,11 @@ def register(instance: dg.DagsterInstance, specs: Iterable[RunSpec]) -> None:
     _add(instance, RUNS, [check_run_id(spec.run) for spec in specs])
     _add(instance, EXPERIMENTS, sorted({spec.experiment for spec in specs}))
     register_steps(instance, {step for spec in specs for step in spec.checkpoints.possible(spec.training.steps)})
-    _add(instance, ON_DEMAND["choices"], [spec.run for spec in specs if spec.choice is not None])
-    compared = {spec.experiment for spec in specs if stage_of("comparison").asked(spec)}
-    _add(instance, ON_DEMAND["comparisons"], sorted(compared))
+    for stage in SOME:
+        asking = [spec for spec in specs if stage.asked(spec)]
+        keys = {spec.run: None for spec in asking} if stage.scope == Scope.RUN else {s.experiment: None for s in asking}
+        for asset in stage.assets:
+            _add(instance, ON_DEMAND[asset], list(keys))
     for stage in STAGES:
         if stage.grid is not None:
             for spec in specs:

@@ -159,6 +159,11 @@ class Read:
     of: Callable[[RunSpec], Iterable[str]] | None = None
 
 
+def everybody(spec: RunSpec) -> bool:
+    """Of every run."""
+    return True
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of the pipeline.
@@ -190,7 +195,7 @@ class Stage:
     reads: tuple[str | Read, ...] = ()
     after: tuple[str, ...] = ()
     needs: frozenset[Need] = frozenset()
-    asked: Callable[[RunSpec], bool] = lambda spec: True
+    asked: Callable[[RunSpec], bool] = everybody
     refuses: Callable[[View], str | None] = lambda view: None
     pending: Callable[[View, Cells], list[Cell]] | None = None
     live: bool = False

@@ -138,3 +138,11 @@ def test_nothing_compared_yet_is_a_sentence(tmp_path):
         found = causes(Study(connection, experiment, tuple(experiment.runs())))
     assert found.empty
     assert "nothing has been compared yet" in html_of(found)
+
+
+def test_an_experiment_in_which_nothing_is_chosen_has_nothing_to_say(tmp_path):
+    experiment = parse_experiment(copy.deepcopy(tiny.TINY))
+    with connect(Store(tmp_path).root) as connection:
+        found = causes(Study(connection, experiment, tuple(experiment.runs())))
+    assert found.empty
+    assert "no arm of this experiment chooses examples" in html_of(found)

@@ -72,7 +72,10 @@ def _nothing(study: Study) -> str:
 
 def _in_order(study: Study, compared: pl.DataFrame) -> pl.DataFrame:
     """Comparisons in the order of the file."""
-    order = pl.DataFrame({"arm": [p.arm for p in pairs(study.experiment)], "reference": _references(study)})
+    order = pl.DataFrame(
+        {"arm": [p.arm for p in pairs(study.experiment)], "reference": _references(study)},
+        schema={"arm": pl.String, "reference": pl.String},
+    )
     return order.join(compared, on=["arm", "reference"], how="inner", maintain_order="left")
 
 
