@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from mech_pipeline.discovery.paths import Paths
+from mech_pipeline.spec.seeds import fixed_numpy_generator
 
 _STARTS = 8
 
@@ -48,14 +49,14 @@ def compressed_share(contexts: Sequence[Sequence[int]]) -> Float[NDArray, " toke
 
 def random_like(labels: Int[NDArray, " token"], seed: int = 0) -> Int[NDArray, " token"]:
     """The same sizes, and as many tokens in none, at random."""
-    return np.random.default_rng(seed).permutation(labels)
+    return fixed_numpy_generator("clusters at random", seed).permutation(labels)
 
 
 def _kmeans(rows: Float[NDArray, "token number"], count: int, seed: int) -> Int[NDArray, " token"]:
     """The best of some starts (k-means++), by the distances left."""
     found = []
     for start in range(_STARTS):
-        generator = np.random.default_rng([seed, start])
+        generator = fixed_numpy_generator("starts of k-means", seed * _STARTS + start)
         centres, labels = kmeans2(rows, count, minit="++", seed=generator)
         found.append((float(((rows - centres[labels]) ** 2).sum()), start, labels))
     return min(found, key=lambda one: one[:2])[2].astype(np.int64)

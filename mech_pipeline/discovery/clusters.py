@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mech_pipeline.discovery.density import hdbscan
 from mech_pipeline.discovery.paths import Paths
+from mech_pipeline.spec.seeds import fixed_numpy_generator
 
 DIMENSIONS, COURSES, NEIGHBOURS = 20, 3, 3
 By = Literal["courses", "paths"]
@@ -79,7 +80,7 @@ def skills(
     """
     gained = np.maximum(-paths.changes, 0)
     matrix = gained.reshape(len(gained), -1)
-    generator = np.random.default_rng(seed)
+    generator = fixed_numpy_generator("first guess of skills", seed)
     scale = np.sqrt(matrix.mean() / count)
     have = scale * generator.uniform(0.5, 1.5, (len(matrix), count))
     bring = scale * generator.uniform(0.5, 1.5, (count, matrix.shape[1]))

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from mech_pipeline.discovery.paths import Paths
+from mech_pipeline.spec.seeds import fixed_numpy_generator
 
 LOCKED = 0.75
 """Nats gained by looking that make a discovery."""
@@ -73,7 +74,7 @@ def formed(paths: Paths, tokens: Int[NDArray, " token"], seed: int = 0) -> Forme
     Args:
         seed: of the resamples.
     """
-    generator = np.random.default_rng(seed)
+    generator = fixed_numpy_generator("resamples of a cluster", seed)
     drawn = generator.integers(0, len(tokens), (RESAMPLES, len(tokens)))
     gained = paths.gained_by_looking()[tokens]
     curves = np.concatenate([gained.mean(0)[None], gained[drawn].mean(1)])
