@@ -14,7 +14,6 @@ from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.data.pretrained import resolved_tokenizer
 from mech_pipeline.data.weights_file import weights_sha256
 from mech_pipeline.errors import MechError, did_you_mean
-from mech_pipeline.exchange.suites.described import described
 from mech_pipeline.mechanisms.known import KNOWN
 from mech_pipeline.signals.registry import signal_names
 from mech_pipeline.spec.experiment import Experiment, Names, load_experiment
@@ -93,6 +92,8 @@ def _check_names(experiment: Experiment, source: str) -> None:
 def _with_contents(spec: RunSpec) -> RunSpec:
     """With the content hashes of the files that it names."""
     if spec.imported is not None:
+        from mech_pipeline.exchange.suites.described import described  # its layouts load PyTorch
+
         spec = described(spec, spec.imported)
     found: dict[str, Any] = {"tokenizer": resolved_tokenizer(spec.tokenizer, packed=spec.data.packed > 0)}
     if spec.data.weights is not None:

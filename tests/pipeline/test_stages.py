@@ -18,7 +18,9 @@ from mech_pipeline.pipeline.stage import SILENT, Output, Read, Scope, Stage, Vie
 from mech_pipeline.pipeline.work import work_of
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.store.reading import connect
 from mech_pipeline.store.reading.query import query
+from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
 from tests.support import tiny, toy_stage
 from tests.support.places import ROOT
@@ -271,3 +273,14 @@ def test_cells_of_one_table_go_into_one_commit_where_they_are_a_block(local_stor
     assert found == [(1, "a", 2.0), (1, "b", 2.0), (2, "a", 2.0), (2, "b", 1.0)]
     late = outdated(stored_versions(local_store, "mechanism_values", "r"), dict.fromkeys(cells, "y"))
     assert late == [cells[3]]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [o for s in stages.STAGES if s.scope in (Scope.CHECKPOINT, Scope.TARGET) for o in s.outputs],
+    ids=lambda o: o.name,
+)
+def test_rows_that_the_ui_shows_of_a_batch_say_their_step(output, tmp_path):
+    sql = (output.rows or f"select * from {output.table}").replace("$run", "''").replace("in $$", "= 0")
+    with connect(Store(tmp_path).root) as connection:
+        assert "step" in connection.sql(sql).columns

@@ -169,7 +169,7 @@ EXAMPLE_LOSSES = Stage(
             ("example_losses",),
             always(wanted.EXAMPLE_LOSSES_VERSION),
             inputs=("checkpoint",),
-            rows="select update_step, example_id, loss_nats from example_losses where run = $run and step in $$ "
+            rows="select step, update_step, example_id, loss_nats from example_losses where run = $run and step in $$ "
             f"qualify row_number() over (partition by step order by loss_nats desc) <= {FIRST_ROWS} "
             "order by step, loss_nats desc",
         ),
