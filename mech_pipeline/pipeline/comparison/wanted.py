@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mech_pipeline.causal.arms import doses, seeds_of
+from mech_pipeline.causal.arms import doses, pairs, seeds_of
 from mech_pipeline.pipeline.cells import Cell, Version, combined_version, stored_versions
 from mech_pipeline.pipeline.choice.wanted import target_of
 from mech_pipeline.pipeline.stage import Cells, View
@@ -45,6 +45,8 @@ def experiment_of(view: View) -> Experiment:
 def wanted(view: View) -> Cells:
     """The four tables of the experiment; what holds no row is not wanted."""
     experiment, store = experiment_of(view), view.store
+    if not pairs(experiment) or not experiment.formation:
+        return {}
     name, specs = experiment.experiment, experiment.runs()
     formed = [combined_version(stored_versions(store, "formation", spec.run).values()) for spec in specs]
     chosen = [

@@ -36,7 +36,7 @@ def done_to_data(recipe: Recipe | None) -> str:
     how += f", {recipe.to} of the window" if recipe.to is not None else ""
     if recipe.like is not None:
         return f"{verb} as many as {recipe.like}, alike in {', '.join(recipe.alike)}{how}{_when(recipe)}"
-    size = f"{100 * recipe.share:g} %" if recipe.share is not None else number(recipe.count)
+    size = f"{100 * recipe.share:g} %" if recipe.share is not None else f"{recipe.count}"
     which = f"{size} by chance" if recipe.by == "random" else f"the {recipe.end} {size} by {recipe.by}"
     kinds = f" of {', '.join(recipe.kinds)}" if recipe.kinds else ""
     return f"{verb} {which}{kinds}{how}{_when(recipe)}"
