@@ -160,11 +160,17 @@ def test_a_wrong_root_is_named(root, message):
 
 
 def test_nothing_is_ever_unpickled():
-    """No module of the program can: neither pickle nor torch.load nor numpy's allow_pickle is named anywhere."""
+    """No module of the program can: neither pickle nor torch.load nor numpy's allow_pickle is named anywhere.
+
+    But for one, which other people's checkpoints need: it runs in a process of its own and calls only what it lists
+    (tests/exchange/test_neox.py).
+    """
     import mech_pipeline
 
     package = Path(mech_pipeline.__file__).parent
-    for path in [*package.rglob("*.py"), *(package.parent / "assets").glob("*.py")]:
+    apart = package / "exchange" / "suites" / "unpickle.py"
+    assert apart.exists()
+    for path in {*package.rglob("*.py"), *(package.parent / "assets").glob("*.py")} - {apart}:
         text = path.read_text()
         for word in ("import pickle", "torch.load(", "allow_pickle=True", "dill", "joblib.load"):
             assert word not in text, f"{path.name}: {word}"
