@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help:
 	@echo "make demo   train, analyse and report experiments/induction.yaml (about 4 minutes on 2 cores)"
 	@echo "make check  linter, types, doctests and the tests that start no other process (some 5 minutes on 2 cores)"
-	@echo "make test   linter, types and all tests (some 20 minutes on 2 cores)"
+	@echo "make test   linter, types and all tests (some 25 minutes on 2 cores)"
 	@echo "make ui     Dagster's web UI on http://127.0.0.1:3000, on the same data"
 	@echo "make browse DuckDB's command line, harlequin and marimo, to look into the store (docs/sql.md)"
 	@echo "make clean  remove the virtual environments and caches; the store and Dagster's history stay"
