@@ -75,11 +75,9 @@ def corpus_hashes(specs: tuple[RunSpec, ...]) -> dict[str, str]:
 
 
 def _check_names(experiment: Experiment, source: str) -> None:
-    asked = {field: getattr(experiment, field) for field in known_names()} | {
-        "signals.measure": experiment.signals.measure
-    }
-    for field, known in {**known_names(), "signals.measure": signal_names()}.items():
-        for name in asked[field]:
+    asked = [(field, getattr(experiment, field), known) for field, known in known_names().items()]
+    for field, names, known in (*asked, ("signals.measure", experiment.signals.measure, signal_names())):
+        for name in names:
             if name not in known:
                 allowed = ", ".join(sorted(known))
                 raise MechError(

@@ -37,14 +37,8 @@ class Doses:
 
 def recipes(experiment: Experiment) -> dict[str, Recipe]:
     """What each arm chooses, in the run of its first seed; arms that choose nothing are left out."""
-    found = {name: recipe_of(experiment, name, seeds_of(experiment, name)[0]) for name in experiment.arms}
+    found = {name: recipe_of(experiment, name, experiment.seeds_of(name)[0]) for name in experiment.arms}
     return {name: recipe for name, recipe in found.items() if recipe is not None}
-
-
-def seeds_of(experiment: Experiment, arm: str) -> tuple[int, ...]:
-    """The seeds that an arm trains."""
-    own = experiment.arms[arm].seeds
-    return experiment.seeds if own is None else own
 
 
 def pairs(experiment: Experiment) -> list[Pair]:

@@ -31,7 +31,9 @@ def audit(
         typer.Option(help="a .parquet or .csv with update_step, position, example_id; default: the table batches"),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="write a row per update to this .csv, .json or .parquet")] = None,
-    tolerance: Annotated[float, typer.Option(help="largest residual of an update that counts as right", min=0)] = 1e-5,
+    tolerance: Annotated[
+        float | None, typer.Option(help="largest residual of an update that counts as right; default: 1e-5", min=0)
+    ] = None,
 ) -> None:
     """Check that each state of a run was made from the one before with the batch that is said.
 
@@ -39,6 +41,7 @@ def audit(
     in units of the movement: about rounding for the right batch, about 1 for a wrong one. Exit code 1 if any is wrong.
     """
     from mech_pipeline.commands.opening import opened_run
+    from mech_pipeline.exchange.audit import TOLERANCE
     from mech_pipeline.exchange.audit import audit as judge
     from mech_pipeline.exchange.claim import read_claim, stored_claim
     from mech_pipeline.progress import Progress
@@ -50,7 +53,7 @@ def audit(
         found = list(judge(opened, claim, first, last, Progress(emit, f"audit {run}", last - first, "updates")))
     if output is not None:
         _save(found, output)
-    _tell(run, found, tolerance)
+    _tell(run, found, TOLERANCE if tolerance is None else tolerance)
 
 
 def _window(run: "OpenRun", text: str) -> tuple[int, int]:

@@ -78,6 +78,12 @@ class View:
         return spec
 
     @property
+    def whole(self) -> Experiment:
+        """The experiment; for stages of whole experiments."""
+        assert self.experiment is not None, "the stage is of an experiment"
+        return self.experiment
+
+    @property
     def corpus_sha256(self) -> str:
         """The content of the run's corpus."""
         return self.corpora[self.spec.run]

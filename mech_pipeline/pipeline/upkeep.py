@@ -19,18 +19,15 @@ def _crowded(view: View) -> Cells:
 
 
 def _reported(view: View) -> Cells:
-    assert view.experiment is not None, "a report is of an experiment"
-    return report.wanted(view.store, view.experiment)
+    return report.wanted(view.store, view.whole)
 
 
 def _not_reported(view: View, wanted: Cells) -> list[Cell]:
-    assert view.experiment is not None, "a report is of an experiment"
-    return report.pending(view.store, view.experiment)
+    return report.pending(view.store, view.whole)
 
 
 def _report(view: View, steps: Sequence[int], told: Told) -> int:
-    assert view.experiment is not None, "a report is of an experiment"
-    report.make_report(view.store, view.experiment)
+    report.make_report(view.store, view.whole)
     return 1
 
 

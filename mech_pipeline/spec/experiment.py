@@ -38,6 +38,8 @@ from mech_pipeline.spec.signals import Signals
 from mech_pipeline.spec.stage import Stage, added
 from mech_pipeline.spec.training import Checkpoints, Optimizer, Training
 
+_END = 400
+"""Characters of a message that are kept at each end of it."""
 OVERRIDABLE = ("corpus", "tokenizer", "data", "model", "optimizer", "training", "checkpoints")
 Names = Mapping[str, Collection[str]]
 """The mechanisms and detectors that there are, for a check that is to name a misspelt one."""
@@ -132,26 +134,30 @@ class Experiment(Stage):
                 arm = min(unknown)
                 allowed = f"{did_you_mean(arm, self.arms)}allowed: {', '.join(self.arms)} or all"
                 raise ValueError(f"{field}.arms: unknown arm {arm!r}; {allowed}")
-            chosen_arms = [arm for name, arm in self.arms.items() if chosen.arms == "all" or name in chosen.arms]
-            seeds = {seed for arm in chosen_arms for seed in (arm.seeds or self.seeds)}
-            if chosen.seeds != "all" and (missing := set(chosen.seeds) - seeds):
-                raise ValueError(f"{field}.seeds: seed {min(missing)} is not trained; allowed: {sorted(seeds)} or all")
-        seeds_of = {name: arm.seeds or self.seeds for name, arm in self.arms.items()}
+            trained = {
+                seed for arm in self.arms if chosen.arms == "all" or arm in chosen.arms for seed in self.seeds_of(arm)
+            }
+            if chosen.seeds != "all" and (missing := set(chosen.seeds) - trained):
+                raise ValueError(
+                    f"{field}.seeds: seed {min(missing)} is not trained; allowed: {sorted(trained)} or all"
+                )
+        seeds = {name: self.seeds_of(name) for name in self.arms}
         try:
-            self.signals.check(seeds_of, signals)
+            self.signals.check(seeds, signals)
         except ValueError as error:
             raise ValueError(f"signals.{error}") from error
         check_choices(self)
-        self.budget.check_runs(sum(len(arm.seeds or self.seeds) for arm in self.arms.values()))
+        self.budget.check_runs(sum(map(len, seeds.values())))
         return self
+
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """The seeds that an arm trains."""
+        own = self.arms[arm].seeds
+        return self.seeds if own is None else own
 
     def runs(self) -> tuple[RunSpec, ...]:
         """Every run of every arm, in the order of the file; what files hold is filled in by `resolve`."""
-        return tuple(
-            self._run(arm, seed)
-            for arm, overrides in self.arms.items()
-            for seed in (overrides.seeds if overrides.seeds is not None else self.seeds)
-        )
+        return tuple(self._run(arm, seed) for arm in self.arms for seed in self.seeds_of(arm))
 
     def _run(self, arm: str, seed: int) -> RunSpec:
         stages: dict[str, Any] = {}
@@ -245,7 +251,12 @@ def _explain(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     value = first["input"]
     shown = f" = {reprlib.repr(value)}" if isinstance(value, str | int | float | bool | list | tuple) else ""
-    return f"{path}{shown}: {message}{more}"
+    return f"{path}{shown}: {_cut(message)}{more}"
+
+
+def _cut(message: str) -> str:
+    """A long message without its middle: it repeats a value of the file that goes on and on."""
+    return message if len(message) <= 2 * _END else f"{message[:_END]} … {message[-_END:]}"
 
 
 def _fields_at(path: tuple[int | str, ...], title: str) -> set[str]:

@@ -253,3 +253,13 @@ def test_what_is_fetched_is_gone_when_it_was_read(tmp_path, monkeypatch):
             assert (folder / "config.json").is_file()
     assert len(seen) == 2
     assert not any(path.exists() for path in seen)
+
+
+@pytest.mark.parametrize("layout", ["folder", "huggingface"])
+def test_an_experiment_is_read_without_reading_weights(tmp_path, monkeypatch, layout):
+    """Every command reads it: none waits for a download or for pickles."""
+    place = suite(tmp_path / "suite") if layout == "folder" else cached(tmp_path / "models--who--suite")
+    monkeypatch.setattr(type(LAYOUTS[layout]), "opened", lambda *asked: pytest.fail("a revision was opened"))
+    (spec,) = experiment_of(place, layout).runs()
+    assert spec.model.family == "gpt_neox"
+    assert spec.imported.found_steps == STEPS

@@ -3,9 +3,7 @@
 import copy
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load as load_arrays
 
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training.branching import departs_at
@@ -16,23 +14,16 @@ from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.loop import Trainer
-from tests.pipeline.test_choice_stage import QUICK, compute, experiment_of
 from tests.support import tiny
+from tests.support.choosing import QUICK, assert_same_bits, compute, experiment_of, states
 
 LATE = {"by": "random", "share": 0.3, "at": 12, "window": [7, 9]}
 PLAN = {"checkpoints": {"every": 3}}
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    tiny.write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def store(local_store):
+    return local_store
 
 
 @pytest.fixture
@@ -65,24 +56,6 @@ def trained_from_the_beginning(folder: Path, store: Store, run: str, **change) -
     content["data"] = content["data"] | {"weights": "weights.csv"}
     compute(alone, resolve(parse_experiment(content)))
     return alone
-
-
-def states(store, run):
-    rows = query(
-        store.root, f"select step, uri, data_version from checkpoints where run = '{run}' order by step"
-    ).rows()
-    return {step: (load_arrays(store.files.read(uri)), version) for step, uri, version in rows}
-
-
-def assert_same_bits(one, other):
-    assert one.keys() == other.keys()
-    for step in one:
-        (tensors, version), (others, other_version) = one[step], other[step]
-        assert version == other_version
-        assert tensors.keys() == others.keys()
-        assert any(name.startswith("exp_avg_sq.") for name in tensors)
-        for name, tensor in tensors.items():
-            assert np.array_equal(tensor.view(np.uint8), others[name].view(np.uint8)), (step, name)
 
 
 @pytest.mark.parametrize("stacked", [False, True])

@@ -10,7 +10,6 @@ import yaml
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
-from mech_pipeline.pipeline.alone import compute_all
 from mech_pipeline.pipeline.plan import Plan
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resolve import resolve
@@ -18,18 +17,9 @@ from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from tests.support import tiny
+from tests.support.choosing import NAME, QUICK, compute, experiment_of
 from tests.support.docs_commands import blocks
 
-NAME = "induction_copy_advantage"
-QUICK = {
-    "seeds": [0],
-    "detectors": [],
-    "gradients": [],
-    "training": {"steps": 12, "batch": 8},
-    "checkpoints": {"every": 6},
-    "formation": [{"mechanism": NAME, "threshold": -99.0, "sustain": 1}],
-    "influence": {"mechanisms": [NAME], "metasmoothness_steps": 0, "at": [12]},
-}
 CHOOSE = {"by": "influence", "share": 0.2, "at": 12}
 
 
@@ -66,18 +56,6 @@ def chosen(measured):
 def store(tmp_path, measured):
     shutil.copytree(measured, tmp_path / "store")
     return Store(tmp_path / "store")
-
-
-def experiment_of(arms, **change):
-    content = copy.deepcopy(tiny.TINY) | QUICK | change
-    content["arms"] = {"baseline": {}} | {name: {"choose": choice} for name, choice in arms.items()}
-    return resolve(parse_experiment(content))
-
-
-def compute(store, experiment):
-    specs = experiment.runs()
-    corpora = {spec.run: corpus_sha256(read_corpus(spec.corpus)) for spec in specs}
-    return [each for each in compute_all(store, specs, corpora, experiment) if each[0] not in ("report", "compaction")]
 
 
 def rows(store, run):

@@ -12,8 +12,8 @@ from mech_pipeline.pipeline.stages import reads_of
 from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.budget import Budget
 from mech_pipeline.spec.experiment import parse_experiment
-from tests.pipeline.test_choice_stage import QUICK, compute
 from tests.support import tiny
+from tests.support.choosing import QUICK, compute
 
 PLAIN = {"ledger": {}, "influence": {}, "checkpoints": {"every": 3}}
 LATE = {"by": "random", "count": 3, "at": 12, "window": [7, 9]}

@@ -12,23 +12,18 @@ from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
-from tests.pipeline.test_branching import assert_same_bits, states
-from tests.pipeline.test_choice_stage import NAME, QUICK, compute
 from tests.support import tiny
+from tests.support.choosing import NAME, QUICK, assert_same_bits, compute, states
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 FORBID = {"head": [0, 1], "do": "forbid_previous_token", "from": 4, "to": 8}
 OURS = {"checkpoints": {"every": 3}, "influence": {}, "ledger": {}}
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    tiny.write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
+def store(local_store):
+    return local_store
 
 
 def experiment_of(*intervene, arm=None, **change):

@@ -6,9 +6,9 @@ import pytest
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.reading.query import query
-from mech_pipeline.store.store import Store
-from tests.pipeline.test_choice_stage import NAME, compute, experiment_of
-from tests.support import tiny
+from tests.support.choosing import NAME, compute, experiment_of
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 SOME = {"by": "loss", "share": 0.2, "at": 12}
 PLAN = {"checkpoints": {"every": 3}}
@@ -16,14 +16,8 @@ ACCOUNT = {"ledger": {"mechanisms": [NAME], "arms": "all"}}
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    tiny.write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
+def store(local_store):
+    return local_store
 
 
 def order_of(run):

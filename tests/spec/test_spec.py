@@ -176,3 +176,10 @@ def test_a_resolved_experiment_reads_nothing_again(tmp_path):
     (tmp_path / "weights.csv").unlink()
     assert resolved.runs() is resolved.runs()
     assert resolved.runs()[0].data.weights_sha256
+
+
+def test_a_value_that_goes_on_and_on_is_not_repeated_whole():
+    change = {"checkpoints": {"every": 6, "adaptive": {"mechanism": "x" * 5000}}}
+    with pytest.raises(MechError, match="checkpoints.adaptive") as caught:
+        parse_experiment(MINIMAL | change, names=known_names())
+    assert len(str(caught.value)) < 1000

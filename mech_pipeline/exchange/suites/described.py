@@ -1,13 +1,11 @@
 """A run from outside, with what its place says of it: which revisions there are, and the model that they are of."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.exchange.suites.folder import CONFIG
 from mech_pipeline.exchange.suites.layouts import LAYOUTS
 from mech_pipeline.spec.imported import Imported
 from mech_pipeline.spec.model import Model
@@ -26,8 +24,7 @@ def described(spec: RunSpec, imported: Imported) -> RunSpec:
     """
     layout = LAYOUTS[imported.layout]
     found = tuple((each.step, each.name, each.identity) for each in layout.revisions(imported))
-    with layout.opened(imported, found[0][1]) as folder:
-        model = _model(spec, imported, folder)
+    model = _model(spec, imported, layout.config(imported, found[0][1]))
     steps = tuple(step for step, _, _ in found)
     last = max(steps[-1], 1)
     return spec.model_copy(
@@ -40,11 +37,11 @@ def described(spec: RunSpec, imported: Imported) -> RunSpec:
     )
 
 
-def _model(spec: RunSpec, imported: Imported, folder: Path) -> Model:
+def _model(spec: RunSpec, imported: Imported, content: bytes) -> Model:
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
+        config = json.loads(content)
         family = config.get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise MechError(
             f"config.json of {imported.place} cannot be read: {str(error)[:200]}", "fetch it again"
         ) from error

@@ -24,6 +24,14 @@ class Folder:
         named = by_step((path.name for path in holds), spec, str(place))
         return [Revision(step, name, sampled_identity(_files(place, name), str(place))) for step, name in named]
 
+    def config(self, spec: Imported, name: str) -> bytes:
+        """Its own, or the one above it."""
+        place = spec.home / spec.place
+        found = next((path for path in (place / name / CONFIG, place / CONFIG) if path.is_file()), None)
+        if found is None:
+            raise MechError(f"{place} has no {CONFIG}, and neither has {name}", "put the model's config.json there")
+        return found.read_bytes()
+
     @contextmanager
     def opened(self, spec: Imported, name: str) -> Iterator[Path]:
         """The folder itself, or one with links where its config.json lies above it."""

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.exchange.suites.folder import CONFIG
 from mech_pipeline.exchange.suites.layout import Revision, by_step, check_shards
 from mech_pipeline.spec.imported import Imported
 
-_WANTED = ["*.safetensors", "*.safetensors.index.json", "config.json"]
+_WANTED = ["*.safetensors", "*.safetensors.index.json", CONFIG]
 
 
 class HuggingFace:
@@ -27,17 +28,24 @@ class HuggingFace:
         named = by_step(commits, spec, f"repository {spec.place}")
         return [Revision(step, name, commits[name]) for step, name in named]
 
+    def config(self, spec: Imported, name: str) -> bytes:
+        """That of the snapshot in the cache, or fetched alone."""
+        cached = _snapshot(spec, name) / CONFIG
+        if cached.is_file():
+            return cached.read_bytes()
+        with tempfile.TemporaryDirectory() as made:
+            return (_fetched(spec.place, name, made, [CONFIG]) / CONFIG).read_bytes()
+
     @contextmanager
     def opened(self, spec: Imported, name: str) -> Iterator[Path]:
         """The snapshot in the cache, or one that is fetched and removed."""
-        commit = _cached(spec).get(name, name)
-        snapshot = _folder(spec) / "snapshots" / commit
+        snapshot = _snapshot(spec, name)
         if snapshot.is_dir() and list(snapshot.glob("*.safetensors")):
             check_shards(snapshot, f"{spec.place} at {name}")
             yield snapshot
             return
         with tempfile.TemporaryDirectory() as made:
-            fetched = _fetched(spec.place, name, made)
+            fetched = _fetched(spec.place, name, made, _WANTED)
             check_shards(fetched, f"{spec.place} at {name}")
             yield fetched
 
@@ -50,6 +58,11 @@ def _folder(spec: Imported) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return Path(HF_HUB_CACHE) / f"models--{spec.place.replace('/', '--')}"
+
+
+def _snapshot(spec: Imported, name: str) -> Path:
+    """Where the cache has a revision, if it has it."""
+    return _folder(spec) / "snapshots" / _cached(spec).get(name, name)
 
 
 def _cached(spec: Imported) -> dict[str, str]:
@@ -71,11 +84,11 @@ def _listed(place: str) -> dict[str, str]:
     return {ref.name: ref.target_commit for ref in [*refs.branches, *refs.tags]}
 
 
-def _fetched(place: str, revision: str, cache: str) -> Path:
+def _fetched(place: str, revision: str, cache: str, wanted: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(place, revision=revision, allow_patterns=_WANTED, cache_dir=cache))
+        return Path(snapshot_download(place, revision=revision, allow_patterns=wanted, cache_dir=cache))
     except Exception as error:
         raise MechError(
             f"revision {revision} of {place} cannot be had from the hub: {' '.join(str(error).split())[:200]}",

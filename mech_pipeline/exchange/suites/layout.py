@@ -46,6 +46,13 @@ class Layout(Protocol):
             MechError: the place is not there, or holds no revision.
         """
 
+    def config(self, spec: Imported, name: str) -> bytes:
+        """config.json of one revision, without its weights.
+
+        Raises:
+            MechError: it is not there.
+        """
+
     def opened(self, spec: Imported, name: str) -> AbstractContextManager[Path]:
         """A folder with config.json and *.safetensors of one revision, while the block runs.
 

@@ -14,7 +14,6 @@ A `config.json` of `transformers` must lie beside the steps. Source: DeepSpeed's
 """
 
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,12 +50,19 @@ class NeoX:
         named = by_step((path.parent.name for path in place.glob(f"*/{MODEL}")), spec, str(place))
         return [Revision(step, name, sampled_identity((place / name).glob("*.pt"), name)) for step, name in named]
 
+    def config(self, spec: Imported, name: str) -> bytes:
+        """The one beside the steps."""
+        path = spec.home / spec.place / CONFIG
+        if not path.is_file():
+            raise MechError(
+                f"{path.parent} has no {CONFIG}", "put the config.json of the same model in `transformers` there"
+            )
+        return path.read_bytes()
+
     @contextmanager
     def opened(self, spec: Imported, name: str) -> Iterator[Path]:
         """A converted copy that is gone afterwards."""
         place = spec.home / spec.place
-        if not (place / CONFIG).is_file():
-            raise MechError(f"{place} has no {CONFIG}", "put the config.json of the same model in `transformers` there")
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
             parts = converted(place / name, folder)
@@ -64,7 +70,7 @@ class NeoX:
             if parts:
                 moments = {f"{part}.{each}": tensor for part, named in parts.items() for each, tensor in named.items()}
                 save_file(moments, folder / MOMENTS)
-            shutil.copyfile(place / CONFIG, folder / CONFIG)
+            (folder / CONFIG).write_bytes(self.config(spec, name))
             yield folder
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import polars as pl
 
 from mech_pipeline.causal.arms import doses, pairs
-from mech_pipeline.causal.comparing import Comparison, compare
+from mech_pipeline.causal.comparing import LEVEL, Comparison, compare
 from mech_pipeline.causal.dose import trend
 from mech_pipeline.causal.predicted import Measure, calibration
 from mech_pipeline.causal.survival import Formed, Median, median
 from mech_pipeline.pipeline.cells import Block, pending_cells, write
 from mech_pipeline.pipeline.comparison.measured import Formation, chosen_examples, formations, predictions
-from mech_pipeline.pipeline.comparison.wanted import CODE_VERSION, experiment_of, wanted
+from mech_pipeline.pipeline.comparison.wanted import CODE_VERSION, wanted
 from mech_pipeline.pipeline.stage import Cells, View
 from mech_pipeline.progress import Emit
 from mech_pipeline.spec.experiment import Experiment
@@ -21,12 +21,11 @@ from mech_pipeline.spec.experiment import Experiment
 Columns = dict[str, list[Any]]
 _SHIFT = ("pairs", "bounds", "lower", "upper", "p", "smallest_p")
 _COMPARED = ("arm", "reference", "reference_step", "relative", "p_holm", "smallest_p_holm", "detectable", "p_log_rank")
-LEVEL = 0.05
 
 
 def compute_comparisons(view: View, emit: Emit = lambda line: None) -> int:
     """Everything of an experiment that is not current; returns how many tables were written."""
-    experiment, cells = experiment_of(view), wanted(view)
+    experiment, cells = view.whole, wanted(view)
     todo = {cell.table for cell in pending_cells(view.store, cells)}
     if not todo:
         return 0

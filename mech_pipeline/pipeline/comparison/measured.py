@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from mech_pipeline.causal.paired import paired_differences
 from mech_pipeline.causal.survival import Formed
 from mech_pipeline.pipeline.comparison.wanted import Target, targets
 from mech_pipeline.pipeline.look import among
@@ -93,7 +94,6 @@ def _predicted(store: Store, target: Target) -> tuple[int, float, float]:
 
 
 def _shift(run: Formed | None, baseline: Formed | None) -> float | None:
-    if run is None or baseline is None or (run.upper is None and baseline.upper is None):
+    if run is None or baseline is None:
         return None
-    one, two = (each.lower if each.upper is None else each.upper for each in (run, baseline))
-    return float(one - two)
+    return next(iter(paired_differences([run], [baseline]).tolist()), None)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mech_pipeline.causal.arms import doses, pairs, seeds_of
+from mech_pipeline.causal.arms import doses, pairs
 from mech_pipeline.pipeline.cells import Cell, Version, combined_version, stored_versions
 from mech_pipeline.pipeline.choice.wanted import target_of
 from mech_pipeline.pipeline.stage import Cells, View
@@ -36,15 +36,9 @@ class Target:
     versions: tuple[str, ...]
 
 
-def experiment_of(view: View) -> Experiment:
-    """The experiment that is looked at."""
-    assert view.experiment is not None, "comparisons are of an experiment"
-    return view.experiment
-
-
 def wanted(view: View) -> Cells:
     """The four tables of the experiment; what holds no row is not wanted."""
-    experiment, store = experiment_of(view), view.store
+    experiment, store = view.whole, view.store
     if not pairs(experiment) or not experiment.formation:
         return {}
     name, specs = experiment.experiment, experiment.runs()
@@ -76,7 +70,7 @@ def targets(store: Store, experiment: Experiment) -> list[Target]:
 
 def _targets(store: Store, experiment: Experiment, spec: RunSpec, recipe: Recipe) -> Iterator[Target]:
     baseline = run_id(experiment.experiment, recipe.of, spec.seed)
-    if spec.seed not in seeds_of(experiment, recipe.of):
+    if spec.seed not in experiment.seeds_of(recipe.of):
         return
     step = target_of(store, recipe, baseline, spec)
     if step is None:

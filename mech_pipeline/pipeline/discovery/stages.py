@@ -59,7 +59,7 @@ DISCOVERY = Stage(
     (
         Output(
             "discoveries",
-            "Clusters of tokens that the same components moved at the same time, when, and whether it is a discovery. Seconds.",
+            "Clusters of tokens whose losses took the same course, when they fell, and whether it is a discovery. Seconds.",
             ("discovery_tokens", "discoveries"),
             always(wanted.DISCOVERY_VERSION),
             inputs=("token_movement",),

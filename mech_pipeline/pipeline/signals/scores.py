@@ -19,12 +19,6 @@ CODE_VERSION = "1"
 """Of locking and scoring. Raising it leaves locks as they are: what was decided on explored runs stays decided."""
 
 
-def experiment_of(view: View) -> Experiment:
-    """The experiment whose signals are scored."""
-    assert view.experiment is not None, "scores are of an experiment"
-    return view.experiment
-
-
 def lock_cell(experiment: Experiment) -> Cell:
     """The lock of an experiment."""
     return Cell("signal_locks", experiment.experiment)
@@ -40,7 +34,7 @@ def lock_made_from(store: Store, experiment: Experiment) -> str:
 
 def wanted(view: View) -> Cells:
     """The lock, the scores that follow from it, and every alarm."""
-    experiment, store = experiment_of(view), view.store
+    experiment, store = view.whole, view.store
     if not experiment.signals.scored:
         return {}
     locked = lock_made_from(store, experiment)
@@ -86,7 +80,7 @@ def compute(view: View, emit: Emit) -> int:
     from mech_pipeline.pipeline.signals.lock_rows import lock_rows, stored_lock
     from mech_pipeline.signals.locking import lock
 
-    experiment, store, cells = experiment_of(view), view.store, wanted(view)
+    experiment, store, cells = view.whole, view.store, wanted(view)
     if (reason := refused(view)) is not None:
         raise MechError(reason, "see docs/signals.md")
     cell, written = lock_cell(experiment), 0

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mech_pipeline.causal.arms import Doses
+from mech_pipeline.causal.comparing import LEVEL
 from mech_pipeline.causal.dose import response
 from mech_pipeline.causal.paired import paired_differences
 from mech_pipeline.causal.survival import Formed, share_formed
@@ -93,7 +94,7 @@ def _shift_row(axes: Axes, y: int, row: Mapping[str, Any], runs: Runs) -> None:
     arm, reference = runs[row["arm"]], runs[row["reference"]]
     d = paired_differences(arm, reference)
     shift, lower, upper, p = (row[name] for name in ("shift", "lower", "upper", "p_holm"))
-    claimed = p < 0.05
+    claimed = p < LEVEL
     colour = PALETTE[1 if shift > 0 else 0] if claimed else MUTED
     axes.plot(d, [y + 0.16] * len(d), color=colour, marker="o", linestyle="", markersize=3, alpha=0.55)
     if lower is not None and upper is not None:

@@ -11,6 +11,8 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from mech_pipeline.causal.arms import Doses, doses, pairs, recipes
+from mech_pipeline.causal.comparing import LEVEL
+from mech_pipeline.causal.matching import BALANCED
 from mech_pipeline.causal.survival import Formed
 from mech_pipeline.reports.causes import figures, queries
 from mech_pipeline.reports.causes.words import done_by
@@ -19,7 +21,6 @@ from mech_pipeline.reports.subject import Study
 from mech_pipeline.reports.wording import UNKNOWN, interval, number, percent, signal_name, signal_unit
 from mech_pipeline.spec.analysis import Event
 
-LEVEL = 0.05
 _PANELS = {"delete": "examples left out", "duplicate": "examples shown twice"}
 Row = dict[str, str]
 
@@ -243,6 +244,6 @@ def _balance_row(row: Mapping[str, Any]) -> Row:
         "characteristic": row["characteristic"],
         "before": f"{row['before']:+.2f}",
         "after": f"{row['difference']:+.2f}",
-        "largest": f"{row['largest']:.2f}" + ("" if row["largest"] <= 0.1 else ": not balanced"),
+        "largest": f"{row['largest']:.2f}" + ("" if row["largest"] <= BALANCED else ": not balanced"),
         "runs": str(row["runs"]),
     }
