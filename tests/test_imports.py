@@ -134,14 +134,14 @@ def home(tmp_path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_asking_loads_neither_pytorch_nor_dagster(command, home):
     """They take seconds to load."""
-    heavy = {"torch", "transformers", "transformer_lens", "dagster", "pandas", "scipy", "matplotlib"}
+    heavy = {"torch", "transformers", "transformer_lens", "dagster", "pandas", "scipy", "sklearn", "matplotlib"}
     assert not heavy & loaded_by(command, home)
 
 
 @pytest.mark.process
 def test_status_loads_pytorch_alone_of_what_trains_and_serves(home):
     """Versions of mechanisms are in modules that need PyTorch; what builds models, draws or serves is not asked."""
-    heavy = {"transformers", "transformer_lens", "dagster", "pandas", "scipy", "matplotlib", "datasets"}
+    heavy = {"transformers", "transformer_lens", "dagster", "pandas", "scipy", "sklearn", "matplotlib", "datasets"}
     assert not heavy & loaded_by(f"status {home / 'experiments' / 'tiny.yaml'}", home)
 
 
