@@ -1,6 +1,6 @@
 """The rooms of the project as Markdown: every package with the first sentence of its docstring.
 
-To write them into docs/architecture.md again: python -m tests.support.rooms
+docs/architecture.md has the large ones, docs/internals/rooms.md all. To write them again: python -m tests.support.rooms
 """
 
 import ast
@@ -9,21 +9,27 @@ from pathlib import Path
 
 from tests.support.places import ROOT
 
-PAGE = ROOT / "docs" / "architecture.md"
+SHOWN = {ROOT / "docs" / "architecture.md": 2, ROOT / "docs" / "internals" / "rooms.md": 9}
+"""Pages, and how deep each looks into the tree."""
+
 _ROOMS = re.compile(r"(<!-- rooms: begin.*?-->\n)(.*?)(<!-- rooms: end -->)", flags=re.S)
 
 
-def rooms_markdown() -> str:
-    """One line per package of the tree, rooms inside rooms indented."""
+def rooms_markdown(depth: int) -> str:
+    """One line per package of the tree, rooms inside rooms indented.
+
+    Args:
+        depth: of the innermost packages that are listed; those of the root have 1.
+    """
     files = (path for top in ("mech_pipeline", "resources", "assets") for path in (ROOT / top).rglob("__init__.py"))
     packages = sorted(path.parent.relative_to(ROOT) for path in files)  # rglob does not follow the package's links
-    return "\n" + "\n".join(_line(package) for package in packages) + "\n\n"
+    return "\n" + "\n".join(_line(package) for package in packages if len(package.parts) <= depth) + "\n\n"
 
 
-def rooms_of_the_page() -> str:
-    """What docs/architecture.md has between its marks."""
-    found = _ROOMS.search(PAGE.read_text(encoding="utf-8"))
-    assert found is not None, f"{PAGE} lost its marks"
+def rooms_of(page: Path) -> str:
+    """What a page has between its marks."""
+    found = _ROOMS.search(page.read_text(encoding="utf-8"))
+    assert found is not None, f"{page} lost its marks"
     return found[2]
 
 
@@ -37,5 +43,8 @@ def _first_sentence(package: Path) -> str:
 
 
 if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(_ROOMS.sub(lambda match: match[1] + rooms_markdown() + match[3], text), encoding="utf-8")
+    for page, depth in SHOWN.items():
+        text = page.read_text(encoding="utf-8")
+        page.write_text(
+            _ROOMS.sub(lambda match, depth=depth: match[1] + rooms_markdown(depth) + match[3], text), encoding="utf-8"
+        )
