@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from mech_pipeline.discovery.paths import Paths
 from mech_pipeline.spec.seeds import fixed_numpy_generator
@@ -53,10 +54,6 @@ def random_like(labels: Int[NDArray, " token"], seed: int = 0) -> Int[NDArray, "
 
 
 def _kmeans(rows: Float[NDArray, "token number"], count: int, seed: int) -> Int[NDArray, " token"]:
-    """The best of some starts (k-means++), by the distances left."""
-    found = []
-    for start in range(_STARTS):
-        generator = fixed_numpy_generator("starts of k-means", seed * _STARTS + start)
-        centres, labels = kmeans2(rows, count, minit="++", seed=generator)
-        found.append((float(((rows - centres[labels]) ** 2).sum()), start, labels))
-    return min(found, key=lambda one: one[:2])[2].astype(np.int64)
+    """The best of some starts, by the distances left."""
+    with threadpool_limits(1):
+        return KMeans(count, n_init=_STARTS, random_state=seed).fit(rows).labels_.astype(np.int64)

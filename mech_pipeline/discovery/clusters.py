@@ -1,4 +1,4 @@
-"""Tokens whose losses took the same course: density clusters (`density.py`), and non-negative parts of their paths.
+"""Tokens whose losses took the same course: density clusters (HDBSCAN), and non-negative parts of their paths.
 
 By `courses`: the loss of each token over training, its mean subtracted, beside what it gained by looking so far, in three principal
 components. Few numbers of a token, each the sum of many: what single tokens do in single heads is mostly noise.
@@ -6,8 +6,9 @@ By `paths`: ΔL[x, window, component], each window divided by how much it moved 
 beside the first ones; rows of length one, so that it is the shape that counts; twenty principal components. Closer to
 POLCA (2025), which clusters cumulative paths along Hessian directions. Which does what is in docs/log.md.
 
-Tokens with several skills are sums of parts: −ΔL, where it is positive, as W H with W, H ≥ 0 (Lee & Seung 2001, multiplicative
-updates for the squared error).
+HDBSCAN (Campello et al. 2015) keeps the regions that stay dense over the widest range of scales; points in none are noise.
+Tokens with several skills are sums of parts: −ΔL, where it is positive, as W H with W, H ≥ 0. Both are scikit-learn's, on one
+thread, so that the same paths give the same clusters on every machine with the same libraries.
 """
 
 from typing import Literal
@@ -15,16 +16,21 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from sklearn.cluster import HDBSCAN
+from sklearn.decomposition import NMF, PCA
+from threadpoolctl import threadpool_limits
 
-from mech_pipeline.discovery.density import hdbscan
 from mech_pipeline.discovery.paths import Paths
-from mech_pipeline.spec.seeds import fixed_numpy_generator
 
-DIMENSIONS, COURSES, NEIGHBOURS = 20, 3, 3
+DIMENSIONS, COURSES = 20, 3
+NEIGHBOURS = 4
+"""Points that make a place dense, the point itself among them."""
 By = Literal["courses", "paths"]
 _STILL = 0.02
 """A window that moved tokens by less than this share of the liveliest one is not blown up further."""
 _TINY = 1e-12
+_ROUNDS = 1000
+"""Of non-negative factorisation, at most; scikit-learn warns where they do not do."""
 
 
 def shapes(paths: Paths) -> Float[NDArray, "token dimension"]:
@@ -54,7 +60,24 @@ def clusters(paths: Paths, smallest: int, by: By = "courses") -> Int[NDArray, " 
         MechError: see `Paths.check`.
     """
     paths.check(smallest)
-    return hdbscan(courses(paths) if by == "courses" else shapes(paths), smallest, NEIGHBOURS)
+    with threadpool_limits(1):
+        return hdbscan(courses(paths) if by == "courses" else shapes(paths), smallest)
+
+
+def hdbscan(points: Float[NDArray, "point dimension"], smallest: int) -> Int[NDArray, " point"]:
+    """The cluster of each point, from 0 on in order of size; −1: noise.
+
+    Args:
+        smallest: points of a cluster, at least.
+
+    >>> line = np.concatenate([np.linspace(0, 1, 9), np.linspace(8, 9, 7), [30]])[:, None]
+    >>> hdbscan(line, smallest=4).tolist()
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, -1]
+    """
+    labels = HDBSCAN(min_cluster_size=smallest, min_samples=NEIGHBOURS, n_jobs=1, copy=True).fit(points).labels_
+    sizes = np.bincount(labels[labels >= 0])
+    place = np.argsort(np.argsort(-sizes, kind="stable"), kind="stable")
+    return np.where(labels < 0, -1, np.append(place, -1)[labels]).astype(np.int64)
 
 
 def _of_one_size(rows: Float[NDArray, "token number"]) -> Float[NDArray, "token number"]:
@@ -65,12 +88,11 @@ def _of_one_size(rows: Float[NDArray, "token number"]) -> Float[NDArray, "token 
 
 def _principal(rows: Float[NDArray, "token number"], count: int) -> Float[NDArray, "token dimension"]:
     """The first principal components."""
-    left, sizes, _ = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    return left[:, :count] * sizes[:count]
+    return PCA(min(count, *rows.shape), svd_solver="full").fit_transform(rows)
 
 
 def skills(
-    paths: Paths, count: int, seed: int = 0, rounds: int = 300
+    paths: Paths, count: int, seed: int = 0
 ) -> tuple[Float[NDArray, "token skill"], Float[NDArray, "skill window component"]]:
     """How much of every skill each token has, and which components brought a skill when; skills sum to one over both.
 
@@ -79,13 +101,8 @@ def skills(
         seed: of the first guess; the squared error only falls from there, to a place that depends on it.
     """
     gained = np.maximum(-paths.changes, 0)
-    matrix = gained.reshape(len(gained), -1)
-    generator = fixed_numpy_generator("first guess of skills", seed)
-    scale = np.sqrt(matrix.mean() / count)
-    have = scale * generator.uniform(0.5, 1.5, (len(matrix), count))
-    bring = scale * generator.uniform(0.5, 1.5, (count, matrix.shape[1]))
-    for _ in range(rounds):
-        have *= (matrix @ bring.T) / np.maximum(have @ (bring @ bring.T), _TINY)
-        bring *= (have.T @ matrix) / np.maximum((have.T @ have) @ bring, _TINY)
-    size = np.maximum(bring.sum(1), _TINY)
-    return have * size, (bring / size[:, None]).reshape(count, *gained.shape[1:])
+    with threadpool_limits(1):
+        found = NMF(count, init="nndsvda", random_state=seed, max_iter=_ROUNDS)
+        have = found.fit_transform(gained.reshape(len(gained), -1))
+    size = np.maximum(found.components_.sum(1), _TINY)
+    return have * size, (found.components_ / size[:, None]).reshape(count, *gained.shape[1:])

@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mech_pipeline.discovery.clusters import clusters, skills
-from mech_pipeline.discovery.density import hdbscan
+from mech_pipeline.discovery.clusters import clusters, hdbscan, skills
 from mech_pipeline.discovery.formed import LOCKED, discoveries, formed
 from mech_pipeline.discovery.paths import Paths
 from mech_pipeline.discovery.scoring import agreement
@@ -92,12 +91,12 @@ def test_a_token_with_two_skills_is_a_sum_of_both():
 def test_clusters_do_not_depend_on_the_order_of_tokens():
     points = np.random.default_rng(1).normal(size=(80, 3)) + np.repeat([[0.0], [6.0]], 40, axis=0)
     order = np.random.default_rng(2).permutation(80)
-    assert agreement(hdbscan(points, 8, 3)[order], hdbscan(points[order], 8, 3)).adjusted_rand == 1
+    assert agreement(hdbscan(points, 8)[order], hdbscan(points[order], 8)).adjusted_rand == 1
 
 
 def test_one_cloud_is_no_cluster():
     points = np.random.default_rng(3).normal(size=(60, 2))
-    labels = hdbscan(points, 20, 5)
+    labels = hdbscan(points, 20)
     assert (labels == labels[0]).all() or (labels == -1).mean() > 0.3
 
 

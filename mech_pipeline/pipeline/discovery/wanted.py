@@ -8,7 +8,7 @@ from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.spec.fingerprint import fingerprint
 
 MOVEMENT_VERSION = "1"
-DISCOVERY_VERSION = "2"
+DISCOVERY_VERSION = "3"
 
 
 def windows(run: FoundRun) -> dict[int, int]:
