@@ -90,7 +90,7 @@ def _check_names(experiment: Experiment, source: str) -> None:
 def _with_contents(spec: RunSpec) -> RunSpec:
     """With the content hashes of the files that it names."""
     if spec.imported is not None:
-        from mech_pipeline.exchange.suites.described import described  # its layouts load PyTorch
+        from mech_pipeline.exchange.suites.described import described  # json and files alone, and seldom needed
 
         spec = described(spec, spec.imported)
     found: dict[str, Any] = {"tokenizer": resolved_tokenizer(spec.tokenizer, packed=spec.data.packed > 0)}

@@ -146,6 +146,15 @@ def test_status_loads_pytorch_alone_of_what_trains_and_serves(home):
 
 
 @pytest.mark.process
+def test_reading_an_imported_experiment_loads_nothing_that_trains():
+    """Where its revisions are is a matter of files; only what they hold needs PyTorch."""
+    names = [f"mech_pipeline.exchange.suites.{name}" for name in ("described", "layouts")]
+    code = "import sys\n" + "".join(f"import {name}\n" for name in names) + "print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    assert not {"torch", "transformers", "safetensors", "huggingface_hub"} & set(loaded.split())
+
+
+@pytest.mark.process
 def test_a_spec_is_pure():
     """`spec/` knows neither the mechanisms that there are, nor data, nor PyTorch."""
     names = [f"mech_pipeline.spec.{path.stem}" for path in (ROOT / "mech_pipeline" / "spec").glob("[a-z]*.py")]

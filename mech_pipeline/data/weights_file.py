@@ -1,10 +1,10 @@
 """The content of a file of example weights, by its hash."""
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.spec.fingerprint import file_sha256
 
 
 def weights_sha256(name: str, home: Path | None = None) -> str:
@@ -25,5 +25,4 @@ def weights_sha256(name: str, home: Path | None = None) -> str:
 
 @lru_cache(maxsize=16)
 def _sha256(path: str, _size: int, _modified: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(Path(path))

@@ -21,7 +21,8 @@ class _Names:
 
     Attributes:
         layers: the list of blocks.
-        norm: inside a block, the norm before attention; the identity in models without norms.
+        norm: inside a block, the norm before attention; the identity in models without norms. OLMo-2 has its norms behind
+            attention and MLP, so what asks for this one is refused there.
         attention: inside a block.
         output: O, inside attention.
         neurons: inside a block, the MLP's second matrix, whose input are the neurons' activations.
@@ -43,6 +44,8 @@ _FAMILIES: dict[str, _Names] = {
         "gpt_neox.layers", "input_layernorm", "attention", "dense", "mlp.dense_4h_to_h", "lm_head"
     ),
     "LlamaForCausalLM": _Names("model.layers", "input_layernorm", "self_attn", "o_proj", "mlp.down_proj", "lm_head"),
+    "Olmo2ForCausalLM": _Names("model.layers", "input_layernorm", "self_attn", "o_proj", "mlp.down_proj", "lm_head"),
+    "NanoChatForCausalLM": _Names("model.layers", "input_layernorm", "self_attn", "o_proj", "mlp.fc2", "lm_head"),
 }
 """By the name of the class, or of one it is derived from: importing the libraries that define them takes seconds."""
 
@@ -184,7 +187,8 @@ def _in_layer(model: nn.Module, layer: int, name: str) -> nn.Module:
     try:
         return model.get_submodule(f"{_names(model).layers}.{layer}.{name}")
     except AttributeError as error:
-        raise MechError(f"needs {name} of layer {layer}; the model has none", "set model.d_mlp for an MLP") from error
+        step = "name another mechanism" if name == _names(model).norm else "set model.d_mlp for an MLP"
+        raise MechError(f"needs {name} of layer {layer}; the model has none", step) from error
 
 
 def _head_counts(model: nn.Module) -> tuple[int, int]:

@@ -7,6 +7,7 @@ refused, because a fingerprint that depends on `repr` would change between Pytho
 import hashlib
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -25,6 +26,12 @@ def canonical_json(value: Any) -> str:
 def fingerprint(*parts: Any) -> str:
     """64 hex characters that are equal exactly when all parts are equal."""
     return hashlib.sha256(canonical_json(list(parts)).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file of any size."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _plain(value: Any) -> Any:

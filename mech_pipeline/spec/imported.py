@@ -10,9 +10,10 @@ from mech_pipeline.spec.stage import NamesFiles, added
 class Imported(NamesFiles):
     """Where the states of a run come from, instead of training."""
 
-    layout: Literal["folder", "huggingface", "neox"] = Field(
+    layout: Literal["folder", "huggingface", "neox", "pico", "olmo", "nanochat"] = Field(
         description="folder: a folder or .safetensors file per step; huggingface: a repository with a revision per step; "
-        "neox: native checkpoints of GPT-NeoX"
+        "neox: native checkpoints of GPT-NeoX; pico: a commit or folder per step with a Fabric state; olmo: unsharded "
+        "checkpoints of OLMo-2; nanochat: its model_, meta_ and optim_ files"
     )
     place: str = Field(
         min_length=1,
@@ -34,6 +35,10 @@ class Imported(NamesFiles):
     def found_steps(self) -> tuple[int, ...]:
         """The steps of which there is a revision, rising."""
         return tuple(step for step, _, _ in self.found)
+
+    def step_of(self, name: str) -> int | None:
+        """The step of a revision that was found; none of another."""
+        return next((step for step, each, _ in self.found if each == name), None)
 
     def revision(self, step: int) -> tuple[str, str]:
         """Name and identity of the revision of a step."""

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.spec.fingerprint import file_sha256
 from mech_pipeline.system_errors import in_words
 
 _USUAL = (("layer_norm_epsilon", 1e-5), ("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False))
@@ -47,8 +48,7 @@ def _sha256(files: tuple[tuple[str, int, int], ...]) -> str:
     digest = hashlib.sha256(b"" if _plain(Path(files[0][0])) else b"config.json is followed")
     for name, size, _ in files:
         digest.update(f"{Path(name).name}\0{size}\0".encode())
-        with Path(name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_sha256(Path(name))))
     return digest.hexdigest()
 
 

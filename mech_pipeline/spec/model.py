@@ -34,17 +34,24 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": {"normalization": "layer_norm", "positions": "learned", "activation": "gelu_new", "init": "gpt2"},
     "gpt_neox": {"normalization": "layer_norm", "positions": "rotary", "activation": "gelu", "init": "gpt2"},
     "llama": {"normalization": "rms_norm", "positions": "rotary", "activation": "silu", "init": "gpt2"},
+    "olmo2": {"normalization": "rms_norm", "positions": "rotary", "activation": "silu", "init": "gpt2"},
+    "nanochat": {"normalization": "rms_norm", "positions": "rotary", "activation": "relu2", "init": "gpt2"},
 }
 """What an architecture is, as defaults for fields that are not named."""
 
 _FIXED = ("normalization", "positions", "init")
+_FROM_OUTSIDE = ("olmo2", "nanochat")
+"""Architectures that suites bring, and that are not trained here."""
+_SHARED_KEYS = ("llama", *_FROM_OUTSIDE)
 
 
 class Model(NamesFiles):
     """The architecture and its size. The context comes from `data.context`, the vocabulary from the tokenizer."""
 
-    family: Literal["native", "gpt2", "gpt_neox", "llama"] = added(
-        "native", "native: TransformerLens' toy transformer; others: the architectures of `transformers`"
+    family: Literal["native", "gpt2", "gpt_neox", "llama", "olmo2", "nanochat"] = added(
+        "native",
+        "native: TransformerLens' toy transformer; others: the architectures of `transformers`; olmo2 and nanochat are "
+        "not trained here, only suites bring them",
     )
     layers: int = Field(2, ge=1, le=48)
     heads: int = Field(4, ge=1, le=1024, description="attention heads per layer")
@@ -54,7 +61,9 @@ class Model(NamesFiles):
     d_mlp: int | None = Field(
         None, ge=1, le=1_048_576, description="neurons per layer; none makes the native model attention-only"
     )
-    activation: Literal["gelu", "gelu_new", "relu", "silu", "solu"] = Field("gelu", description="of the MLP")
+    activation: Literal["gelu", "gelu_new", "relu", "silu", "solu", "relu2"] = Field(
+        "gelu", description="of the MLP; relu2 is nanochat's"
+    )
     normalization: Literal["none", "layer_norm", "rms_norm"] = "none"
     positions: Literal["learned", "rotary"] = "learned"
     rotary_share: float = added(0.25, "share of each head that gpt_neox rotates", gt=0, le=1)
@@ -114,7 +123,13 @@ class Model(NamesFiles):
             for field in ("kv_heads", "init_from", "config"):
                 if getattr(self, field) is not None:
                     raise ValueError(f"{field} belongs to the families gpt2, gpt_neox and llama; family is native")
+            if self.activation == "relu2":
+                raise ValueError("activation relu2 belongs to family nanochat; family is native")
             return self
+        if self.family in _FROM_OUTSIDE and self.config is None:
+            raise ValueError(
+                f"family {self.family} is not trained here: name a suite with `imported`, and leave `model` out"
+            )
         for field in _FIXED:
             if getattr(self, field) != _FAMILIES[self.family][field]:
                 raise ValueError(
@@ -122,7 +137,9 @@ class Model(NamesFiles):
                 )
         if self.activation == "solu":
             raise ValueError(f"family {self.family} has no solu; use family: native")
-        if self.kv_heads is not None and self.family != "llama":
+        if self.activation == "relu2" and self.family != "nanochat":
+            raise ValueError(f"activation relu2 belongs to family nanochat; family is {self.family}")
+        if self.kv_heads is not None and self.family not in _SHARED_KEYS:
             raise ValueError(f"kv_heads belongs to family llama; family is {self.family}")
         if self.family != "llama" and self.head_width * self.heads != self.d_model:
             raise ValueError(f"family {self.family} has d_head = d_model / heads, got {self.d_head}")

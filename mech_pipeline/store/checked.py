@@ -12,13 +12,13 @@ A fault counts when it is seen twice, a moment apart: a maintenance that runs no
 records between two looks.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.spec.fingerprint import file_sha256
 from mech_pipeline.store import checksums, delta
 from mech_pipeline.store.checksums import Checksum
 from mech_pipeline.store.delta import DataFile, TableVersion
@@ -275,5 +275,4 @@ def _other(known: Recorded, name: str, wrong: str) -> MechError:
 def _sha256(files: Files, name: str) -> str:
     path = files.local_path(name)
     assert path is not None, "the files of a folder are hashed"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

@@ -1,5 +1,7 @@
 """GPT-2, GPT-NeoX and Llama from `transformers` configurations, trained as plain modules from tokens to logits.
 
+OLMo-2 and nanochat are read from suites alone.
+
 Parameter names are those of `transformers`, so `model.*` of a checkpoint loads there. Weights are drawn by the
 architecture's own initialisation, or read from a checkpoint in safetensors (never pickle).
 """
@@ -21,11 +23,15 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    NanoChatForCausalLM,
+    Olmo2ForCausalLM,
     PretrainedConfig,
 )
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXAttention
 from transformers.models.llama.modeling_llama import LlamaAttention
+from transformers.models.nanochat.modeling_nanochat import NanoChatAttention
+from transformers.models.olmo2.modeling_olmo2 import Olmo2Attention
 from transformers.utils import logging
 
 from mech_pipeline.errors import MechError
@@ -34,10 +40,16 @@ from mech_pipeline.spec.model import Model
 from mech_pipeline.training.kernels import MATH_ATTENTION, use_training_kernels
 from mech_pipeline.training.source_config import read_config, source_config
 
-CLASSES = {"gpt2": GPT2LMHeadModel, "gpt_neox": GPTNeoXForCausalLM, "llama": LlamaForCausalLM}
+CLASSES = {
+    "gpt2": GPT2LMHeadModel,
+    "gpt_neox": GPTNeoXForCausalLM,
+    "llama": LlamaForCausalLM,
+    "olmo2": Olmo2ForCausalLM,
+    "nanochat": NanoChatForCausalLM,
+}
 _COMPARED, _ROUNDING = 64, 1e-4
 """Tokens on which a loaded model is compared with its source; largest difference of logits, for logits of about 1."""
-TRANSFORMERS_ATTENTION = (GPT2Attention, GPTNeoXAttention, LlamaAttention)
+TRANSFORMERS_ATTENTION = (GPT2Attention, GPTNeoXAttention, LlamaAttention, Olmo2Attention, NanoChatAttention)
 
 
 class TokensToLogits:

@@ -9,12 +9,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, PretrainedConfig
+from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, NanoChatConfig, Olmo2Config, PretrainedConfig
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.spec.model import Model
 
-_CONFIGS: dict[str, type[PretrainedConfig]] = {"gpt2": GPT2Config, "gpt_neox": GPTNeoXConfig, "llama": LlamaConfig}
+_CONFIGS: dict[str, type[PretrainedConfig]] = {
+    "gpt2": GPT2Config,
+    "gpt_neox": GPTNeoXConfig,
+    "llama": LlamaConfig,
+    "olmo2": Olmo2Config,
+    "nanochat": NanoChatConfig,
+}
 _SAME_FUNCTION = {
     "swish": "silu",
     "gelu_python": "gelu",
@@ -28,6 +34,8 @@ _NEEDED = {
     "gpt2": {"add_cross_attention": False, "reorder_and_upcast_attn": False, "scale_attn_weights": True},
     "gpt_neox": {"attention_bias": True},
     "llama": {},
+    "olmo2": {"attention_bias": False},
+    "nanochat": {"attention_bias": False},
 }
 """What patching and detectors (TransformerBridge) take for granted, or training does not do."""
 _NOT_TRAINED = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout")
@@ -137,6 +145,8 @@ def _as_fields(config: Any, family: str) -> dict[str, tuple[str, Any]]:
             "kv_heads": ("num_key_value_heads", config.num_key_value_heads),
             "d_head": ("head_dim", config.head_dim),
         }
+    if family in ("olmo2", "nanochat"):
+        found["kv_heads"] = ("num_key_value_heads", config.num_key_value_heads)
     if family == "gpt_neox":
         found["rotary_share"] = ("partial_rotary_factor", config.rope_parameters["partial_rotary_factor"])
     return found

@@ -9,8 +9,10 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.exchange.suites.neox import MODEL, converted
-from mech_pipeline.exchange.suites.unpickle import tensors_of
+from mech_pipeline.exchange.suites.converting.neox import converted
+from mech_pipeline.exchange.suites.converting.unpickle import tensors_of
+from mech_pipeline.exchange.suites.layout import DEEPSPEED_MODEL as MODEL
+from mech_pipeline.exchange.suites.layout import step_of
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.reading.query import query
 from tests.exchange.test_suites import computed, experiment_of
@@ -95,7 +97,10 @@ def write_zero1(folder, state, ranks=3):
     torch.save({"module": module_of(state), "param_shapes": shapes, "args": argparse.Namespace(lr=1)}, folder / MODEL)
     for rank in range(ranks):
         part = {p: [flat(state, p, names, ranks)[rank].clone() for names in groups] for p in state}
-        adam = {g: {"exp_avg": part["exp_avg"][g], "exp_avg_sq": part["exp_avg_sq"][g], "step": 5} for g in range(2)}
+        adam = {
+            g: {"exp_avg": part["exp_avg"][g], "exp_avg_sq": part["exp_avg_sq"][g], "step": step_of(folder.name)}
+            for g in range(2)
+        }
         said = {
             "base_optimizer_state": {"state": adam},
             "single_partition_of_fp32_groups": part["model"],
@@ -108,7 +113,10 @@ def write_stage0(folder, state):
     folder.mkdir(parents=True)
     groups = in_groups(state["model"])
     whole = {p: [flat(state, p, names, 1)[0] for names in groups] for p in state}
-    adam = {g: {"exp_avg": whole["exp_avg"][g], "exp_avg_sq": whole["exp_avg_sq"][g], "step": 5} for g in range(2)}
+    adam = {
+        g: {"exp_avg": whole["exp_avg"][g], "exp_avg_sq": whole["exp_avg_sq"][g], "step": step_of(folder.name)}
+        for g in range(2)
+    }
     optimizer = {"fp32_groups_flat": whole["model"], "optimizer_state_dict": {"state": adam}}
     torch.save({"module": module_of(state), "optimizer": optimizer}, folder / MODEL)
 
@@ -167,6 +175,13 @@ def no_module(folder):
     torch.save({"optimizer": {}}, folder / MODEL)
 
 
+def moments_of_another_step(folder):
+    path = folder / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
+    said = torch.load(path)
+    said["optimizer_state_dict"]["base_optimizer_state"]["state"][0]["step"] = 9
+    torch.save(said, path)
+
+
 def too_short(folder):
     path = folder / "zero_pp_rank_2_mp_rank_00_optim_states.pt"
     said = torch.load(path)
@@ -181,6 +196,7 @@ def too_short(folder):
         (no_rank, "lacks the states of rank 1"),
         (no_pickle, "cannot be read"),
         (no_module, "has no module"),
+        (moments_of_another_step, "rank 1 is of another step, its .*/step is 9"),
         (too_short, "group 0 of model has .* numbers, its parameters ask for"),
     ],
 )
@@ -189,4 +205,4 @@ def test_what_is_not_whole_is_named(tmp_path, spoil, problem):
     write_zero1(folder, trained(1))
     spoil(folder)
     with pytest.raises(MechError, match=problem):
-        converted(folder, tmp_path)
+        converted(folder, tmp_path, 1)

@@ -194,7 +194,7 @@ def other_shape(place):
 
 def other_type(place):
     for path in place.glob("*/config.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "olmo2"}))
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "mamba"}))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def other_type(place):
         (spoil_shard, {}, "step16: shard model-.* is missing"),
         (cut, {}, "step16: model.safetensors has .* bytes, its head tells of"),
         (other_shape, {}, "step16 does not fit the model"),
-        (other_type, {}, "holds a model of type 'olmo2', which is none of gpt2, gpt_neox, llama"),
+        (other_type, {}, "holds a model of type 'mamba', which is none of gpt2, gpt_neox, llama"),
         (shutil.rmtree, {}, "there is no folder"),
         (lambda place: None, {"imported": {"steps": [0, 2, 16]}}, "no revision of step 2; it has 0, 1, 16, 1000"),
         (lambda place: shutil.copytree(place / "step1", place / "checkpoint-1"), {}, "are both of step 1"),

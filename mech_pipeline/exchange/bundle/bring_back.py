@@ -8,9 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.exchange.bundle.manifest import MANIFEST, Manifest, chained, check, file_sha256, read_manifest
+from mech_pipeline.exchange.bundle.manifest import MANIFEST, Manifest, chained, check, read_manifest
 from mech_pipeline.exchange.bundle.rows import read_tables, write_rows
 from mech_pipeline.progress import Emit, Progress
+from mech_pipeline.spec.fingerprint import file_sha256
 from mech_pipeline.store.store import Store
 
 _LAST = ("checkpoints", "runs")

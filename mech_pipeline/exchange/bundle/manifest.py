@@ -18,6 +18,7 @@ from typing import Any
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.progress import Report, ignore_progress
+from mech_pipeline.spec.fingerprint import file_sha256
 
 FORMAT, VERSION = "mech-pipeline bundle", 1
 MANIFEST, SUMS = "bundle.json", "SHA256SUMS"
@@ -82,12 +83,6 @@ def chained(fingerprint: str, states: Iterable[tuple[int, str, str]]) -> tuple[L
         before = hashlib.sha256(f"{before}:{step}:{version}:{sha256}".encode()).hexdigest()
         links.append(Link(step, version, sha256, before))
     return tuple(links)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file of any size."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def described_files(folder: Path) -> tuple[File, ...]:

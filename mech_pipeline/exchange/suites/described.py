@@ -12,7 +12,8 @@ from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.spec.training import Checkpoints
 
-_FAMILIES = ("gpt2", "gpt_neox", "llama")
+_FAMILIES = ("gpt2", "gpt_neox", "llama", "olmo2", "nanochat")
+_USUAL_ACTIVATION = {"gpt_neox": "gelu", "nanochat": "relu2"}
 _ACTIVATIONS = {"swish": "silu", "gelu_python": "gelu", "gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new"}
 
 
@@ -40,6 +41,7 @@ def described(spec: RunSpec, imported: Imported) -> RunSpec:
 def _model(spec: RunSpec, imported: Imported, content: bytes) -> Model:
     try:
         config = json.loads(content)
+        config.pop("reorder_and_upcast_attn", None)  # CRFM's: where everything is fp32, another order of roundings
         family = config.get("model_type")
     except (ValueError, AttributeError) as error:
         raise MechError(
@@ -91,7 +93,7 @@ def _of_gpt2(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_others(config: dict[str, Any], family: str) -> dict[str, Any]:
-    activation = config.get("hidden_act", "gelu" if family == "gpt_neox" else "silu")
+    activation = config.get("hidden_act", _USUAL_ACTIVATION.get(family, "silu"))
     fields = {
         "family": family,
         "layers": config["num_hidden_layers"],
@@ -106,4 +108,4 @@ def _of_others(config: dict[str, Any], family: str) -> dict[str, Any]:
         return fields | {"rotary_share": rope.get("partial_rotary_factor", config.get("rotary_pct", 0.25))}
     heads = config.get("num_key_value_heads") or fields["heads"]
     fields |= {"kv_heads": heads} if heads != fields["heads"] else {}
-    return fields | ({"d_head": config["head_dim"]} if config.get("head_dim") else {})
+    return fields | ({"d_head": config["head_dim"]} if config.get("head_dim") and family == "llama" else {})

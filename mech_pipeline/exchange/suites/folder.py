@@ -1,4 +1,7 @@
-"""A folder of safetensors: `step0/`, `step1000/` … (or `checkpoint-1000/`), or `step_1000.safetensors` beside one config.json."""
+"""A folder of safetensors: `step0/`, `step1000/` … (or `checkpoint-1000/`), or `step_1000.safetensors` beside one config.json.
+
+A folder of a step may have `pytorch_model.bin` instead: see `layout.readable`.
+"""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.exchange.suites.layout import Revision, by_step, check_shards, sampled_identity
+from mech_pipeline.exchange.suites.layout import BIN, CONFIG, Revision, by_step, sampled_identity
+from mech_pipeline.exchange.suites.readable import readable
 from mech_pipeline.spec.imported import Imported
-
-CONFIG = "config.json"
 
 
 class Folder:
@@ -20,7 +22,7 @@ class Folder:
         place = spec.home / spec.place
         if not place.is_dir():
             raise MechError(f"imported.place: there is no folder {place}", "name the folder with the revisions")
-        holds = [path for path in place.iterdir() if path.suffix == ".safetensors" or list(path.glob("*.safetensors"))]
+        holds = [path for path in place.iterdir() if path.suffix == ".safetensors" or _has_weights(path)]
         named = by_step((path.name for path in holds), spec, str(place))
         return [Revision(step, name, sampled_identity(_files(place, name), str(place))) for step, name in named]
 
@@ -40,8 +42,8 @@ class Folder:
         if not any(file.exists() for file in files):
             raise MechError(f"revision {name} of {place} is gone", "put it back, or run the experiment again")
         if (place / name / CONFIG).is_file():
-            check_shards(place / name, str(place / name))
-            yield place / name
+            with readable(place / name, str(place / name)) as whole:
+                yield whole
             return
         if not (place / CONFIG).is_file():
             raise MechError(f"{place} has no {CONFIG}, and neither has {name}", "put the model's config.json there")
@@ -52,8 +54,12 @@ class Folder:
                     "model.safetensors" if (place / name).is_file() and file.suffix == ".safetensors" else file.name
                 )
                 (folder / target).symlink_to(file.absolute())
-            check_shards(folder, str(place / name))
-            yield folder
+            with readable(folder, str(place / name)) as whole:
+                yield whole
+
+
+def _has_weights(path: Path) -> bool:
+    return any(next(path.glob(pattern), None) is not None for pattern in ("*.safetensors", f"{BIN}*"))
 
 
 def _files(place: Path, name: str) -> list[Path]:
@@ -62,5 +68,9 @@ def _files(place: Path, name: str) -> list[Path]:
     if path.is_file():
         return [path]
     return sorted(
-        each for each in path.glob("*") if each.suffix == ".safetensors" or each.name.endswith((".index.json", CONFIG))
+        each
+        for each in path.glob("*")
+        if each.suffix == ".safetensors"
+        or each.name.endswith((".index.json", CONFIG))
+        or each.match("pytorch_model*.bin")
     )

@@ -32,6 +32,11 @@ class Revision:
     identity: str
 
 
+CONFIG = "config.json"
+BIN = "pytorch_model.bin"
+"""Pickled weights of `transformers`; with shards, `pytorch_model.bin.index.json` names them."""
+DEEPSPEED_MODEL = "mp_rank_00_model_states.pt"
+"""The file of DeepSpeed that a folder of a step always has."""
 MOMENTS = "moments.safetensors"
 """Beside a revision's weights: `exp_avg.<name>`, `exp_avg_sq.<name>`, where the layout brings the optimizer's moments."""
 

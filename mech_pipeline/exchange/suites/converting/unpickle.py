@@ -1,6 +1,6 @@
 """Pickles of other programs as plain data, in a process of its own that runs none of their code.
 
-    python -m mech_pipeline.exchange.suites.unpickle FOLDER FILE …
+    python -m mech_pipeline.exchange.suites.converting.unpickle FOLDER FILE …
 
 A pickle names functions and classes to be called. Here only those of `ALLOWED` are: tensors, ordered mappings, numbers. Any
 other name becomes an empty thing that takes whatever it is given and does nothing (DeepSpeed's loss scaler, argparse's
@@ -80,7 +80,13 @@ def tensors_of(paths: Sequence[Path], scratch: Path) -> list[Read]:
     Raises:
         MechError: one cannot be read, or is none.
     """
-    command = [sys.executable, "-m", "mech_pipeline.exchange.suites.unpickle", str(scratch), *map(str, paths)]
+    command = [
+        sys.executable,
+        "-m",
+        "mech_pipeline.exchange.suites.converting.unpickle",
+        str(scratch),
+        *map(str, paths),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no word"])[-1]
