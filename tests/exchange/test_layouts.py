@@ -229,7 +229,7 @@ def older_olmo(place, layout):
         ("pico", no_weights, "model.safetensors .*(no safetensors file|bytes)"),
         ("olmo", no_weights, "model.pt cannot be read"),
         ("nanochat", no_weights, "model_000003.pt cannot be read"),
-        ("pico", half_a_state, "has no exp_avg of layers.0.attention.v_proj.weight"),
+        ("pico", half_a_state, "has no exp_avg of layers.0.attention.k_proj.weight"),
         ("olmo", half_a_state, "optim.pt has no exp_avg of"),
         ("nanochat", half_a_state, "lack the momentum of transformer.h"),
         ("nanochat", later_nanochat, "has parameter resid_lambdas: it is of a nanochat after December 2025"),
