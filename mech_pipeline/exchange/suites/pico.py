@@ -95,7 +95,7 @@ def llama_config(content: bytes, place: str) -> bytes:
         }
     except (ValueError, KeyError, TypeError) as error:
         raise MechError(f"config.json of {place} is not one of Pico's: {error!r}", "choose another layout") from error
-    fixed = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu"}
+    fixed: dict[str, Any] = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu"}
     fixed |= {"tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False}
     return json.dumps(fixed | fields, sort_keys=True).encode()
 
