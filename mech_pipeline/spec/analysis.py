@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictInt, field_validator, model_validator
 
 from mech_pipeline.spec.stage import Stage, added
 
@@ -37,7 +37,7 @@ class Selection(Stage):
     """Which runs get an analysis."""
 
     arms: tuple[str, ...] | Literal["all"] = Field(("baseline",), description="arms, or the word all")
-    seeds: tuple[int, ...] | Literal["all"] = Field((0,), description="seeds, or the word all")
+    seeds: tuple[StrictInt, ...] | Literal["all"] = Field((0,), description="seeds, or the word all")
 
     @property
     def asks(self) -> bool:
