@@ -104,8 +104,12 @@ def _with_contents(spec: RunSpec) -> RunSpec:
 
 
 def _check_requirements(specs: tuple[RunSpec, ...], source: str) -> None:
-    """Every run's model must have the heads and neurons that its mechanisms look at."""
+    """Every run's model must have the heads and neurons that its mechanisms look at, and the states that it is asked about."""
     for spec in specs:
+        try:
+            spec.check_windows()
+        except ValueError as error:
+            raise MechError(f"{source}: {error}", "change that window") from error
         for name in spec.measured:
             if missing := KNOWN.missing(name, spec.model):
                 raise MechError(

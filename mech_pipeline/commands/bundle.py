@@ -30,6 +30,9 @@ def export(
             autocompletion=completing.tables,
         ),
     ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="write also the states of imported runs, which the store only names")
+    ] = False,
 ) -> None:
     """Write an experiment as a bundle: rows as Parquet, states as safetensors, specs, report, figures, data card, checksums.
 
@@ -41,7 +44,7 @@ def export(
     from mech_pipeline.store.store import Store
 
     store = Store(existing_store().root)
-    wish = Wish(experiment, *_described(experiment), licence, tuple(leave_out or ()))
+    wish = Wish(experiment, *_described(experiment), licence, tuple(leave_out or ()), whole, _home())
     with progress_lines() as emit:
         made = write(store, wish, folder.absolute(), emit)
     size = sum(file.bytes for file in made.files) / 1e6
@@ -49,7 +52,18 @@ def export(
     for run in made.runs:
         if run.states:
             say(f"  {run.run}: {len(run.states)} states, last link of their chain {run.states[-1].chain[:16]}…")
+    if made.elsewhere and not whole:
+        say(f"states of {made.elsewhere} imported runs are not in it, only where they are: --whole writes them as well")
     say(f"licence of the training text: {made.licence}")
+
+
+def _home() -> Path | None:
+    """The project's folder, where there is one."""
+    from mech_pipeline.project import find_project
+
+    with suppress(MechError):
+        return find_project().home
+    return None
 
 
 def _described(experiment: str) -> "tuple[Path | None, Experiment | None]":

@@ -7,11 +7,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mech_pipeline.data.listed_order import COLUMNS, listed
 from mech_pipeline.data.order import Order
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.run import OpenRun
-
-COLUMNS = ("update_step", "position", "example_id")
 
 
 class Claim(Order):
@@ -88,24 +87,4 @@ def read_claim(run: OpenRun, path: Path) -> Claim:
     Raises:
         MechError: it cannot be read, or lacks a column.
     """
-    try:
-        frame = (
-            pl.read_parquet(path) if path.suffix.lower() == ".parquet" else pl.read_csv(path, infer_schema_length=None)
-        )
-    except FileNotFoundError as error:
-        raise MechError(f"there is no file {path}", "name a .parquet or .csv file") from error
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise MechError(
-            f"{path} cannot be read: {str(error).splitlines()[0]}", "give it as .parquet or .csv"
-        ) from error
-    if lacking := [name for name in COLUMNS if name not in frame.columns]:
-        raise MechError(
-            f"{path} has no column {', '.join(lacking)}; it has {', '.join(frame.columns)}",
-            f'columns are {", ".join(COLUMNS)}, as `mech sql "select {", ".join(COLUMNS)} from batches"` gives them',
-        )
-    typed = frame.select(
-        pl.col("update_step", "position").cast(pl.Int64, strict=False), pl.col("example_id").cast(pl.String)
-    )
-    if any(typed.null_count().row(0)):
-        raise MechError(f"{path} has empty values, or steps and places that are no whole numbers", "fill in each row")
-    return Claim(run, typed, str(path))
+    return Claim(run, listed(path).select(COLUMNS), str(path))

@@ -27,6 +27,7 @@ class _Names:
         output: O, inside attention.
         neurons: inside a block, the MLP's second matrix, whose input are the neurons' activations.
         unembedding: from the residual stream to logits.
+        final_norm: before it; the identity in models without norms.
     """
 
     layers: str
@@ -35,17 +36,30 @@ class _Names:
     output: str
     neurons: str
     unembedding: str
+    final_norm: str
 
 
 _FAMILIES: dict[str, _Names] = {
-    "NativeModel": _Names("layers", "ln1", "attn", "o", "mlp.fc_out", "head"),
-    "GPT2LMHeadModel": _Names("transformer.h", "ln_1", "attn", "c_proj", "mlp.c_proj", "lm_head"),
+    "NativeModel": _Names("layers", "ln1", "attn", "o", "mlp.fc_out", "head", "ln_out"),
+    "GPT2LMHeadModel": _Names("transformer.h", "ln_1", "attn", "c_proj", "mlp.c_proj", "lm_head", "transformer.ln_f"),
     "GPTNeoXForCausalLM": _Names(
-        "gpt_neox.layers", "input_layernorm", "attention", "dense", "mlp.dense_4h_to_h", "lm_head"
+        "gpt_neox.layers",
+        "input_layernorm",
+        "attention",
+        "dense",
+        "mlp.dense_4h_to_h",
+        "lm_head",
+        "gpt_neox.final_layer_norm",
     ),
-    "LlamaForCausalLM": _Names("model.layers", "input_layernorm", "self_attn", "o_proj", "mlp.down_proj", "lm_head"),
-    "Olmo2ForCausalLM": _Names("model.layers", "input_layernorm", "self_attn", "o_proj", "mlp.down_proj", "lm_head"),
-    "NanoChatForCausalLM": _Names("model.layers", "input_layernorm", "self_attn", "o_proj", "mlp.fc2", "lm_head"),
+    "LlamaForCausalLM": _Names(
+        "model.layers", "input_layernorm", "self_attn", "o_proj", "mlp.down_proj", "lm_head", "model.norm"
+    ),
+    "Olmo2ForCausalLM": _Names(
+        "model.layers", "input_layernorm", "self_attn", "o_proj", "mlp.down_proj", "lm_head", "model.norm"
+    ),
+    "NanoChatForCausalLM": _Names(
+        "model.layers", "input_layernorm", "self_attn", "o_proj", "mlp.fc2", "lm_head", "model.norm"
+    ),
 }
 """By the name of the class, or of one it is derived from: importing the libraries that define them takes seconds."""
 
@@ -97,6 +111,24 @@ def neuron_projection(model: nn.Module, layer: int) -> nn.Module:
         MechError: there is no such layer, or it has no MLP.
     """
     return _in_layer(model, layer, _names(model).neurons)
+
+
+def output_weights(model: nn.Module, layer: int) -> Float[Tensor, "d_model in"]:
+    """What a layer's heads write with, one head's columns after the other's."""
+    return _weight(output_projection(model, layer))
+
+
+def neuron_weights(model: nn.Module, layer: int) -> Float[Tensor, "d_model neuron"] | None:
+    """What a layer's neurons write with, a column each; none if it has no MLP."""
+    try:
+        return _weight(neuron_projection(model, layer))
+    except MechError:
+        return None
+
+
+def final_norm(model: nn.Module) -> nn.Module:
+    """The norm before the unembedding; the identity in models without norms."""
+    return model.get_submodule(_names(model).final_norm)
 
 
 def unembedding(model: nn.Module) -> Float[Tensor, "vocabulary d_model"]:

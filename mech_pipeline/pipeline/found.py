@@ -65,9 +65,10 @@ class FoundRun:
 
     @cached_property
     def brings(self) -> frozenset[Need]:
-        """What its checkpoints bring: a run that was trained here brings all; an imported one no batches."""
+        """What its checkpoints bring: a run that was trained here brings all; an imported one batches where they are named."""
         if self.spec.imported is not None:
-            return frozenset({Need.WEIGHTS, *self._moments()})
+            known = {Need.ORDER, Need.POOL} if self.spec.imported.batches is not None else set[Need]()
+            return frozenset({Need.WEIGHTS, *self._moments(), *known})
         found = {Need.WEIGHTS} if self.checkpoints else set(Need)  # what is not there yet will be trained
         if "pool" in self.artifacts:
             found |= {Need.POOL, Need.ORDER}
@@ -77,14 +78,15 @@ class FoundRun:
         return frozenset(found)
 
     def windows(self, until: int, also: Iterable[int] = ()) -> list[tuple[int, int]]:
-        """Consecutive (checkpoint, next checkpoint) up to `until`, first to last.
+        """Consecutive (checkpoint, next checkpoint) up to `until`, first to last; of an imported run, those with known batches.
 
         Args:
             also: zoomed states that bound windows as well; the others do not.
         """
         bounds = {*self.planned, *also}
         steps = [step for step in self.checkpoints if step <= until and step in bounds]
-        return list(pairwise(steps))
+        imported = self.spec.imported
+        return [window for window in pairwise(steps) if imported is None or imported.knows(*window)]
 
     def checkpoint_version(self, step: int) -> str:
         """Data version of a checkpoint.

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
+import torch
 
 from mech_pipeline.attribution.per_example.components import Components, components_of
+from mech_pipeline.data.listed_order import ListedOrder, read_batches
 from mech_pipeline.data.order import Order
 from mech_pipeline.data.rearranged import RearrangedOrder
+from mech_pipeline.data.token_file import StraightOrder
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.ablation.held import held
 from mech_pipeline.mechanisms.registry import MECHANISMS
@@ -138,6 +141,9 @@ class OpenRun(FoundRun):
 
     def verify(self, state: State) -> None:
         """Compares a replayed state with the checkpoint of its step."""
+        if self.spec.imported is not None:
+            self._verify_imported(state)
+            return
         expected = self.checkpoints.get(state.step)
         if expected is not None and state_sha256(state) != expected.data_version:
             raise MechError(
@@ -146,9 +152,25 @@ class OpenRun(FoundRun):
                 f"runs where run = '{self.spec.run}'\"`)",
             )
 
+    def _verify_imported(self, state: State) -> None:
+        """The same of a run from outside, whose state is read where it is."""
+        if state.step not in self.checkpoints:
+            return
+        kept = self.state(state.step)
+        if not all(torch.equal(getattr(kept, part), getattr(state, part)) for part in ("theta", "m", "v")):
+            raise MechError(
+                f"replay of run {self.spec.run} does not reach revision {state.step} bit for bit: it had other kernels",
+                "only the ledger has a line for that (replay_mismatch): leave the other stages that replay out",
+            )
+
 
 def order_of(spec: RunSpec, tokens: Tokens) -> Order | None:
-    """The order of a mixture, or with a rearrangement; without either, the trainer's own."""
+    """The order that a file tells, of a mixture, or with a rearrangement; without any, the trainer's own."""
+    if spec.imported is not None and spec.imported.batches is not None:
+        path = spec.home / spec.imported.batches
+        if spec.imported.gives_tokens:
+            return StraightOrder(spec.imported.updates[0], spec.training.batch)
+        return ListedOrder(read_batches(path, spec.run), tokens.example_ids, str(path))
     mixture, change = spec.data.mixture, tokens.rearrangement
     if not mixture and change is None:
         return None

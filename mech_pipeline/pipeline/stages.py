@@ -7,7 +7,7 @@ Plan, batches of work, the launcher's order, Dagster's assets, jobs and their te
 
 from collections.abc import Mapping
 
-from mech_pipeline.pipeline.analysis.stages import ANALYSIS, CIRCUITS, EXAMPLE_LOSSES, FORMATION, NEURONS
+from mech_pipeline.pipeline.analysis.stages import ANALYSIS, CIRCUITS, EXAMPLE_LOSSES, FORMATION, NEURONS, READOUTS
 from mech_pipeline.pipeline.choice.stage import CHOICE
 from mech_pipeline.pipeline.comparison.stage import COMPARISON
 from mech_pipeline.pipeline.discovery.stages import DISCOVERY, MOVEMENT
@@ -28,6 +28,7 @@ STAGES: tuple[Stage, ...] = (
     ANALYSIS,
     CIRCUITS,
     NEURONS,
+    READOUTS,
     EXAMPLE_LOSSES,
     SIGNALS,
     LEDGER,

@@ -8,7 +8,7 @@ from mech_pipeline.pipeline.stage import Cells, Output, Scope, Stage, Told, View
 from mech_pipeline.store.care.maintain import compact_runs, crowded_tables
 
 _DONE = (
-    *("training", "analysis", "circuits", "neurons", "example_losses", "signals", "ledger"),
+    *("training", "analysis", "circuits", "neurons", "readouts", "example_losses", "signals", "ledger"),
     *("formation", "influence", "retraining", "movement", "discovery"),
 )
 

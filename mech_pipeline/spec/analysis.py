@@ -60,6 +60,20 @@ class Attribution(Selection):
         return bool(self.mechanisms)
 
 
+def checked_windows(windows: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Returns windows, or refuses them.
+
+    Raises:
+        ValueError: one ends before it begins, or where another does.
+    """
+    ends = [last for _, last in windows]
+    if any(not 0 <= first < last for first, last in windows) or len(set(ends)) != len(ends):
+        raise ValueError(
+            f"windows are [first, last], first before last, each with an end of its own; got {list(windows)}"
+        )
+    return windows
+
+
 class Neurons(Selection):
     """Which tokens and contexts moved every MLP neuron's weights, over windows of training."""
 
@@ -80,12 +94,27 @@ class Neurons(Selection):
     @field_validator("windows")
     @classmethod
     def _one_window_an_end(cls, windows: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-        ends = [last for _, last in windows]
-        if any(not 0 <= first < last for first, last in windows) or len(set(ends)) != len(ends):
-            raise ValueError(
-                f"windows are [first, last], first before last, each with an end of its own; got {list(windows)}"
-            )
-        return windows
+        return checked_windows(windows)
+
+
+class Readouts(Selection):
+    """Which tokens the movements of neurons and heads promote and suppress, over windows of training."""
+
+    windows: tuple[tuple[int, int], ...] = Field((), description="[first, last] step of each window, kept checkpoints")
+    tokens: int = Field(5, ge=1, le=1000, description="tokens each way")
+    neurons: int = Field(
+        64, ge=0, description="neurons of a layer, those whose output weights moved furthest; heads: all"
+    )
+
+    @property
+    def asks(self) -> bool:
+        """Whether a window is named."""
+        return bool(self.windows)
+
+    @field_validator("windows")
+    @classmethod
+    def _one_window_an_end(cls, windows: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        return checked_windows(windows)
 
 
 class Discovery(Selection):
@@ -193,7 +222,7 @@ class Influence(Attribution):
         None, ge=0, description="updates before the target that are retrained twice, perturbed; empty: all; 0: none"
     )
     metasmoothness_size: float = Field(0.05, gt=0, lt=1, description="size h of the perturbation of example weights")
-    at: Literal["formation", "checkpoints"] | tuple[int, ...] = added(
+    at: Literal["formation", "checkpoints"] | tuple[StrictInt, ...] = added(
         "formation", "target steps: where the first event formed, every planned checkpoint, or a list of steps"
     )
     horizon: int | None = added(None, "only the influence of so many updates before each target", ge=1)

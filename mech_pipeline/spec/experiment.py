@@ -24,6 +24,7 @@ from mech_pipeline.spec.analysis import (
     InTraining,
     Ledger,
     Neurons,
+    Readouts,
     Resolution,
 )
 from mech_pipeline.spec.arm import Arm, checked_seeds
@@ -73,6 +74,7 @@ class Experiment(Stage):
     circuits: Circuits = Circuits()
     neurons: Neurons = Neurons()
     discovery: Discovery = added(Discovery(), "what formed that nobody named")
+    readouts: Readouts = added(Readouts(), "which tokens the movements of neurons and heads promote and suppress")
     example_losses: bool = added(
         False, "table `example_losses`: the loss of every example at every update that sees it; replays each run once"
     )
@@ -127,6 +129,7 @@ class Experiment(Stage):
             ("neurons", self.neurons),
             ("signals", self.signals),
             ("discovery", self.discovery),
+            ("readouts", self.readouts),
         ):
             if not chosen.asks:
                 continue
@@ -187,6 +190,7 @@ class Experiment(Stage):
             neurons=self.neurons if self.neurons.covers(arm, seed) else Neurons(),
             circuits=self.circuits if self.circuits.covers(arm, seed) else Circuits(),
             imported=None if self.imported is None else self.imported.of(arm, seed),
+            readouts=self.readouts if self.readouts.covers(arm, seed) else Readouts(),
             discovery=self.discovery if self.discovery.covers(arm, seed) else Discovery(),
             choice=recipe_of(self, arm, seed),
             signals=self.signals.measure if self.signals.covers(arm, seed) else (),

@@ -23,6 +23,17 @@ class Imported(NamesFiles):
     revisions: dict[str, int] = added(
         {}, "steps of revisions whose names do not tell, by name or commit; the others are then left out"
     )
+    batches: str | None = added(
+        None,
+        "what each update saw, where it is known: a table (Parquet or CSV) with update_step, position and example_id, of "
+        "examples that corpus, tokenizer and data make; or pre-shuffled token ids (.bin), rows of data.context tokens, "
+        "training.batch of them an update",
+    )
+    batches_sha256: str | None = added(None, "content of `batches`; filled in when the experiment is resolved")
+    updates: tuple[int, int] = added(
+        (0, 0),
+        "first update that `batches` tells of, and the one after the last; filled in when the experiment is resolved",
+    )
     found: tuple[tuple[int, str, str], ...] = added(
         (), "step, name and identity of each revision; filled in when the experiment is resolved"
     )
@@ -30,6 +41,15 @@ class Imported(NamesFiles):
     def of(self, arm: str, seed: int) -> "Imported":
         """With the place of one run."""
         return self.model_copy(update={"place": self.place.replace("{arm}", arm).replace("{seed}", str(seed))})
+
+    @property
+    def gives_tokens(self) -> bool:
+        """Whether `batches` holds the examples themselves."""
+        return self.batches is not None and self.batches.endswith(".bin")
+
+    def knows(self, begin: int, end: int) -> bool:
+        """Whether it is known what every update of a window saw."""
+        return self.batches is not None and self.updates[0] <= begin and end <= self.updates[1]
 
     @property
     def found_steps(self) -> tuple[int, ...]:

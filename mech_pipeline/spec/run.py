@@ -20,6 +20,7 @@ from mech_pipeline.spec.analysis import (
     Influence,
     InTraining,
     Neurons,
+    Readouts,
     Resolution,
 )
 from mech_pipeline.spec.choice import Recipe
@@ -35,6 +36,9 @@ from mech_pipeline.spec.training import Checkpoints, Optimizer, Training, caveat
 VECTOR_WIDTH = 32
 """Numbers that PyTorch's widest CPU kernels take at a time; what is left over goes through other code."""
 IMPORTED = "trained elsewhere: which examples each update saw is not known"
+IMPORTED_WITH_BATCHES = (
+    "trained elsewhere: a replay with other kernels ends in other states; the ledger says by how much"
+)
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -81,6 +85,7 @@ class RunSpec(Stage):
     held_out_loss: bool = added(False, f"every checkpoint is also measured on mechanism `{HELD_OUT}`")
     example_losses: bool = added(False, "loss of every example at every update that sees it")
     imported: Imported | None = added(None, "states that come from outside instead of training")
+    readouts: Readouts = added(Readouts(), "which tokens the movements of neurons and heads promote and suppress")
     discovery: Discovery = added(Discovery(), "what formed that nobody named")
     choice: Recipe | None = added(None, "examples that are treated otherwise, by what was measured of other runs")
     signals: tuple[str, ...] = added((), "numbers of every checkpoint that know no mechanism")
@@ -112,6 +117,8 @@ class RunSpec(Stage):
         self._check_targets()
         self._check_in_training()
         self._check_neurons()
+        if self.imported is None:  # else `resolve` asks, when it is known which revisions there are
+            self.check_windows()
         self._check_interventions()
         self._check_parts()
         check_mixture(self.data.mixture, self.data.shares(), self.corpus.parts)
@@ -139,13 +146,25 @@ class RunSpec(Stage):
             raise ValueError(
                 f"neurons of run {self.run}: {'; '.join(self.caveats())}; take its arm out of neurons.arms"
             )
+
+    def check_windows(self) -> None:
+        """Windows begin and end where states are.
+
+        Raises:
+            ValueError: one does not.
+        """
         grid = set(self.checkpoint_steps())
-        for step in [step for window in self.neurons.windows for step in window]:
-            if step not in grid:
-                raise ValueError(
-                    f"neurons.windows: run {self.run} plans no checkpoint at step {step}; choose one of its plan, or add it "
-                    f"with checkpoints.extra: [{step}]"
-                )
+        for field, windows in (("neurons", self.neurons.windows), ("readouts", self.readouts.windows)):
+            for step in [step for window in windows for step in window]:
+                if step not in grid and self.imported is not None:
+                    raise ValueError(
+                        f"{field}.windows: run {self.run} has no revision of step {step}; choose one that it has"
+                    )
+                if step not in grid:
+                    raise ValueError(
+                        f"{field}.windows: run {self.run} plans no checkpoint at step {step}; choose one of its plan, or add it "
+                        f"with checkpoints.extra: [{step}]"
+                    )
 
     def _check_in_training(self) -> None:
         """Scores come from hooks on one process's own backward."""
@@ -201,6 +220,11 @@ class RunSpec(Stage):
             ("data.weights", self.data.weights, self.data.weights_sha256),
             ("model.init_from", self.model.init_from, self.model.init_sha256),
             ("imported", self.imported and self.imported.place, self.imported and self.imported.found),
+            (
+                "imported.batches",
+                self.imported and self.imported.batches,
+                self.imported and self.imported.batches_sha256,
+            ),
         ):
             if named is not None and not content:
                 raise MechError(
@@ -246,7 +270,9 @@ class RunSpec(Stage):
 
     def caveats(self) -> tuple[str, ...]:
         """What makes attribution of this run unreliable or impossible, one sentence each."""
-        imported = (IMPORTED,) if self.imported is not None else ()
+        imported: tuple[str, ...] = ()
+        if self.imported is not None:
+            imported = (IMPORTED if self.imported.batches is None else IMPORTED_WITH_BATCHES,)
         return imported + caveats(self.optimizer, self.training)
 
     @property
@@ -268,7 +294,12 @@ class RunSpec(Stage):
         self._check_resolved()
         mixture = [self.data.mixture] if self.data.mixture else []
         if self.imported is not None:
-            return fingerprint(self.model, self.imported.layout, self.imported.place)
+            how = (
+                [self.optimizer, self.training.identity(), self.imported.batches_sha256]
+                if self.imported.batches
+                else []
+            )
+            return fingerprint(self.model, self.imported.layout, self.imported.place, *how)
         held = [{"interventions": self.interventions}] if self.interventions else []
         return fingerprint(self.model, self.optimizer, self.training.identity(), self.seed, *mixture, *held)
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 
 from mech_pipeline.errors import did_you_mean
 from mech_pipeline.spec.analysis import Selection
@@ -20,7 +20,7 @@ class Signals(Selection):
     """Numbers of checkpoints that know no mechanism; with `events` and `negatives` they are scored as precursors."""
 
     arms: tuple[str, ...] | Literal["all"] = Field("all", description="arms, or the word all")
-    seeds: tuple[int, ...] | Literal["all"] = Field("all", description="seeds, or the word all")
+    seeds: tuple[StrictInt, ...] | Literal["all"] = Field("all", description="seeds, or the word all")
     measure: tuple[str, ...] = Field((), description="names of signals (signals/library)")
     event: str | None = Field(None, description="the formation event that is to be announced; default: the first")
     events: tuple[str, ...] = Field((), description="arms in which it happens")

@@ -3,13 +3,17 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
+from mech_pipeline.exchange.bundle.bring_back import bring_back
+from mech_pipeline.exchange.bundle.export import Wish, export
 from mech_pipeline.exchange.suites.layouts import LAYOUTS
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline import alone
@@ -20,6 +24,7 @@ from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.spec.imported import Imported
 from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.reading.query import query
+from mech_pipeline.store.store import Store
 from tests.support.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -253,6 +258,67 @@ def test_what_is_fetched_is_gone_when_it_was_read(tmp_path, monkeypatch):
             assert (folder / "config.json").is_file()
     assert len(seen) == 2
     assert not any(path.exists() for path in seen)
+
+
+def test_twenty_revisions_are_analysed_with_at_most_two_on_disk(local_store, tmp_path, monkeypatch):
+    """Fetched one by one, read, and gone: for every stage of a whole run, the movements of weights among them."""
+    steps = range(0, 40, 2)
+    suite(tmp_path / "hub", steps)
+    fetched, most = list[Path](), list[int]()
+
+    def fetch(place, revision, allow_patterns, cache_dir):
+        folder = Path(cache_dir) / revision
+        shutil.copytree(tmp_path / "hub" / revision, folder)
+        fetched.append(folder)
+        most.append(sum(path.exists() for path in fetched))
+        return str(folder)
+
+    refs = [SimpleNamespace(name=f"step{step}", target_commit=COMMIT.format(step)) for step in steps]
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    monkeypatch.setattr("huggingface_hub.list_repo_refs", lambda place: SimpleNamespace(branches=refs, tags=[]))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    experiment = experiment_of("who/suite", "huggingface", readouts={"windows": [[0, 38]], "tokens": 2})
+    computed(local_store, experiment)
+    assert query(local_store.root, "select count(distinct step) from head_scores").item() == 20
+    assert query(local_store.root, "select count(*) from vocabulary_readouts").item() == 2 * (4 + 64) * 2 * 2
+    assert max(most) <= 2
+    assert not any(path.exists() for path in fetched)
+
+
+def test_a_window_of_readouts_without_a_revision_is_named(tmp_path):
+    place = suite(tmp_path / "suite")
+    with pytest.raises(MechError, match=r"readouts.windows: run tiny.baseline.s0 has no revision of step 2"):
+        experiment_of(place, readouts={"windows": [[0, 2]]})
+
+
+def test_a_bundle_of_imported_runs_says_where_their_states_are_or_holds_them(local_store, tmp_path):
+    place = suite(tmp_path / "suite")
+    experiment = experiment_of(place)
+    computed(local_store, experiment)
+    named = export(local_store, Wish("tiny"), tmp_path / "named")
+    card = (tmp_path / "named" / "README.md").read_text()
+    assert named.elsewhere == 1
+    assert "They are not in this bundle" in card
+    assert str(place) in card
+    assert not (tmp_path / "named" / "states").exists()
+    export(local_store, Wish("tiny", whole=True), tmp_path / "whole")
+    assert "They are here as well" in (tmp_path / "whole" / "README.md").read_text()
+    state = load_file(tmp_path / "whole" / "states" / "run=tiny.baseline.s0" / "step=00000016" / "state.safetensors")
+    kept = OpenRun(local_store, experiment.runs()[0])
+    theirs = kept.trainer.flat.named(kept.weights(16))
+    assert all(torch.equal(state[f"model.{name}"], tensor) for name, tensor in theirs.items())
+    for bundle in ("named", "whole"):
+        other = Store(tmp_path / f"store of {bundle}")
+        bring_back(other, tmp_path / bundle)
+        found = verify_store(other.files)
+        assert (found.damage, found.orphans) == ([], [])
+        sql = "select run, step, mechanism, value from mechanism_values order by all"
+        assert query(other.root, sql).equals(query(local_store.root, sql))
+        assert OpenRun(other, experiment.runs()[0]).weights(16).equal(kept.weights(16)), "read where they are"
+    shutil.rmtree(place / "step16")
+    with pytest.raises(MechError, match="step16 of .* is gone"):
+        export(local_store, Wish("tiny", whole=True), tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
 
 
 @pytest.mark.parametrize("layout", ["folder", "huggingface"])

@@ -70,6 +70,7 @@ def project(tmp_path_factory):
         seeds=[0],
         held_out_loss=True,
         example_losses=True,
+        readouts={"windows": [[0, 24]]},
         formation=[
             {"detector": "prefix_matching", "threshold": 0.089, "sustain": 1},
             {"mechanism": "induction_copy_advantage", "threshold": 9.0, "sustain": 2},

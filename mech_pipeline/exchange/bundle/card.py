@@ -14,6 +14,8 @@ from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.store.tables.documentation import table_rows
 
+STATES = "states"
+"""Folder of states that the store itself does not hold."""
 UNKNOWN = "not stated: say whose the text is before you publish it (`mech export … --licence`)"
 
 
@@ -36,12 +38,22 @@ def _licence(source: Source) -> str:
 
 
 def card(
-    experiment: str, question: str, runs: Sequence[Run], counts: Mapping[str, int], licence: str, figures: Sequence[str]
+    experiment: str,
+    question: str,
+    runs: Sequence[Run],
+    counts: Mapping[str, int],
+    licence: str,
+    figures: Sequence[str],
+    imported: Sequence[RunSpec] = (),
+    *,
+    whole: bool = False,
 ) -> str:
     """The text of README.md.
 
     Args:
         counts: rows of each table that is in the bundle.
+        imported: the runs whose states come from outside.
+        whole: whether those states are here all the same.
     """
     named = [{"config_name": name, "data_files": f"tables/{name}.parquet"} for name in counts]
     head = {"pretty_name": f"{experiment}: a training process", "license": "other", "configs": named}
@@ -49,6 +61,7 @@ def card(
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {experiment}\n\n{question}".strip(),
         _what(runs),
+        *([_elsewhere(imported, whole)] if imported else []),
         _reading(counts),
         _made(experiment, licence),
         _cite(experiment, runs),
@@ -67,6 +80,22 @@ def _what(runs: Sequence[Run]) -> str:
         f"{len(runs)} training runs with every kept state, the order of every batch, the place of every example in its "
         "document, and what was measured.\n\n| run | status | states | last link of the chain |\n| --- | --- | --- | --- |\n"
         + rows
+    )
+
+
+def _elsewhere(imported: Sequence[RunSpec], whole: bool) -> str:
+    """Of runs that others trained: where their states are."""
+    places = dict.fromkeys(spec.imported.place for spec in imported if spec.imported is not None)
+    named = ", ".join(f"`{place}`" for place in places)
+    told = (
+        f"They are here as well, as `{STATES}/run=…/step=…/state.safetensors`, in fp32 and under the names of `transformers`."
+        if whole
+        else "**They are not in this bundle**: whoever reads it needs them there."
+    )
+    return (
+        f"## States from elsewhere\n\nThe states of {len(imported)} runs were trained by others and lie in {named}. "
+        "The file under the `uri` of a row of `checkpoints` says which revision a state is, and the SHA-256 of what it must give. "
+        f"{told} Whose they are, and under which licence, their own place says."
     )
 
 

@@ -13,9 +13,10 @@ import yaml
 from mech_pipeline import __version__
 from mech_pipeline.data.examples import id_names
 from mech_pipeline.errors import MechError, unknown
-from mech_pipeline.exchange.bundle.card import card, licence_of
+from mech_pipeline.exchange.bundle.card import STATES, card, licence_of
 from mech_pipeline.exchange.bundle.manifest import Manifest, Run, chained, described_files, write_manifest
 from mech_pipeline.exchange.bundle.rows import FOLDER, select_examples, write_table
+from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.pipeline.tokens.tokens import stored_pool
 from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.project import explore_name, report_name
@@ -49,6 +50,8 @@ class Wish:
         resolved: the experiment that it describes.
         licence: of the training text; none: what its origin tells.
         left_out: tables that do not go along; a store that gets the bundle makes them again.
+        whole: write also the states of runs from outside, which the store names and does not hold.
+        home: folder that relative names of their places begin at; none: the current one.
     """
 
     experiment: str
@@ -56,6 +59,8 @@ class Wish:
     resolved: Experiment | None = None
     licence: str | None = None
     left_out: tuple[str, ...] = ()
+    whole: bool = False
+    home: Path | None = None
 
 
 def export(store: Store, wish: Wish, folder: Path, emit: Emit = lambda said: None) -> Manifest:
@@ -94,12 +99,15 @@ def _write(store: Store, wish: Wish, folder: Path, emit: Emit) -> Manifest:
         for copied, blob in enumerate(blobs, start=len(names) + 1):
             _copy(store, blob, folder)
             progress(copied)
+        imported = [spec for spec in specs if spec.imported is not None]
+        if wish.whole:
+            _write_states(store, [spec.at(wish.home or Path.cwd()) for spec in imported], folder, emit)
         _write_specs(specs, wish, folder)
         figures = _write_report(store, connection, wish, folder)
     counts = {name: count for name, count in counts.items() if count}
     licence = wish.licence or licence_of(specs)
     question = "" if wish.resolved is None else wish.resolved.question
-    text = card(wish.experiment, question, runs, counts, licence, figures)
+    text = card(wish.experiment, question, runs, counts, licence, figures, imported, whole=wish.whole)
     (folder / "README.md").write_text(text, encoding="utf-8")
     made_by = f"mech-pipeline {__version__}"
     manifest = Manifest(wish.experiment, made_by, licence, wish.left_out, runs, described_files(folder))
@@ -157,6 +165,22 @@ def _copy(store: Store, blob: Blob, folder: Path) -> None:
     path.write_bytes(
         store.get_blob(blob, "a file of the bundle", "`mech verify --repair`, then `mech run` the experiment")
     )
+
+
+def _write_states(store: Store, imported: Sequence[RunSpec], folder: Path, emit: Emit) -> None:
+    """The states of runs from outside, read where they are, beside what the store has of them.
+
+    Raises:
+        MechError: a revision is not there, or not what it was when it was imported.
+    """
+    for spec in imported:
+        run = FoundRun(store, spec)
+        progress = Progress(emit, f"states of {spec.run}", len(run.checkpoints), "revisions")
+        for done, step in enumerate(run.checkpoints, start=1):
+            path = folder / STATES / f"run={spec.run}" / f"step={step:08d}" / "state.safetensors"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(run.content(step)[0])
+            progress(done)
 
 
 def _write_specs(specs: Sequence[RunSpec], wish: Wish, folder: Path) -> None:

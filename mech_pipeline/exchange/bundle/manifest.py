@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.checkpoints import POINTER
 from mech_pipeline.progress import Report, ignore_progress
 from mech_pipeline.spec.fingerprint import file_sha256
 
@@ -66,6 +67,12 @@ class Manifest:
     left_out: tuple[str, ...]
     runs: tuple[Run, ...]
     files: tuple[File, ...]
+
+    @property
+    def elsewhere(self) -> int:
+        """Runs whose states are named here and lie elsewhere."""
+        pointers = [PurePosixPath(file.name) for file in self.files if file.name.endswith(f"/{POINTER}")]
+        return len({part for path in pointers for part in path.parts if part.startswith("run=")})
 
     def content(self) -> bytes:
         """As the file has it."""

@@ -1,12 +1,15 @@
 """A run from outside, with what its place says of it: which revisions there are, and the model that they are of."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.exchange.suites.layout import sampled_identity
 from mech_pipeline.exchange.suites.layouts import LAYOUTS
+from mech_pipeline.spec.fingerprint import file_sha256
 from mech_pipeline.spec.imported import Imported
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.run import RunSpec
@@ -28,14 +31,45 @@ def described(spec: RunSpec, imported: Imported) -> RunSpec:
     model = _model(spec, imported, layout.config(imported, found[0][1]))
     steps = tuple(step for step, _, _ in found)
     last = max(steps[-1], 1)
+    batches, batch = _batches(spec, imported, model, steps)
     return spec.model_copy(
         update={
-            "imported": imported.model_copy(update={"found": found}).at(spec.home),
+            "imported": imported.model_copy(update={"found": found, **batches}).at(spec.home),
             "model": model,
-            "training": spec.training.model_copy(update={"steps": last}),
+            "training": spec.training.model_copy(update={"steps": last, "batch": batch}),
             "checkpoints": Checkpoints(every=last, extra=steps),
         }
     )
+
+
+def _batches(spec: RunSpec, imported: Imported, model: Model, steps: tuple[int, ...]) -> tuple[dict[str, Any], int]:
+    """What is to be said of the batches, and how many examples each has."""
+    if imported.batches is None:
+        return {}, spec.training.batch
+    if imported.gives_tokens:
+        return _given(spec, spec.home / imported.batches, model, steps), spec.training.batch
+    from mech_pipeline.data.listed_order import read_batches  # polars, which others need not load
+
+    path = spec.home / imported.batches
+    frame = read_batches(path, spec.run)
+    first, last = int(frame["update_step"][0]), int(frame["update_step"][-1])
+    said = {"batches_sha256": file_sha256(path), "updates": (first, last + 1)}
+    return said, int(frame["position"][-1]) + 1
+
+
+def _given(spec: RunSpec, path: Path, model: Model, steps: tuple[int, ...]) -> dict[str, Any]:
+    """Of a file with the tokens themselves: the updates between the first revision and the last that it reaches."""
+    from mech_pipeline.data.token_file import rows_of_file  # tokenizers, which others need not load
+
+    assert model.vocabulary is not None, "a suite's model says how many rows it has"
+    reached = len(rows_of_file(path, spec.data.context, model.vocabulary)) // spec.training.batch
+    end = max((step for step in steps if step <= reached), default=0)
+    if end <= steps[0]:
+        raise MechError(
+            f"{path} has {reached} batches of {spec.training.batch}, which reach no second revision ({steps[0]}, {steps[1:2]})",
+            "set training.batch to the examples of an update (Pythia: 1024), or fetch more of the file",
+        )
+    return {"batches_sha256": sampled_identity([path], str(path)), "updates": (steps[0], end)}
 
 
 def _model(spec: RunSpec, imported: Imported, content: bytes) -> Model:

@@ -57,6 +57,15 @@ def _compute_example_losses(view: View, steps: Sequence[int], told: Told) -> int
     return compute_example_losses(run, steps, told.on_steps, report)
 
 
+def _compute_readouts(view: View, steps: Sequence[int], told: Told) -> int:
+    from mech_pipeline.pipeline.analysis.readouts import compute_readouts
+
+    run = view.opened
+    late = pending_cells(run.store, wanted.wanted_readouts(run, steps))
+    report = Progress(told.emit, f"readouts {run.spec.run}", len(late), "windows")
+    return compute_readouts(run, steps, told.on_steps, report)
+
+
 ANALYSIS = Stage(
     "analysis",
     "Mechanisms, heads and gradients of checkpoints.",
@@ -154,6 +163,33 @@ NEURONS = Stage(
     reads=("training",),
     needs=REPLAY,
     priority=30,
+    pool="gpu_analysis",
+)
+
+READOUTS = Stage(
+    "readouts",
+    "Which tokens the movements of neurons and heads promote.",
+    Scope.CHECKPOINT,
+    (
+        Output(
+            "vocabulary_readouts",
+            "The change of output weights over the window that ends here, read in the vocabulary: tokens that each head and the "
+            "neurons that moved furthest promote and suppress. Weights of two checkpoints are all it needs. A second.",
+            ("vocabulary_readouts",),
+            always(wanted.READOUTS_VERSION),
+            inputs=("checkpoint",),
+            rows="select step, layer, part, unit, direction, text, logit, moved from vocabulary_readouts where run = $run and "
+            f"step in $$ and place = 0 qualify row_number() over (partition by step order by abs(logit) desc) <= {FIRST_ROWS} "
+            "order by step, abs(logit) desc",
+        ),
+    ),
+    asked=lambda spec: bool(spec.readouts.windows),
+    grid=lambda spec: (end for _begin, end in spec.readouts.windows),
+    wanted=lambda view: wanted.wanted_readouts(view.found, view.found.planned),
+    compute=_compute_readouts,
+    reads=("training",),
+    needs=frozenset({Need.WEIGHTS}),
+    priority=25,
     pool="gpu_analysis",
 )
 

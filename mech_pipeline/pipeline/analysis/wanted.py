@@ -23,6 +23,7 @@ GRADIENTS_VERSION = "1"
 CIRCUITS_VERSION = "1"
 NEURONS_VERSION = "1"
 EXAMPLE_LOSSES, EXAMPLE_LOSSES_VERSION = "example_losses", "1"
+READOUTS, READOUTS_VERSION = "vocabulary_readouts", "1"
 BATCH = "batch"
 """What the table `gradients` calls the gradient of the next batch."""
 CIRCUIT_TABLES = ("circuit_curves", "circuit_criteria", "circuits")
@@ -165,4 +166,18 @@ def wanted_example_losses(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str
             EXAMPLE_LOSSES, EXAMPLE_LOSSES_VERSION, run.training, *versions
         )
         for end, versions in states.items()
+    }
+
+
+def wanted_readouts(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:
+    """Fingerprints of the windows of readouts that end at these steps."""
+    asked, steps = run.spec.readouts, set(steps)
+    words = run.artifacts.get("tokenizer", "")
+    return {
+        Cell(READOUTS, run.spec.run, end): fingerprint(
+            *(READOUTS, READOUTS_VERSION, run.spec.model, words, asked.tokens, asked.neurons),
+            *(run.checkpoint_version(step) for step in (begin, end)),
+        )
+        for begin, end in asked.windows
+        if end in steps and {begin, end} <= set(run.checkpoints)
     }

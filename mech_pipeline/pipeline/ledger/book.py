@@ -1,6 +1,6 @@
 """Computes the accounts of windows and keeps their rows until they are flushed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mech_pipeline.attribution.ledger.balance import checks
 from mech_pipeline.attribution.ledger.ledger import Account, movement, replay_with_factors, window_account
+from mech_pipeline.attribution.ledger.mismatch import Mismatch, replay_mismatch
 from mech_pipeline.attribution.ledger.quadrature import Place
 from mech_pipeline.attribution.per_example.capture import Factors
 from mech_pipeline.attribution.per_example.contraction import Contraction
@@ -18,14 +19,14 @@ from mech_pipeline.mechanisms.gradient import mechanism_gradient
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.cells import Block, Cell, write
 from mech_pipeline.pipeline.ledger.balance import LedgerImbalance
-from mech_pipeline.pipeline.ledger.rows import account_columns, token_columns
+from mech_pipeline.pipeline.ledger.rows import account_columns, token_columns, with_mismatch
 from mech_pipeline.pipeline.ledger.wanted import CODE_VERSION
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.analysis import WEIGHTS
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.loop import Update
 from mech_pipeline.training.model import build_model
-from mech_pipeline.training.update.optimizer import Vector
+from mech_pipeline.training.update.optimizer import State, Vector
 
 OnBalance = Callable[[list[dict[str, Any]]], None]
 
@@ -61,25 +62,31 @@ class Book:
         """
         run = self._run
         updates, factors = replay_with_factors(run.trainer, run.state(begin), end)
-        run.verify(updates[-1].after)
+        published = self._published(updates[-1].after)
         result: dict[str, Seam] = {}
         for name in run.spec.accounts:
             later = following.get(name)
+            gradient = self._gradient(name, updates, published)
+            value = None if name == WEIGHTS else partial(self._exact_value, name)
             account = window_account(
                 run.spec.optimizer,
                 run.ledger_components,
                 self._contraction,
-                self._gradient(name, updates),
+                gradient,
                 updates,
                 factors,
                 None if later is None else later.carry,
-                None if name == WEIGHTS else partial(self._exact_value, name),
+                value,
                 self._by_token if run.spec.ledger_by.tokens else None,
-                None if later is None or name == WEIGHTS else later.state,  # where the weights move is the window's own
+                # Where the weights move is the window's own; and a replay that ended elsewhere does not meet the next window.
+                None if later is None or name == WEIGHTS or published is not None else later.state,
             )
             result[name] = Seam(account.carry, account.begin)
             if write:
-                self._keep(name, end, account)
+                away = None
+                if published is not None:
+                    away = replay_mismatch(run.ledger_components, gradient, updates[-1], published, value)
+                self._keep(name, end, account, away)
         if write:
             self.unwritten.append(end)
         return result
@@ -102,10 +109,24 @@ class Book:
         self.unwritten, self._accounts, self._tokens, self._balances = [], [], [], []
         return steps
 
-    def _gradient(self, name: str, updates: list[Update]) -> Callable[[Vector], Vector]:
+    def _published(self, replayed: State) -> Vector | None:
+        """The weights at a window's end, where the replay of a run from outside ended elsewhere.
+
+        Raises:
+            MechError: the run was trained here, and the replay ended elsewhere.
+        """
+        run = self._run
+        if run.spec.imported is None:
+            run.verify(replayed)
+            return None
+        kept = run.weights(replayed.step)
+        return None if torch.equal(kept, replayed.theta) else kept
+
+    def _gradient(self, name: str, updates: list[Update], published: Vector | None) -> Callable[[Vector], Vector]:
         """∇M as a function of θ; of the weights themselves, the window's net movement (`movement`)."""
         if name == WEIGHTS:
-            along = movement(self._run.ledger_components, updates[0].before.theta, updates[-1].after.theta)
+            end = updates[-1].after.theta if published is None else published
+            along = movement(self._run.ledger_components, updates[0].before.theta, end)
             return lambda theta: along
         flat, probe = self._run.trainer.flat, self._run.tokens.probe
 
@@ -139,11 +160,13 @@ class Book:
         with torch.no_grad():
             return float(MECHANISMS[name].value(self._exact.model, self._run.tokens.probe))
 
-    def _keep(self, name: str, end: int, account: Account) -> None:
+    def _keep(self, name: str, end: int, account: Account, away: Mismatch | None) -> None:
         run = self._run
         cell = Cell("ledger", run.spec.run, end, name)
         made_from = self._fingerprints[cell]
         columns = account_columns(account, run.ledger_components.names, run.tokens.example_ids)
+        if away is not None:
+            columns = with_mismatch(columns, away, run.ledger_components.names, end)
         block = Block(cell, columns, made_from).hashed()
         self._accounts.append(block)
         if account.tokens is not None:
@@ -151,17 +174,20 @@ class Book:
                 tokens = token_columns(account, index, meaning, run.tokens.example_ids)
                 self._tokens.append(Block(cell.of("ledger_tokens"), tokens, made_from))
         balance = {
-            "change": self._moved(account.updates) if account.change is None else account.change,
+            "change": self._change(account, away, end),
             "explained": float(columns["value"].to_numpy().astype(np.float64).sum()),
             "updates": len(account.updates),
-            "gross": account.gross,
+            "gross": account.gross + (0.0 if away is None else abs(float(away.by_component.sum()))),
             "update_error": account.update_error,
             "example_error": account.example_error,
         }
         listed = {column: [value] for column, value in balance.items()}
         self._balances.append(Block(cell.of("ledger_balance"), listed, made_from, block.version))
 
-    def _moved(self, updates: Sequence[Update]) -> float:
-        """How far the weights moved over a window, summed over components."""
-        moved = updates[-1].after.theta.double() - updates[0].before.theta.double()
+    def _change(self, account: Account, away: Mismatch | None, end: int) -> float:
+        """The mechanism's true change over a window; of the weights, how far they moved, summed over components."""
+        if account.change is not None:
+            return account.change + (0.0 if away is None or away.change is None else away.change)
+        last = account.updates[-1].after.theta if away is None else self._run.weights(end)
+        moved = last.double() - account.updates[0].before.theta.double()
         return float(self._run.ledger_components.norms(moved).sum())

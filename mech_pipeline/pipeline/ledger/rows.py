@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from mech_pipeline.attribution.ledger.ledger import Account
+from mech_pipeline.attribution.ledger.mismatch import Mismatch
 from mech_pipeline.attribution.ledger.token_grid import on_grid
 from mech_pipeline.pipeline.influence.score_rows import ExampleScores
 
@@ -47,6 +48,22 @@ def account_columns(account: Account, components: tuple[str, ...], example_ids: 
     if any(len(set(row)) < batch for row in pool_rows.tolist()):
         rows = _summed(rows)
     return rows | {name: rows[name].cast(pa.float32()) for name in ("value", "value_later")}
+
+
+def with_mismatch(
+    columns: dict[str, pa.Array], away: Mismatch, components: tuple[str, ...], end: int
+) -> dict[str, pa.Array]:
+    """The rows of an account, and one for each component of what its replay ended away from the published state."""
+    parts = len(components)
+    added = {
+        "update_step": pa.array(np.full(parts, end - 1, dtype=np.int32)),
+        "term": pa.array(["replay_mismatch"] * parts),
+        "example_id": pa.nulls(parts, pa.string()),
+        "component": pa.array(list(components)),
+        "value": pa.array(away.by_component.cpu().numpy()).cast(pa.float32()),
+        "value_later": pa.array(np.zeros(parts, dtype=np.float32)),
+    }
+    return {name: pa.concat_arrays([column, added[name].cast(column.type)]) for name, column in columns.items()}
 
 
 def _decoded(codes: np.ndarray, names: list[str], absent: np.ndarray | None = None) -> pa.Array:

@@ -36,6 +36,8 @@ def wanted(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:
         if end == 0:
             continue
         run.checkpoint_version(end)
+        if end not in windows:
+            continue  # of a run from outside whose batches are not known there
         states = [run.checkpoints[s].data_version for s in planned if windows[end] <= s <= end + reach]
         finer: list[object] = [run.spec.ledger_by] if run.spec.ledger_by != Resolution() else []
         finer += names_version(run.spec.model, neurons=run.spec.ledger_by.neurons)

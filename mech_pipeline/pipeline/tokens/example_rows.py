@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from mech_pipeline.data.drawing import Chunk, DrawnPool
 from mech_pipeline.data.examples import id_names
 from mech_pipeline.data.text_files import line_numbers
+from mech_pipeline.data.token_file import GIVEN, FileRows
 from mech_pipeline.data.tokenised import TokenisedCorpus
 from mech_pipeline.data.tokenizer import byte_offsets, spells_bytes
 from mech_pipeline.progress import Emit, Progress
@@ -25,7 +26,8 @@ def write_examples(store: Store, corpus: TokenisedCorpus, tokenizer: Tokenizer, 
     done = 0
     for chunk in pool.chunks(_ROWS):
         found = _Origins(corpus, tokenizer, lengths)
-        store.insert_new("examples", _example_columns(chunk, found, tokenizer))
+        given = isinstance(chunk.group.rows, FileRows)
+        store.insert_new("examples", (_given_columns if given else _example_columns)(chunk, found, tokenizer))
         if chunk.group.kind == "packed":
             store.insert_new("example_documents", _document_columns(chunk, found))
         done += chunk.end - chunk.begin
@@ -74,6 +76,27 @@ def _example_columns(chunk: Chunk, origins: _Origins, tokenizer: Tokenizer) -> d
         "n_tokens": [len(row) for row in rows],
         "text": tokenizer.decode_batch(rows, skip_special_tokens=False),
         "repeat_at": [len(s) if period else 0 for s, period in zip(snippets, periods, strict=True)],
+    }
+
+
+def _given_columns(chunk: Chunk, origins: _Origins, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Rows of a token file: each sequence once, where it stands first."""
+    file = chunk.group.rows
+    assert isinstance(file, FileRows), "asked for only of such"
+    _, once = np.unique(chunk.ids, return_index=True)
+    rows, place = chunk.tokens()[once], chunk.places.start[once]
+    count = len(once)
+    return {
+        "example_id": id_names(chunk.ids[once]),
+        "kind": [chunk.group.kind] * count,
+        "source": [GIVEN] * count,
+        "document": [file.path.name] * count,
+        "offset": place * rows.shape[1] * file.rows.dtype.itemsize,
+        "line": place + 1,
+        "period": np.zeros(count, dtype=np.int32),
+        "n_tokens": [rows.shape[1]] * count,
+        "text": tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False),
+        "repeat_at": [0] * count,
     }
 
 

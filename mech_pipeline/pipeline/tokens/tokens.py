@@ -15,10 +15,11 @@ from torch import Tensor
 
 from mech_pipeline.data import examples as drawing
 from mech_pipeline.data.documents import Document, blank_documents, corpus_bytes, corpus_sha256
-from mech_pipeline.data.drawing import draw_pool
+from mech_pipeline.data.drawing import DrawnPool, draw_pool
 from mech_pipeline.data.example_weights import ExampleWeights, read_weights
 from mech_pipeline.data.pool import Pool
 from mech_pipeline.data.rearranged import Rearrangement
+from mech_pipeline.data.token_file import pool_of_file
 from mech_pipeline.data.tokenizer import open_tokenizer, tokenizer_identity, vocabulary_size
 from mech_pipeline.mechanisms.probe import Probe, Sequences
 from mech_pipeline.mechanisms.source import HeldOut, Origin
@@ -134,6 +135,17 @@ def _int64(array: NDArray) -> Int[Tensor, "..."]:
     return torch.from_numpy(array.astype(np.int64))
 
 
+def _given_pool(spec: RunSpec, tokenizer_sha256: str) -> DrawnPool:
+    """The examples of a run from outside, as its token file has them."""
+    imported = spec.imported
+    assert imported is not None, "asked for only of such a run"
+    assert imported.batches is not None, "asked for only where there is one"
+    assert spec.model.vocabulary is not None, "a suite's model says how many rows it has"
+    first, end = (update * spec.training.batch for update in imported.updates)
+    path = spec.home / imported.batches
+    return pool_of_file(path, spec.data.context, spec.model.vocabulary, first, end - first, tokenizer_sha256)
+
+
 def _arrays(store: Store, run: str, name: str) -> dict[str, NDArray]:
     return load_arrays(store.get_blob(read_artifact(store, run, name).blob, f"{name} of run {run}", AGAIN))
 
@@ -218,10 +230,14 @@ class _Maker:
         spec = self.spec
         end = None if spec.tokenizer.end_of_text is None else tokenizer.token_to_id(spec.tokenizer.end_of_text)
         identity, parts = tokenizer_identity(tokenizer), list(spec.corpus.parts)
-        drawn = draw_pool(held.corpus, ~held.held_out, spec.data, parts, identity, end)
+        if spec.imported is not None and spec.imported.gives_tokens:
+            drawn = _given_pool(spec, identity)
+        else:
+            drawn = draw_pool(held.corpus, ~held.held_out, spec.data, parts, identity, end)
         write_examples(self.store, held.corpus, tokenizer, drawn, self.emit)
         made_from = self.made_from["pool"]
-        return store_pool(self.store, spec.run, drawn, spec.data.context, vocabulary, made_from)
+        rows = max(vocabulary, spec.model.vocabulary or 0)
+        return store_pool(self.store, spec.run, drawn, spec.data.context, rows, made_from)
 
     def _probe(self, held: HeldTokens, vocabulary: int) -> Artifact:
         data, probe = self.spec.data, self.spec.probe

@@ -21,6 +21,9 @@ def wanted(spec: RunSpec, corpus_sha256: str) -> dict[Cell, str]:
         cell("pool"): fingerprint(tokenised, "pool", data.pool_slice()),
         cell("probe"): fingerprint(tokenised, "probe", data.context, data.tile_tokens, spec.probe),
     }
+    if spec.imported is not None and spec.imported.gives_tokens:
+        given = [spec.imported.batches_sha256, spec.imported.updates, spec.training.batch]
+        cells[cell("pool")] = fingerprint(tokenised, "given pool", data.context, given)
     if data.weights is not None:
         cells[cell("weights")] = fingerprint("weights", CODE_VERSION, data.weights_sha256, cells[cell("pool")])
     return cells

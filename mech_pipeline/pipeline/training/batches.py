@@ -14,7 +14,8 @@ def write_batches(store: Store, spec: RunSpec) -> None:
         return
     run = OpenRun(store, spec)
     made_from = batches_fingerprint(run.training, spec)
-    steps = range(spec.training.steps)
+    known = None if spec.imported is None else spec.imported.updates
+    steps = range(spec.training.steps) if known is None else range(*known)
     ids = [name for step in steps for name in run.tokens.example_ids[run.trainer.batch(step).numpy()].tolist()]
     batch = spec.training.batch
     columns = {

@@ -38,7 +38,9 @@ def fill_checkpoints(
         MechError: another process trains this run, training diverged, or a replayed state differs from the kept one.
     """
     if spec.imported is not None:
-        return {spec.run: import_checkpoints(store, spec, reporter(spec), emit)}
+        made = {spec.run: import_checkpoints(store, spec, reporter(spec), emit)}
+        write_batches(store, spec)
+        return made
     if missing_checkpoints(store, spec):
         check_probe_data(spec, load_tokens(store, spec).probe)
 

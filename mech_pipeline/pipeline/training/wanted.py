@@ -18,7 +18,7 @@ def wanted(run: FoundRun) -> dict[Cell, str]:
         Cell("checkpoints", run.spec.run, step): expected_fingerprint(run.spec, run.training, step)
         for step in kept_steps(run.store, run.spec)
     }
-    if run.spec.imported is not None:
+    if run.spec.imported is not None and run.spec.imported.batches is None:
         return cells
     return cells | {Cell("batches", run.spec.run): batches_fingerprint(run.training, run.spec)}
 
@@ -59,7 +59,7 @@ def _read_measured(store: Store, runs: Sequence[str]) -> dict[str, set[int]]:
 
 def batches_are_current(store: Store, spec: RunSpec) -> bool:
     """Whether the table `batches` holds this run's order; false while its tokens are not made."""
-    if spec.imported is not None:
+    if spec.imported is not None and spec.imported.batches is None:
         return True  # nobody knows them
     training = training_fingerprint(store, spec)
     stored = stored_versions(store, "batches", spec.run).get(Cell("batches", spec.run))

@@ -42,7 +42,7 @@ def component_rows(study: Study, subject: Subject) -> list[dict[str, Any]]:
     found = frame(
         study.connection,
         f"""with each as (
-            select l.step, case when l.term = 'example' then {COMPONENT_GROUP} else 'weight decay' end as component,
+            select l.step, case when l.term = 'example' then {COMPONENT_GROUP} else replace(l.term, '_', ' ') end as component,
                 l.example_id, sum(l.value::double + l.value_later::double) as total
             from ledger l where l.run = $run and l.mechanism = $mechanism and l.term <> 'momentum' group by all)
         select step, component, sum(total) as net, sum(abs(total)) as gross from each group by all order by all""",

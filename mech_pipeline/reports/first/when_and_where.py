@@ -6,7 +6,7 @@ from mech_pipeline.reports.first.card import Card, Line
 from mech_pipeline.reports.formation.queries import results_per_run
 from mech_pipeline.reports.formation.section import detector_beside
 from mech_pipeline.reports.heads.queries import best_heads
-from mech_pipeline.reports.ledger.queries import ledger_by_component
+from mech_pipeline.reports.ledger.queries import OTHER_TERMS, ledger_by_component
 from mech_pipeline.reports.subject import Study, Subject
 from mech_pipeline.reports.wording import UNKNOWN, plus_minus, signal_name, signal_unit
 from mech_pipeline.statistics.intervals import mean_sd
@@ -71,8 +71,6 @@ def which_head(study: Study) -> Card:
 def _ledger_heads(study: Study, subject: Subject) -> list[tuple[str, float]]:
     """Components by what their weights did to the mechanism, the largest first; the terms without examples left out."""
     found = ledger_by_component(study.connection, subject.run, subject.mechanism)
-    here = found.filter(
-        (pl.col("step") <= subject.target) & ~pl.col("group").is_in(["weight decay", "momentum", "other"])
-    )
+    here = found.filter((pl.col("step") <= subject.target) & ~pl.col("group").is_in([*OTHER_TERMS, "other"]))
     last = here.filter(pl.col("step") == pl.col("step").max()).sort("value", descending=True)
     return [(row["group"], row["value"]) for row in last.iter_rows(named=True)]

@@ -6,7 +6,12 @@ from matplotlib.figure import Figure
 from mech_pipeline.reports.drawing import MUTED, finish_axes, headline, kind_colours, legend_beside, line_look, panels
 from mech_pipeline.reports.wording import counted
 
-_TERM_LOOK = {"other": (MUTED, "-"), "weight decay": (MUTED, ":"), "momentum": (MUTED, "-.")}
+_TERM_LOOK = {
+    "other": (MUTED, "-"),
+    "weight decay": (MUTED, ":"),
+    "momentum": (MUTED, "-."),
+    "replay mismatch": (MUTED, "--"),
+}
 
 
 def ledger_over_steps(

@@ -15,6 +15,8 @@ from mech_pipeline.reports.influence.queries import KIND
 
 # L0H1.Q, .K, .V and .O are one head, L0.MLP.in and .out one MLP.
 COMPONENT_GROUP = r"regexp_replace(l.component, '^(L\d+(H\d+|\.MLP))\..*$', '\1')"
+OTHER_TERMS = ("weight decay", "momentum", "replay mismatch")
+"""What no example did, as groups; the last one is of runs from outside alone."""
 # Lines start at 0 where the first interval of the ledger starts: the evaluation before it.
 _START = """coalesce((select max(step) from mechanism_values
     where run = $run and mechanism = $mechanism and step < first), 0)"""
@@ -61,11 +63,11 @@ def ledger_by_component(
     """Cumulative contribution of examples by head or other component, with the other terms as groups of their own.
 
     Columns step (updates), group, value (unit of the mechanism). The `limit` groups with the largest excursion keep
-    their name, the rest is "other"; weight decay and momentum always keep theirs. At every step the groups sum to
+    their name, the rest is "other"; what examples did not do always keeps its own. At every step the groups sum to
     what the ledger explains.
     """
     cumulative = _cumulative(connection, run, mechanism, COMPONENT_GROUP)
-    terms = ["weight decay", "momentum"]
+    terms = list(OTHER_TERMS)
     excursions = cumulative.filter(~pl.col("group").is_in(terms)).group_by("group").agg(pl.col("value").abs().max())
     largest = excursions.sort(["value", "group"], descending=[True, False])["group"].head(limit).to_list()
     order = pl.Enum([*largest, "other", *terms])

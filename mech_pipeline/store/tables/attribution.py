@@ -34,7 +34,12 @@ ATTRIBUTION_TABLES = (
             STEP,
             MECHANISM,
             UPDATE_STEP,
-            Column("term", "string", "example, weight_decay or momentum (carried in from earlier updates)"),
+            Column(
+                "term",
+                "string",
+                "example, weight_decay or momentum (carried in from earlier updates); of runs from outside also "
+                "replay_mismatch: what their replay ended away from the published state",
+            ),
             Column("example_id", "string", "example; none for the other terms", nullable=True),
             Column("component", "string", "part of the model the gradient acted on, for example L1H3.Q"),
             Column(

@@ -68,6 +68,31 @@ NEURON_TABLES = (
         part_of="neurons",
     ),
     Table(
+        "vocabulary_readouts",
+        "one row per window, head or neuron that moved, and token that the movement of its output weights promotes or suppresses",
+        (
+            RUN,
+            *_WINDOW,
+            Column("layer", "int32", "layer, from 0"),
+            Column("part", "string", "head or neuron"),
+            Column("unit", "int32", "head or neuron of the layer, from 0"),
+            Column("direction", "string", "promoted or suppressed"),
+            Column("place", "int32", "0: the strongest"),
+            Column("token", "int32", "token id"),
+            Column("text", "string", "the token"),
+            Column(
+                "logit",
+                "float64",
+                "what the movement adds to the token's logit on the direct path, for one unit of activation (a neuron) or of input"
+                " along the direction that moved furthest (a head), before division by the final norm's length",
+                "logit",
+            ),
+            Column("moved", "float64", "how far the output weights of the unit moved in the window", _LENGTH),
+            Column("share", "float64", "of its square, along the direction that is read; 1 for neurons", "share"),
+        ),
+        keys=("run", "step", "layer", "part", "unit", "direction", "place"),
+    ),
+    Table(
         "neuron_contexts",
         "one row per window, part of a neuron and single position that moved it furthest",
         (

@@ -64,7 +64,7 @@ RUN_TABLES = (
                 "kind",
                 "string",
                 "plain: consecutive text; tiled: one snippet repeated to fill the context; packed: whole documents"
-                " one after another, described by its first",
+                " one after another, described by its first; given: a row of the token file of an imported run",
             ),
             Column("source", "string", "corpus, or part of it, the document belongs to"),
             Column("document", "string", "path or index of the document inside its source"),
