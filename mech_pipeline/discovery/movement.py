@@ -6,19 +6,20 @@ x a probe token, L_x its loss, c a component (head Q/K/V/O, MLP, embedding, …)
 sums to the measured change of L_x, a line integral along the path that training took. It is POLCA (2025, §3) with named
 components in place of Hessian eigenvectors: nothing is left over, and there is nothing to be named.
 
-The integral is by two Gauss nodes for each straight piece, exact where L_x is a polynomial of degree 4 or less along it; a
-window whose tokens miss their measured change is done again with 2, 4, … pieces for each.
+The integral is by Gauss nodes along each straight piece: two where a piece is one update, more where it is several (`Path`); a
+window whose tokens miss their measured change is done again with pieces cut in 2, 4, ….
 
 Every probe token has a sequence of its own, so one forward and backward gives ∇L_x of many tokens at once, contracted with
 Δ_t by component as the ledger's per-example gradients are (`attribution/per_example/contraction.py`). Forward mode would need
 a tangent for each component: as fast at some 40 components if many tokens share a sequence, never if they do not.
-Cost of an update: two forwards and backwards of the probe (half as long as its sequences, on average).
+Cost of a node: a forward and backward of the probe (half as long as its sequences, on average; logits at one place of each).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -31,8 +32,6 @@ from mech_pipeline.discovery.probe_tokens import ProbeTokens
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.update.optimizer import Vector
 
-GAUSS = (0.5 - 3**-0.5 / 2, 0.5 + 3**-0.5 / 2)
-"""Nodes of the two-point rule on [0, 1]; each weighs a half."""
 _MOST_PANELS = 64
 
 
@@ -86,32 +85,34 @@ class Meter:
                 found[rows] = some.losses(self._exact.model, some.tokens)
         return found
 
-    def movement(self, states: Sequence[Vector], panels: int = 1) -> Movement:
+    def movement(self, states: Sequence[Vector], nodes: int = 2) -> Movement:
         """ΔL of a window.
 
         Args:
-            states: θ along the path, from the window's begin to its end: after every update, or the two ends alone for the
-                straight line between them, which sums to the same change and tells less of who made it.
-            panels: how many pieces each straight line is cut into at first.
+            states: θ along the path, from the window's begin to its end: after every update or every few of them, or the two
+                ends alone for the straight line between them. All sum to the same change; fewer tell less of who made it.
+            nodes: of each straight piece: it is exact where the loss is a polynomial of degree 2 · nodes along it.
         """
-        before, after = self.losses(states[0]), self.losses(states[-1])
+        before, after, panels = self.losses(states[0]), self.losses(states[-1]), 1
         while True:
-            parts, gross = self._along(states, panels)
+            parts, gross = self._along(states, nodes, panels)
             found = Movement(parts, before, after, gross, len(states) - 1)
             if bool(found.balanced.all()) or panels >= _MOST_PANELS:
                 return found
             panels *= 2
 
     def _along(
-        self, states: Sequence[Vector], panels: int
+        self, states: Sequence[Vector], nodes: int, panels: int
     ) -> tuple[Float[Tensor, "probe component"], Float[Tensor, " probe"]]:
         parts: Tensor = torch.zeros(1, dtype=torch.float64, device=states[0].device)
         gross: Tensor = parts
+        places, weights = np.polynomial.legendre.leggauss(nodes)  # on [−1, 1]
         for begin, end in pairwise(states):
             step = (end.double() - begin.double()).to(begin)
             for panel in range(panels):
-                both = [self._at(begin, step, (panel + node) / panels) for node in GAUSS]
-                here = torch.stack(both).sum(0) / (2 * panels)
+                here = torch.zeros_like(parts)
+                for place, weight in zip(places.tolist(), weights.tolist(), strict=True):
+                    here = here + weight / (2 * panels) * self._at(begin, step, (panel + (1 + place) / 2) / panels)
                 parts = parts + here
                 gross = gross + here.sum(1).abs()
         return parts, gross

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mech_pipeline.training.model import next_token_losses
+from mech_pipeline.mechanisms.anatomy import unembedding_module
 
 _TOGETHER = 64
 """Sequences of one forward: enough that matrices are large, few enough that short ones need not be filled up."""
@@ -43,9 +43,19 @@ class ProbeTokens:
             yield rows, ProbeTokens(self.tokens[rows, :end], self.position[rows])
 
     def losses(self, model: nn.Module, tokens: Int[Tensor, "probe token"]) -> Float[Tensor, " probe"]:
-        """−log p(the token | its context) of each, nats; differentiable.
+        """−log p(the token | its context) of each, nats; differentiable. No other place gets logits: they are most of the work.
 
         Args:
             tokens: those of this object, as per-example gradients hand them over.
         """
-        return next_token_losses(model, tokens).gather(1, self.position[:, None] - 1)[:, 0]
+        rows, before = torch.arange(len(tokens), device=tokens.device), self.position - 1
+
+        def only_there(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+            return (inputs[0][rows, before][:, None],)
+
+        hook = unembedding_module(model).register_forward_pre_hook(only_there)
+        try:
+            logits = model(tokens[:, :-1])[:, 0]
+        finally:
+            hook.remove()
+        return torch.nn.functional.cross_entropy(logits, tokens[rows, self.position], reduction="none")

@@ -131,9 +131,14 @@ def final_norm(model: nn.Module) -> nn.Module:
     return model.get_submodule(_names(model).final_norm)
 
 
+def unembedding_module(model: nn.Module) -> nn.Module:
+    """From the residual stream to logits; its weight is W_U."""
+    return model.get_submodule(_names(model).unembedding)
+
+
 def unembedding(model: nn.Module) -> Float[Tensor, "vocabulary d_model"]:
     """W_U, a row for each token."""
-    return _weight(model.get_submodule(_names(model).unembedding))
+    return _weight(unembedding_module(model))
 
 
 def head_slice(model: nn.Module, layer: int, head: int) -> slice:

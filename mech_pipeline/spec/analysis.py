@@ -122,10 +122,10 @@ class Discovery(Selection):
 
     tokens: int = Field(0, ge=0, le=100_000, description="probe tokens, each in a held-out example of its own; 0: none")
     smallest: int = Field(12, ge=3, description="tokens of a cluster, at least")
-    path: Literal["updates", "chord"] = Field(
+    path: Literal["updates", "pieces", "chord"] = Field(
         "updates",
-        description="along every update, as training went; or along the straight line from checkpoint to checkpoint, which "
-        "sums to the same changes and shares them out otherwise",
+        description="along every update, as training went; or cheaper along straight lines over five updates, or from checkpoint "
+        "to checkpoint, which sum to the same changes and share them out otherwise",
     )
     by: Literal["courses", "paths"] = Field(
         "courses",

@@ -58,8 +58,8 @@ class TokensToLogits:
     Positions are given per example, so that a positional embedding has a gradient per example as well.
     """
 
-    def forward(self, tokens: Int[Tensor, "example token"]) -> Float[Tensor, "example token vocabulary"]:
-        """Logits of the next token at every position."""
+    def forward(self, tokens: Int[Tensor, "example token"]) -> Float[Tensor, "example place vocabulary"]:
+        """Logits of the next token at every position, or where a hook on the unembedding keeps some."""
         positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         return super().forward(input_ids=tokens, position_ids=positions, use_cache=False).logits  # type: ignore[misc]
 

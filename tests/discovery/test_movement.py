@@ -83,6 +83,17 @@ def test_the_straight_line_sums_to_the_same_change_by_other_components():
     assert not torch.allclose(path.parts, line.parts, atol=1e-3)
 
 
+def test_more_nodes_on_fewer_pieces_sum_to_the_same_and_pieces_come_nearer_to_the_path():
+    _, meter, states = trained("mlp and layer norm", updates=12)
+    path = meter.movement(states).parts
+    off = []
+    for between, nodes in ((12, 6), (6, 4), (3, 4)):
+        found = meter.movement(states[::between], nodes)
+        assert bool(found.balanced.all())
+        off.append(float((found.parts - path).abs().sum() / path.abs().sum()))
+    assert off[0] > off[1] > off[2] > 1e-6
+
+
 def test_losses_are_those_of_the_tokens_alone():
     trainer, meter, states = trained("gpt2")
     expected = [float(slow_loss(trainer.flat, states[3], row).detach()) for row in range(len(probe()))]
@@ -94,6 +105,6 @@ def test_a_path_that_misses_its_change_is_cut_finer():
     _, meter, states = trained("attention-only", updates=1)
     far = states[0] + 60 * (states[1] - states[0])
     before, after = meter.losses(states[0]), meter.losses(far)
-    coarse, _ = meter._along([states[0], far], 1)
+    coarse, _ = meter._along([states[0], far], nodes=2, panels=1)
     assert float((coarse.sum(1) - (after - before)).abs().max()) > 1e-3
     assert bool(meter.movement([states[0], far]).balanced.all())

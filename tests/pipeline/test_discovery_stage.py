@@ -151,10 +151,11 @@ def test_probe_tokens_are_held_out(run):
         assert any(set(pairwise(ids)) <= pairs for pairs in text)
 
 
-def test_the_straight_line_sums_to_the_same_and_is_another_cell(run):
+@pytest.mark.parametrize("path", ["chord", "pieces"])
+def test_straight_lines_sum_to_the_same_and_are_other_cells(run, path):
     movement.compute_movement(run, run.planned)
     before = rows(run, "select step, probe_token, explained from token_losses")
-    spec = run.spec.model_copy(update={"discovery": run.spec.discovery.model_copy(update={"path": "chord"})})
+    spec = run.spec.model_copy(update={"discovery": run.spec.discovery.model_copy(update={"path": path})})
     line = OpenRun(run.store, spec)
     assert movement.compute_movement(line, line.planned) == len(line.planned) - 1
     after = rows(run, "select step, probe_token, explained as line from token_losses")

@@ -18,6 +18,10 @@ from mech_pipeline.training.model import build_model
 from mech_pipeline.training.update.optimizer import Vector
 
 _TOGETHER = 64
+PIECE = 5
+"""Updates of a straight piece, at most, where `path` is `pieces`."""
+NODES = {"updates": 2, "pieces": 4, "chord": 6}
+"""Of each straight piece: the fewest with which no window of the demo had to be done again (docs/log.md)."""
 
 
 def compute_movement(
@@ -46,7 +50,7 @@ def compute_movement(
         for done, end in enumerate(late_steps(cells, todo, on_steps), start=1):
             assert meter is not None, "something is pending"
             begin = windows(run)[end]
-            moved = meter.movement(_path(run, begin, end))
+            moved = meter.movement(_path(run, begin, end), NODES[run.spec.discovery.path])
             _check(run, begin, end, moved)
             _store(run, end, moved, cells[Cell("token_movement", run.spec.run, end)])
             report(done)
@@ -56,7 +60,7 @@ def compute_movement(
 def memory_line(run: OpenRun, updates: int) -> str:
     """What will be held: the states of the longest window, and the activations of some probe sequences."""
     flat, spec = run.trainer.flat, run.spec
-    held = updates + 1 if spec.discovery.path == "updates" else 2
+    held = {"updates": updates + 1, "pieces": -(-updates // PIECE) + 1, "chord": 2}[spec.discovery.path]
     states = 4 * held * flat.vector.numel()
     layer = 12 * spec.model.d_model + 2 * spec.model.heads * spec.data.context
     activations = 4 * _TOGETHER * spec.data.context * (spec.model.layers * layer + 4 * run.tokens.vocabulary)
@@ -76,14 +80,16 @@ def _meter(run: OpenRun) -> Meter:
 
 
 def _path(run: OpenRun, begin: int, end: int) -> list[Vector]:
-    """θ after every update of a window, replayed and verified, or its two ends."""
+    """θ after every update of a window, or every few of them, replayed and verified; or its two ends."""
     if run.spec.discovery.path == "chord":
         return [run.weights(begin), run.weights(end)]
+    apart = PIECE if run.spec.discovery.path == "pieces" else 1
     state = run.state(begin)
     path = [state.theta]
-    for made in run.trainer.updates(state, end):
+    for count, made in enumerate(run.trainer.updates(state, end), start=1):
         state = made.after
-        path.append(state.theta)
+        if count % apart == 0 or begin + count == end:
+            path.append(state.theta)
     run.verify(state)
     return path
 

@@ -7,7 +7,7 @@ from mech_pipeline.pipeline.cells import Cell, combined_version, pending_cells, 
 from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.spec.fingerprint import fingerprint
 
-MOVEMENT_VERSION = "1"
+MOVEMENT_VERSION = "2"
 DISCOVERY_VERSION = "3"
 
 
