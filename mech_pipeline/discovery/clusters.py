@@ -26,6 +26,7 @@ DIMENSIONS, COURSES = 20, 3
 NEIGHBOURS = 4
 """Points that make a place dense, the point itself among them."""
 By = Literal["courses", "paths"]
+WAYS: tuple[By, ...] = ("courses", "paths")
 _STILL = 0.02
 """A window that moved tokens by less than this share of the liveliest one is not blown up further."""
 _TINY = 1e-12

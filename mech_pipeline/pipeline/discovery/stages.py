@@ -31,7 +31,7 @@ MOVEMENT = Stage(
         Output(
             "token_movement",
             "Loss changes of held-out tokens since the previous checkpoint, by component; they sum to what was measured. "
-            "With 512 tokens some twenty updates' time for each update.",
+            "With 512 tokens some twelve updates' time for each update, three with path: chord.",
             ("token_movement", "token_losses"),
             always(wanted.MOVEMENT_VERSION),
             inputs=("checkpoint",),

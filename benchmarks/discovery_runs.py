@@ -1,0 +1,106 @@
+"""The runs of an experiment as `discovery.py` scores them: paths, kinds and contexts of probe tokens, what detectors say."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from mech_pipeline.discovery.paths import Paths
+from mech_pipeline.pipeline.discovery.discovery import stored_paths
+from mech_pipeline.store.store import Store
+
+_HALF = 0.5
+"""Heads whose score is at least this share of the best one's are the detector's."""
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A planted mechanism: the kind of its tokens (repeated ones alone, or all), its formation event, its detector."""
+
+    kind: str
+    repeated: bool
+    event: str
+    detector: str
+
+    @classmethod
+    def of(cls, text: str) -> "Planted":
+        """From `KIND[+]=EVENT[:DETECTOR]`.
+
+        >>> Planted.of("tiled+=induction:prefix_matching")
+        Planted(kind='tiled', repeated=True, event='induction', detector='prefix_matching')
+        """
+        kind, equals, named = text.partition("=")
+        if not (kind and equals and named):
+            raise typer.BadParameter(f"{text!r} is not KIND[+]=EVENT[:DETECTOR]")
+        event, _, detector = named.partition(":")
+        return cls(kind.removesuffix("+"), kind.endswith("+"), event, detector)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run with probe tokens."""
+
+    store: Store
+    name: str
+    arm: str
+
+    def _ask(self, table: str, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        with self.store.reading(table) as connection:
+            return connection.execute(sql, [self.name, *values]).fetchall()
+
+    @cached_property
+    def paths(self) -> Paths:
+        """Loss changes."""
+        ends = self._ask("token_movement", "select distinct step from token_movement where run = ? order by step")
+        return stored_paths(self.store, self.name, tuple(step for (step,) in ends))
+
+    @cached_property
+    def _tokens(self) -> list[tuple[Any, ...]]:
+        sql = "select kind, repeated, token_ids from discovery_tokens where run = ? order by probe_token"
+        return self._ask("discovery_tokens", sql)
+
+    @cached_property
+    def kinds(self) -> NDArray[np.int64]:
+        """A number for each kind."""
+        return np.unique([row[0] for row in self._tokens], return_inverse=True)[1]
+
+    @cached_property
+    def contexts(self) -> list[list[int]]:
+        """Token ids up to the predicted one."""
+        return [[int(each) for each in row[2].split()] for row in self._tokens]
+
+    @cached_property
+    def frequency(self) -> NDArray[np.float64]:
+        """How often the predicted token stands in all contexts."""
+        counts = np.bincount(np.concatenate(self.contexts))
+        return np.array([float(counts[context[-1]]) for context in self.contexts])
+
+    def needs(self, planted: Planted) -> NDArray[np.bool_]:
+        """The tokens that need a mechanism."""
+        return np.array([row[0] == planted.kind and (row[1] or not planted.repeated) for row in self._tokens])
+
+    def formed_at(self, event: str) -> int | None:
+        """When it formed by its detector."""
+        rows = self._ask("formation", "select step from formation where run = ? and mechanism = ?", event)
+        return None if not rows else rows[0][0]
+
+    def heads(self, detector: str) -> set[str]:
+        """Its heads at the last checkpoint."""
+        sql = "select step, layer, head, value from head_scores where run = ? and detector = ? qualify step = max(step) over ()"
+        rows = self._ask("head_scores", sql, detector) if detector else []
+        best = max((row[3] for row in rows), default=0.0)
+        return {f"L{layer}H{head}" for _, layer, head, value in rows if value >= _HALF * best > 0}
+
+
+def runs_of(root: str, experiment: str) -> list[Run]:
+    """The runs of an experiment in which discoveries were looked for."""
+    store = Store(root)
+    sql = "select distinct run, arm from discovery_tokens join runs using (run) where experiment = ? order by all"
+    with store.reading("runs", "discovery_tokens") as connection:
+        rows = connection.execute(sql, [experiment]).fetchall()
+    if not rows:
+        raise typer.BadParameter(f"{experiment} has no run in {root} in which discoveries were looked for")
+    return [Run(store, name, arm) for name, arm in rows]

@@ -1,0 +1,49 @@
+"""`benchmarks/discovery.py` scores what a store holds: kinds beside baselines, planted mechanisms, false discoveries."""
+
+import os
+
+import polars as pl
+
+from mech_pipeline.pipeline.discovery import discovery, movement
+from tests.support import tiny
+from tests.support.once import trained
+from tests.support.places import ROOT
+from tests.support.warm_python import warm_python
+
+BASELINES = {"loss curves, k-means", "last window, k-means", "bins by frequency", "bins by compression"}
+
+
+def scored(store, *options):
+    return warm_python(["benchmarks/discovery.py", *options, "--root", store.root, "--smallest", "5"], ROOT, os.environ)
+
+
+def test_runs_of_a_store_are_scored_in_one_table_with_the_baselines(local_store, folder, tmp_path):
+    change = {"discovery": {"tokens": 40, "smallest": 5}, "influence": {}, "ledger": {}, "gradients": []}
+    run = trained(local_store, tiny.spec_of(**change))
+    movement.compute_movement(run, run.planned)
+    discovery.compute_discovery(run)
+    asked = ("tiny", "--planted", "tiled+=induction_copy_advantage:prefix_matching", "--csv", str(tmp_path))
+    done = scored(local_store, *asked)
+    assert done.returncode == 0, done.stderr
+    table = pl.read_csv(tmp_path / "tiny.agreement.csv")
+    assert set(table["labels"]) > {*BASELINES, "courses, HDBSCAN", "paths, HDBSCAN", "random, sizes of the first"}
+    whole = table.filter(pl.col("labels").is_in(BASELINES))
+    assert (whole["clustered"] == 1).all()
+    assert ((table["v_measure"] >= 0) & (table["v_measure"] <= 1)).all()
+    recall = pl.read_csv(tmp_path / "tiny.recall.csv")
+    assert recall["planted"].to_list() == ["tiled", "tiled"]
+    assert 0 < recall["tokens"][0] < 30, "repeated tokens of the 30 tiled ones"
+    assert not recall["found"].any(), "nothing can have formed in 24 updates"
+    null = scored(local_store, "tiny", "--nulls", "baseline", "--csv", str(tmp_path / "null"))
+    assert null.returncode == 0, null.stderr
+    false = pl.read_csv(tmp_path / "null" / "tiny.false_discoveries.csv")
+    assert false["runs"].to_list() == [1, 1]
+    assert false["discoveries"].to_list() == [0, 0]
+    assert false["fewer_than"][0] > 0.9, "one run shows next to nothing"
+
+
+def test_what_is_misspelt_is_refused_in_words(local_store, folder):
+    tiny.prepare(local_store, tiny.spec_of())
+    done = scored(local_store, "other")
+    assert done.returncode == 2
+    assert "no run in" in done.stderr
