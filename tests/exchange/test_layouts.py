@@ -190,6 +190,11 @@ def no_weights(place, layout):
     (place / names[layout]).write_bytes(b"nothing")
 
 
+def gone(place, layout):
+    names = {"pico": "checkpoints/step_3/model.safetensors", "olmo": "step3-unsharded/config.yaml"}
+    (place / names[layout]).unlink()
+
+
 def half_a_state(place, layout):
     path = place / {"pico": "checkpoints/step_3/fabric_state/checkpoint.pt", "olmo": "step3-unsharded/optim.pt",
                     "nanochat": "optim_000003_rank0.pt"}[layout]  # fmt: skip
@@ -227,6 +232,8 @@ def older_olmo(place, layout):
         ("olmo", other_step, "train.pt is of step 1, expected 3"),
         ("nanochat", other_step, "meta_000003.json is of step 1, expected 3"),
         ("pico", no_weights, "model.safetensors .*(no safetensors file|bytes)"),
+        ("pico", gone, "revision step_3 of .* is gone, or has no"),
+        ("olmo", gone, "step3-unsharded has no config.yaml"),
         ("olmo", no_weights, "model.pt cannot be read"),
         ("nanochat", no_weights, "model_000003.pt cannot be read"),
         ("pico", half_a_state, "has no exp_avg of layers.0.attention.k_proj.weight"),

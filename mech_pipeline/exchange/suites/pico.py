@@ -53,7 +53,10 @@ class Pico:
     def opened(self, spec: Imported, name: str) -> Iterator[Path]:
         """A converted copy that is gone afterwards."""
         folder = _found(spec, name)
-        if folder is not None and list(folder.glob("*.safetensors")):
+        weights = folder is not None and list(folder.glob("*.safetensors"))
+        if _steps(spec).is_dir() and not weights:
+            raise MechError(f"revision {name} of {spec.place} is gone, or has no *.safetensors", "put it back")
+        if folder is not None and weights:
             with _converted(spec, name, folder) as made:
                 yield made
             return
