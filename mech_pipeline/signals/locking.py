@@ -52,13 +52,6 @@ class Rule:
             "explored": repr(self.explored),
         }
 
-    @staticmethod
-    def read(plain: Mapping[str, Any]) -> "Rule":
-        """The rule that `plain` wrote."""
-        thresholds = {float(target): float(value) for target, value in plain["thresholds"].items()}
-        found = float(plain["explored"])
-        return Rule(plain["signal"], plain["reading"], plain["direction"], thresholds, found)
-
 
 @dataclass(frozen=True)
 class Lock:

@@ -5,7 +5,8 @@
                    runs the negatives are read longer and peak higher for that alone; the elapsed step has 0 there and ½ here.
     AP             average precision over the runs in order of their peaks: Σ (recall_k − recall_{k−1}) precision_k
 
-Sources: Mann & Whitney 1947; Heagerty & Zheng 2005 (comparison at the time of the event).
+Of whole runs both are scikit-learn's. Sources: Mann & Whitney 1947; Heagerty & Zheng 2005 (comparison at the time of the
+event).
 """
 
 import math
@@ -23,8 +24,9 @@ def auroc(courses: Sequence[Course], reading: Reading, direction: int) -> float:
     Raises:
         ValueError: events or negatives are missing.
     """
-    peaks = [[course.peak(reading, direction) for course in group] for group in _both(courses)]
-    return float(np.mean([_wins(one, peaks[1]) for one in peaks[0]]))
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(*_ranked(courses, reading, direction)))
 
 
 def auroc_at_equal_time(courses: Sequence[Course], reading: Reading, direction: int) -> float:
@@ -53,15 +55,16 @@ def average_precision(courses: Sequence[Course], reading: Reading, direction: in
     Raises:
         ValueError: events or negatives are missing.
     """
-    coming, never = _both(courses)
-    scored = [(course.peak(reading, direction), course.event is not None) for course in [*coming, *never]]
-    total, found, seen = 0.0, 0, 0
-    for threshold in sorted({peak for peak, _ in scored}, reverse=True):
-        here = [event for peak, event in scored if peak == threshold]
-        seen, new = seen + len(here), sum(here)
-        found += new
-        total += new * found / seen
-    return total / len(coming)
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(*_ranked(courses, reading, direction)))
+
+
+def _ranked(courses: Sequence[Course], reading: Reading, direction: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """[run]: whether it has the event, and the rank of its peak; runs in which the signal abstains are last, and tie."""
+    runs = [course for group in _both(courses) for course in group]
+    _, ranks = np.unique([course.peak(reading, direction) for course in runs], return_inverse=True)
+    return np.array([course.event is not None for course in runs]), ranks
 
 
 def _wins(one: float, others: Sequence[float]) -> float:

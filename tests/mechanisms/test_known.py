@@ -116,3 +116,13 @@ def test_a_plan_is_made_without_pytorch():
     code = "import sys; sys.modules['torch'] = None\n" + "\n".join(f"import mech_pipeline.{name}" for name in modules)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT, env=environment)
+
+
+@pytest.mark.process
+def test_values_of_signals_are_planned_without_pytorch():
+    code = (
+        "import sys; sys.modules['torch'] = None\nimport mech_pipeline.pipeline.signals.wanted\n"
+        "from mech_pipeline.signals.registry import signal_versions\nassert 'training_loss' in signal_versions()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT, env=environment)

@@ -8,7 +8,7 @@ import torch
 
 from mech_pipeline.mechanisms.detectors.composition import composition_scores
 from mech_pipeline.signals.moment import GRADIENTS, Moment
-from mech_pipeline.signals.registry import signal_names, signals
+from mech_pipeline.signals.registry import _version, signal_names, signal_versions, signals
 from mech_pipeline.training.bridging import bridge
 from mech_pipeline.training.flat import FlatModel
 from mech_pipeline.training.model import build_model, example_losses
@@ -81,6 +81,13 @@ def test_every_signal_says_what_it_is():
         assert signal.meaning, name
         assert signal.source, name
         assert signal.name == name
+
+
+def test_versions_are_read_without_loading(tmp_path):
+    assert signal_versions() == {name: signal.version for name, signal in signals().items()}
+    file = tmp_path / "raised.py"
+    file.write_text('SIGNAL = Signal(float, "1", "m", "s", version="7")')
+    assert _version(file) == "7"
 
 
 def test_gradients_are_those_of_one_backward_for_each_example():

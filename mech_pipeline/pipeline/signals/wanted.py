@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from mech_pipeline.pipeline.cells import Cell
 from mech_pipeline.pipeline.found import FoundRun
+from mech_pipeline.signals.registry import signal_versions
 from mech_pipeline.spec.fingerprint import fingerprint
 
 CODE_VERSION = "1"
@@ -17,9 +18,8 @@ def step_before(run: FoundRun, step: int) -> int | None:
 
 def wanted_values(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:
     """Fingerprints of the signals at planned checkpoints that are there, with the one before."""
-    from mech_pipeline.signals.registry import signals
-
     cells: dict[Cell, str] = {}
+    versions = signal_versions()
     for step in steps:
         before = step_before(run, step)
         if step not in run.checkpoints or (before is not None and before not in run.checkpoints):
@@ -27,7 +27,7 @@ def wanted_values(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:
         states = [run.checkpoint_version(each) for each in (before, step) if each is not None]
         for name in run.spec.signals:
             made_from = fingerprint(
-                *("signal", CODE_VERSION, name, signals()[name].version, states),
+                *("signal", CODE_VERSION, name, versions[name], states),
                 *(run.artifacts.get("pool", ""), run.spec.data.seed, run.spec.model),
             )
             cells[Cell("signal_values", run.spec.run, step, name)] = made_from
