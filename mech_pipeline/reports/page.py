@@ -33,6 +33,7 @@ from mech_pipeline.reports.provenance import provenance
 from mech_pipeline.reports.retraining.section import predictions
 from mech_pipeline.reports.section import Section
 from mech_pipeline.reports.setup import setup
+from mech_pipeline.reports.signals.section import signals
 from mech_pipeline.reports.subject import Study
 from mech_pipeline.spec.experiment import Experiment
 
@@ -40,6 +41,7 @@ SECTIONS: tuple[Callable[[Study], Section], ...] = (
     results,
     curves,
     causes,
+    signals,
     contrast,
     ledger,
     influence,

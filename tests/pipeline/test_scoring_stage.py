@@ -5,47 +5,14 @@ import shutil
 import pytest
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.pipeline.cells import Block, Cell, write
 from mech_pipeline.pipeline.signals.lock_rows import stored_lock
-from mech_pipeline.pipeline.stage import View
 from mech_pipeline.pipeline.stages import stage_of
 from mech_pipeline.signals.scoring import evaluate
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
+from tests.support.planted_signals import experiment_of, plant, view_of
 from tests.support.tiny import MINIMAL
-
-STEPS, EVENT = tuple(range(0, 120, 20)), 80
-ASKED = {
-    "measure": ["training_loss", "elapsed_step"],
-    "events": ["event"],
-    "negatives": ["none"],
-    "explore_seeds": [0, 1, 2, 3],
-    "claim": 0.5,
-}
-
-
-def experiment_of(seeds=12, **change):
-    return parse_experiment(
-        MINIMAL | {"seeds": list(range(seeds)), "arms": {"event": {}, "none": {}}, "signals": ASKED | change}
-    )
-
-
-def plant(store, runs, otherwise=()):
-    """The loss falls forty updates before the event, and never in runs without; `otherwise`: runs that come out wrong."""
-    values, events = list[Block](), list[Block]()
-    for spec in runs:
-        event = (spec.arm == "event") != (spec.run in otherwise)
-        loss = [3 + 0.01 * ((7 * spec.seed + step) % 5) - (2 if event and step >= EVENT - 40 else 0) for step in STEPS]
-        for name, of in (("training_loss", loss), ("elapsed_step", [float(step) for step in STEPS])):
-            cells = [Cell("signal_values", spec.run, step, name) for step in STEPS]
-            values += [Block(cell, {"value": [one]}, "planted") for cell, one in zip(cells, of, strict=True)]
-        step = EVENT if event else None
-        columns = {"step": [step], "lower": [step - 20 if step else STEPS[-1]], "upper": [step], "threshold": [1.5]}
-        columns |= {"sustain": [3], "censored": [step is None]}
-        events.append(Block(Cell("formation", spec.run, item="induction_copy_advantage"), columns, "planted"))
-    write(store, values, "1")
-    write(store, events, "1")
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +26,6 @@ def planted_once(tmp_path_factory):
 def planted(planted_once, tmp_path):
     """A store with twelve seeds of both arms."""
     return Store(shutil.copytree(planted_once, tmp_path / "store"))
-
-
-def view_of(store, experiment):
-    return View(store, experiment.runs(), {}, experiment)
 
 
 def test_what_is_locked_on_explored_seeds_is_evaluated_on_the_others(planted):

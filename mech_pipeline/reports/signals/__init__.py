@@ -1,0 +1,1 @@
+"""How well signals announced a behaviour on runs that nobody had looked at."""
