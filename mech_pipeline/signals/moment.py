@@ -65,6 +65,14 @@ class Moment:
         return self.token_losses.mean(1)
 
     @cached_property
+    def losses_before(self) -> Float[Tensor, " example"] | None:
+        """The same at the checkpoint before."""
+        if self.before is None:
+            return None
+        with torch.no_grad():
+            return self._at(self.before, lambda: next_token_losses(self.model, self.sample).double().mean(1))
+
+    @cached_property
     def rare_targets(self) -> Bool[Tensor, "example target"]:
         """Where the sample's rarest tokens are targets: as many tokens as make up a share RARE of all targets."""
         targets = self.sample[:, 1:]

@@ -31,7 +31,7 @@ def moment(model=MODEL, count=60, **change):
 class Planted(Moment):
     """A moment whose losses or gradients are given."""
 
-    def __init__(self, losses=None, gradients=None, **known):
+    def __init__(self, losses=None, gradients=None, losses_before=None, **known):
         some = moment()
         values = {name: getattr(some, name) for name in ("step", "flat", "theta", "before", "second_moment", "sample")}
         values["component_index"] = some.component_index
@@ -40,6 +40,8 @@ class Planted(Moment):
         super().__init__(**values | known)
         if losses is not None:
             self.__dict__["losses"] = torch.tensor(losses, dtype=torch.float64)
+        if losses_before is not None:
+            self.__dict__["losses_before"] = torch.tensor(losses_before, dtype=torch.float64)
         if gradients is not None:
             self.__dict__["gradients"] = torch.tensor(gradients)
 
@@ -68,6 +70,7 @@ def test_at_the_first_checkpoint_what_compares_abstains():
     abstaining = {name for name in signal_names() if math.isnan(value(name, first))}
     assert abstaining == {
         *("gradient_update_alignment", "loss_slope", "second_moment_anomaly", "update_concentration"),
+        *("tail_improvement", "improvement_skewness"),
         "key_composition",  # of one layer
     }
 
@@ -113,6 +116,29 @@ def test_two_kinds_of_examples_are_bimodal_and_one_kind_is_not():
     assert math.isnan(value("loss_bimodality", Planted([2.0, 2.0])))
     assert value("loss_dispersion", Planted([1.0, 3.0])) == pytest.approx(math.sqrt(2) / 2)
     assert value("worst_example_loss", Planted([0.0] * 38 + [4.0, 6.0])) == 5.0
+
+
+def test_what_the_worst_gain_alone_is_told_from_what_all_gain():
+    """Two of forty examples are bad: all gain alike; nobody gains; the bad alone gain."""
+    before = [1.0] * 38 + [5.0, 5.0]
+    for after, gained in ([0.5] * 38 + [4.5, 4.5], 0), (before, 0), ([1.0] * 38 + [2.0, 3.0], 2.5):
+        assert value("tail_improvement", Planted(after, losses_before=before)) == pytest.approx(gained)
+    assert value("tail_excess", Planted(before)) == pytest.approx(4)
+    assert value("tail_excess", Planted([2.0 * loss for loss in before])) == pytest.approx(4)
+    alone = [1.0] * 38 + [3.0, 3.0]
+    share = 2 / 40
+    assert value("improvement_skewness", Planted(alone, losses_before=before)) == pytest.approx(
+        (1 - 2 * share) / math.sqrt(share * (1 - share))
+    )
+    assert math.isnan(value("improvement_skewness", Planted(before, losses_before=before)))
+
+
+def test_losses_of_the_checkpoint_before_are_those_of_its_weights():
+    at = moment()
+    found = at.losses_before
+    assert torch.equal(at.flat.vector, at.theta)
+    at.flat.load(at.before)
+    torch.testing.assert_close(found, example_losses(at.model, at.sample).double().detach(), atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_that_are_all_alike_have_no_entropy_and_orthogonal_ones_have_all():
