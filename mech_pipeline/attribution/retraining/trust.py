@@ -33,7 +33,7 @@ class Trust:
             confirmed = "confirmed it" if self.reliable else "did not confirm it: take it as a hint, not as evidence"
             return f"Retraining without random examples {confirmed}."
         if self.reliable:
-            return "Its reliability measures are within their limits."
+            return "Its reliability measures are within their limits, which is needed and not enough: no retraining has tested it."
         return "This influence is marked not reliable: take it as a hint, not as evidence."
 
 
