@@ -18,7 +18,8 @@ from tests.support import tiny
 from tests.support.choosing import QUICK, assert_same_bits, compute, experiment_of, states
 
 LATE = {"by": "random", "share": 0.3, "at": 12, "window": [7, 9]}
-PLAN = {"checkpoints": {"every": 3}}
+EVERY = {"checkpoints": {"every": 3}}
+PLAN = EVERY | {"ledger": {}, "influence": {}}
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def trained_from_the_beginning(folder: Path, store: Store, run: str, **change) -
     ).write_csv(folder / "weights.csv")
     alone = Store(folder / "alone")
     content = copy.deepcopy(tiny.TINY) | QUICK | PLAN | change
-    content |= {"experiment": "file", "ledger": {}, "influence": {}, "arms": {"baseline": {}}}
+    content |= {"experiment": "file", "arms": {"baseline": {}}}
     content["data"] = content["data"] | {"weights": "weights.csv"}
     compute(alone, resolve(parse_experiment(content)))
     return alone
@@ -80,7 +81,7 @@ def test_a_branch_is_the_training_from_the_beginning_bit_for_bit(store, folder, 
 
 
 def test_nothing_is_pending_and_all_is_sound_after_a_branch(store, folder):
-    experiment = experiment_of({"late": LATE}, **PLAN)
+    experiment = experiment_of({"late": LATE}, **EVERY)
     compute(store, experiment)
     assert compute(store, experiment) == []
     assert verify_store(store.files).damage == []

@@ -32,10 +32,10 @@ def experiment_of(arms, **change):
 
 
 def compute(store, experiment):
-    """Computes everything; (stage, run) of what was not current, in order, but for what keeps the store in order."""
+    """Computes everything but the report and what keeps the store in order; (stage, run) of what was not current, in order."""
     specs = experiment.runs()
     corpora = {spec.run: corpus_sha256(read_corpus(spec.corpus)) for spec in specs}
-    return [each for each in compute_all(store, specs, corpora, experiment) if each[0] not in ("report", "compaction")]
+    return compute_all(store, specs, corpora, experiment, without=("report", "compaction"))
 
 
 def states(store, run):

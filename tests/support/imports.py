@@ -2,12 +2,14 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 from tests.support.places import ROOT
 
 Graph = dict[str, set[str]]
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """Every module of the package, assets and resources among them, by its dotted name."""
     found = {}
@@ -18,6 +20,7 @@ def modules() -> dict[str, ast.Module]:
     return found
 
 
+@cache
 def import_graph(*, functions: bool) -> Graph:
     """Imports of every module, of others of the package and from outside.
 
