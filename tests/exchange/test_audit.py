@@ -46,6 +46,7 @@ def everywhere_altered(frame):
     return frame
 
 
+@pytest.mark.slow
 def test_the_right_batches_leave_rounding_and_one_altered_example_of_32_a_hundred_times_more(local_store):
     """200 updates of which every state is kept, added up in another order than training did: residuals are real roundings."""
     run = run_of(local_store, **EVERY)

@@ -17,7 +17,7 @@ from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.reading.query import query
 from tests.exchange.test_suites import computed, experiment_of
 
-pytestmark = pytest.mark.usefixtures("folder")
+pytestmark = [pytest.mark.usefixtures("folder"), pytest.mark.process]  # every pickle is read by a process of its own
 CONFIG = GPTNeoXConfig(
     vocab_size=300,
     hidden_size=32,
@@ -132,6 +132,7 @@ def test_masters_and_moments_come_back_under_the_names_of_transformers(tmp_path,
         assert all(torch.equal(found[part][name], tensor) for name, tensor in named.items()), part
 
 
+@pytest.mark.slow
 def test_a_suite_of_native_checkpoints_is_a_run_with_native_moments(local_store, tmp_path):
     place = tmp_path / "neox"
     for step in (0, 2, 4):

@@ -98,6 +98,7 @@ def computed(store, experiment):
     return alone.compute_all(store, experiment.runs(), corpora, experiment), corpora
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["folder", "huggingface"])
 def test_every_stage_that_needs_weights_alone_works(local_store, tmp_path, layout):
     place = suite(tmp_path / "suite") if layout == "folder" else cached(tmp_path / "models--who--suite")
@@ -135,6 +136,7 @@ def test_numbers_are_those_of_transformers_own_model(local_store, tmp_path):
     assert stored == pytest.approx(value, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_a_revision_that_comes_later_is_the_only_one_that_is_imported(local_store, tmp_path):
     place = suite(tmp_path / "suite", STEPS[:3])
     computed(local_store, experiment_of(place))
@@ -147,6 +149,7 @@ def test_a_revision_that_comes_later_is_the_only_one_that_is_imported(local_stor
     assert set(after) == set(STEPS)
 
 
+@pytest.mark.slow
 def test_a_revision_that_is_another_now_is_named_and_imported_again(local_store, tmp_path):
     place = suite(tmp_path / "suite")
     experiment = experiment_of(place)
@@ -171,6 +174,7 @@ def test_single_files_beside_one_config_and_names_that_tell_no_step(local_store,
         experiment_of(place)
 
 
+@pytest.mark.slow
 def test_seeds_of_a_suite_are_runs_of_one_experiment(local_store, tmp_path):
     for seed in (1, 2):
         suite(tmp_path / "suite" / f"seed{seed}", (0, 8 * seed))

@@ -59,6 +59,7 @@ def trained_from_the_beginning(folder: Path, store: Store, run: str, **change) -
     return alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stacked", [False, True])
 def test_a_branch_is_the_training_from_the_beginning_bit_for_bit(store, folder, trained, stacked):
     training = {"training": {"steps": 12, "batch": 8, "stacked": stacked}}
@@ -80,6 +81,7 @@ def test_a_branch_is_the_training_from_the_beginning_bit_for_bit(store, folder, 
     assert taken == [(step, "tiny.baseline.s0" if step <= 6 else None) for step in (0, 3, 6, 9, 12)]
 
 
+@pytest.mark.slow
 def test_nothing_is_pending_and_all_is_sound_after_a_branch(store, folder):
     experiment = experiment_of({"late": LATE}, **EVERY)
     compute(store, experiment)
@@ -89,6 +91,7 @@ def test_nothing_is_pending_and_all_is_sound_after_a_branch(store, folder):
     assert late.replay(3, 9)[-1].after.step == 9
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_takes_over_only_what_it_lacks(store, folder, trained):
     experiment = experiment_of({"late": LATE}, **PLAN)
     compute(store, experiment)
@@ -100,6 +103,7 @@ def test_a_run_that_was_killed_takes_over_only_what_it_lacks(store, folder, trai
     assert_same_bits(states(store, "tiny.late.s0"), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["damaged", "deleted", "without metrics"])
 def test_what_the_other_run_lost_is_trained(store, folder, trained, harm):
     """Of the baseline's state 6 nothing can be had, so the arm goes on from 3."""
@@ -134,6 +138,7 @@ def test_another_optimizer_or_seed_is_no_trunk(store, folder, trained):
     assert updates_of(trained, "tiny.late.s0") == set(range(12))
 
 
+@pytest.mark.slow
 def test_an_arm_that_acts_at_once_is_trained_from_the_beginning(store, folder, trained):
     experiment = experiment_of({"late": LATE, "early": LATE | {"window": None}}, **PLAN)
     compute(store, experiment)
@@ -141,6 +146,7 @@ def test_an_arm_that_acts_at_once_is_trained_from_the_beginning(store, folder, t
     assert [departs_at(store, spec) for spec in experiment.runs()] == [12, 7, 0]
 
 
+@pytest.mark.slow
 def test_a_stack_whose_seeds_branch_at_one_step(store, folder, trained):
     arms = {"late": LATE}
     change = {"seeds": [0, 1], "training": {"steps": 12, "batch": 8, "stacked": True}} | PLAN

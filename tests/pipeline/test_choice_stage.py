@@ -62,6 +62,7 @@ def rows(store, run):
     return query(store.root, f"select * from choices where run = '{run}' order by rank, first_update")
 
 
+@pytest.mark.slow
 def test_top_influence_is_left_out_and_what_is_matched_is_alike(local_store, folder):
     store = local_store
     experiment = experiment_of({"top": CHOOSE, "matched": {"like": "top"}, "twice": CHOOSE | {"do": "duplicate"}})
@@ -84,6 +85,7 @@ def test_top_influence_is_left_out_and_what_is_matched_is_alike(local_store, fol
     assert set(rows(store, "tiny.twice.s0")["weight"]) == {2.0}
 
 
+@pytest.mark.slow
 def test_training_without_chosen_examples_is_training_with_these_weights(store, folder, tmp_path):
     """The weights of a file that says the same give the same bits."""
     compute(store, experiment_of({"top": CHOOSE}))
@@ -96,6 +98,7 @@ def test_training_without_chosen_examples_is_training_with_these_weights(store, 
     assert tiny.checkpoint_hashes(store, "tiny.top.s0") != tiny.checkpoint_hashes(store, "tiny.baseline.s0")
 
 
+@pytest.mark.slow
 def test_nothing_is_made_again_and_another_recipe_trains_only_its_arm(store, folder):
     compute(store, experiment_of({"top": CHOOSE, "some": {"by": "random", "share": 0.2, "at": 12}}))
     assert compute(store, experiment_of({"top": CHOOSE, "some": {"by": "random", "share": 0.2, "at": 12}})) == []
@@ -107,6 +110,7 @@ def test_nothing_is_made_again_and_another_recipe_trains_only_its_arm(store, fol
     assert ("training", "tiny.top.s0") in again
 
 
+@pytest.mark.slow
 def test_other_influence_trains_again_only_what_chose_by_it(store, folder):
     """Another estimator's numbers in the place of the exact ones, as after a new version of it."""
     arms = {"top": CHOOSE, "some": {"by": "random", "share": 0.2, "at": 12}}

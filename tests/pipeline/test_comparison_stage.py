@@ -19,6 +19,8 @@ from tests.support import tiny
 from tests.support.causes import ARMS, NAME, QUICK, compute, experiment_of
 from tests.support.places import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

@@ -164,6 +164,7 @@ def test_straight_lines_sum_to_the_same_and_are_other_cells(run, path):
     assert (both["explained"] - both["line"]).abs().max() < 2e-5
 
 
+@pytest.mark.slow
 def test_a_window_that_does_not_balance_is_refused_and_nothing_of_it_is_stored(run, monkeypatch):
     monkeypatch.setattr(Movement, "balanced", property(lambda moved: moved.error < 0))
     with pytest.raises(MechError, match="miss their measured change"):

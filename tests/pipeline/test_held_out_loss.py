@@ -24,6 +24,7 @@ def asked(**change):
     return specs, {spec.run: corpus_sha256(read_corpus(spec.corpus)) for spec in specs}, experiment
 
 
+@pytest.mark.slow
 def test_a_store_from_before_gets_one_value_per_checkpoint_and_nothing_else(tmp_path, monkeypatch, local_store):
     tiny.write_text(tmp_path)
     monkeypatch.chdir(tmp_path)

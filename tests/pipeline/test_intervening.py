@@ -32,6 +32,7 @@ def experiment_of(*intervene, arm=None, **change):
     return resolve(parse_experiment(content))
 
 
+@pytest.mark.slow
 def test_the_arm_branches_where_it_is_held_and_goes_another_way(store, tmp_path):
     experiment = experiment_of(FORBID)
     compute(store, experiment)
@@ -51,6 +52,7 @@ def test_the_arm_branches_where_it_is_held_and_goes_another_way(store, tmp_path)
     assert compute(store, experiment) == []
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_same_bits_from_inside_of_the_window(store):
     experiment = experiment_of(FORBID)
     compute(store, experiment)
@@ -71,6 +73,7 @@ def test_evaluation_sees_the_model_as_it_is(store):
     assert (pattern.diagonal(-1, dim1=2, dim2=3)[:, 1] > 0).all()
 
 
+@pytest.mark.slow
 def test_another_window_trains_just_that_arm_again(store):
     compute(store, experiment_of(FORBID))
     again = compute(store, experiment_of(FORBID | {"to": 9}))

@@ -25,6 +25,7 @@ class Killed(Exception):
     """Nothing catches it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, SCHEDULED, SINGLE], ids=["plain", "scheduled", "windows of one update"])
 def test_a_ledger_stopped_after_every_window_has_the_same_bits(local_store, folder, monkeypatch, change):
     monkeypatch.setattr(ledger, "_FLUSH_WINDOWS", 1)

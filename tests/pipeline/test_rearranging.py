@@ -29,6 +29,7 @@ def chosen_places(store, run):
     return np.flatnonzero(np.isin(run.tokens.example_ids, ids.to_list()))
 
 
+@pytest.mark.slow
 def test_first_last_and_earlier_are_the_order_that_training_sees_and_its_ledger_balances(store):
     arms = {
         "first": SOME | {"do": "reorder", "to": "first"},
@@ -62,6 +63,7 @@ def test_first_last_and_earlier_are_the_order_that_training_sees_and_its_ledger_
     assert compute(store, experiment) == []
 
 
+@pytest.mark.slow
 def test_replaced_examples_are_never_seen_and_others_like_them_are(store):
     alike = {"do": "replace", "alike": ["kind", "loss"]}
     experiment = experiment_of({"other": SOME | alike, "control": {"like": "other"}}, **PLAN, **ACCOUNT)

@@ -62,6 +62,7 @@ def test_the_stored_lock_is_the_one_that_was_made(planted):
     assert lock.chosen == "training_loss"
 
 
+@pytest.mark.slow
 def test_more_unseen_runs_are_scored_by_the_same_lock(planted):
     few = experiment_of()
     stage_of("scoring").work(view_of(planted, few))

@@ -29,6 +29,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_every_stage_of_a_run_leaves_what_it_took_and_a_store_without_that_is_current(folder, local_store):
     experiment = parse_experiment(tiny.TINY | SMALL)
     specs = experiment.runs()

@@ -61,6 +61,7 @@ def test_every_table_is_filled_by_one_asset_and_stages_come_after_what_they_read
         assert set(before) <= set(names[:place]), stage.name
 
 
+@pytest.mark.slow
 def test_a_toy_stage_is_one_module_and_one_entry(local_store, folder, monkeypatch):
     experiment, specs, corpora = experiment_of(arms={"baseline": {}})
     alone.compute_all(local_store, specs, corpora, experiment)
@@ -204,6 +205,7 @@ def test_beside_training_only_what_is_live_looks_at_what_is_there(local_store, f
     assert set(ready_stages(local_store, specs[0], corpora[BASELINE])) == {"training"}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_looked_at_alone_finds_what_it_reads_of_others(local_store, folder, monkeypatch):
     """As Dagster's sensor looks: run by run."""
     experiment, specs, corpora = experiment_of()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from mech_pipeline.reports.index import index_page
 from mech_pipeline.reports.page import Report
@@ -13,6 +14,7 @@ from mech_pipeline.store.store import Store
 from tests.support.report_store import write, write_runs
 
 
+@pytest.mark.slow
 def test_every_figure_is_written_as_svg_and_pdf_with_the_same_bytes_each_time(
     tmp_path: Path, connection: duckdb.DuckDBPyConnection, experiment: Experiment, report: Report
 ) -> None:

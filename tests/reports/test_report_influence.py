@@ -116,6 +116,7 @@ def test_cheap_estimators_alone_are_not_shown_as_the_exact_influence(local_store
     assert "This experiment asks for cheap estimators only" in page
 
 
+@pytest.mark.slow
 def test_kinds_are_those_of_the_examples_whatever_they_are(tmp_path: Path, experiment: Experiment) -> None:
     pages = {}
     for kinds in (("names", "lists"), ("names", "names")):

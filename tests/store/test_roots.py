@@ -52,6 +52,7 @@ def test_a_folder_that_means_something_to_a_reader_is_a_folder(tmp_path, name):
     check(tmp_path / name / "store")
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(names=st.lists(NAMES, min_size=1, max_size=2))
 def test_any_folder_works_or_is_refused_when_it_is_opened(names):
