@@ -12,6 +12,7 @@ from mech_pipeline.assets import (
     formation,
     plan,
     report,
+    signals,
     spec,
     training,
 )
@@ -34,7 +35,7 @@ _HAND_MADE: tuple[dg.AssetsDefinition, ...] = (
     *(spec.run_spec, spec.tokens, training.training_run, training.checkpoint, training.zoom),
     *(analysis.checkpoint_analysis, analysis.circuits, attribution.ledger, attribution.neurons),
     *(attribution.influence_sweep, attribution.counterfactual_retraining, formation.formation),
-    *(causes.choices, report.experiment_report, store_assets.compaction),
+    *(signals.signal_values, causes.choices, report.experiment_report, store_assets.compaction),
 )
 """Assets with curves, checks or a body of their own; those of other stages are made from the table."""
 
@@ -54,7 +55,7 @@ def build_definitions(store: str, experiments: Path, home: Path | None = None) -
     folder = str(home or Path.cwd())
     definitions = dg.Definitions(
         assets=[plan.experiment_plan, *_of_stages(), store_assets.warehouse],
-        asset_checks=[*attribution.ledger_checks, attribution.influence_is_reliable, *checks],
+        asset_checks=[*attribution.ledger_checks, attribution.influence_is_reliable, signals.no_alarm, *checks],
         jobs=[*launching_jobs(experiments), plan_job, check_run, *STAGE_JOBS.values()],
         sensors=[experiment_files, work],
         schedules=[nightly],
