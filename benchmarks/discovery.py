@@ -14,7 +14,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 
 from mech_pipeline.discovery import baselines
-from mech_pipeline.discovery.clusters import WAYS, clusters, skills
+from mech_pipeline.discovery.clusters import PLACES, clusters, skills
 from mech_pipeline.discovery.formed import discoveries
 from mech_pipeline.discovery.scoring import agreement
 from mech_pipeline.discovery.truth import recalled
@@ -24,7 +24,7 @@ from mech_pipeline.signals.rates import rate
 def labelled(run: Run, smallest: int) -> dict[str, Int[NDArray, " token"]]:
     """Every way to label the run's tokens: ours first, then what they must beat; these get as many clusters as there are kinds."""
     count = len(set(run.kinds))
-    found = {f"{way}, HDBSCAN": clusters(run.paths, smallest, way) for way in WAYS}
+    found = {f"{way}, HDBSCAN": clusters(run.paths, smallest, way) for way in PLACES}
     own = next(iter(found.values()))
     return {
         **found,
@@ -50,7 +50,7 @@ def recalls(runs: Sequence[Run], planted: Sequence[Planted], smallest: int) -> p
     """What became of every planted mechanism, a row per run, way and mechanism."""
     rows = []
     for run in runs:
-        for way in WAYS:
+        for way in PLACES:
             found = discoveries(run.paths, clusters(run.paths, smallest, way))
             for one in planted:
                 needs, formed_at, heads = run.needs(one), run.formed_at(one.event), run.heads(one.detector)
@@ -65,7 +65,7 @@ def false_discoveries(runs: Sequence[Run], smallest: int) -> pl.DataFrame:
     rows = []
     for arm in sorted({run.arm for run in runs}):
         some = [run for run in runs if run.arm == arm]
-        for way in WAYS:
+        for way in PLACES:
             found = [discoveries(run.paths, clusters(run.paths, smallest, way)) for run in some]
             counts = [sum(one.is_discovery for one in each) for each in found]
             seen = rate(sum(map(bool, counts)), len(counts))
@@ -83,11 +83,12 @@ def main(
     ] = None,
     nulls: Annotated[list[str] | None, typer.Option(help="an arm in which nothing can form")] = None,
     smallest: Annotated[int, typer.Option(help="tokens of a cluster")] = 12,
+    seeds: Annotated[list[int] | None, typer.Option(help="these seeds alone, for example those not chosen on")] = None,
     root: Annotated[str, typer.Option(help="the store")] = "store",
     csv: Annotated[Path | None, typer.Option(help="folder for the tables")] = None,
 ) -> None:
     """Scores the experiment's runs: agreement with kinds beside baselines, recall, false discoveries."""
-    every = runs_of(root, experiment)
+    every = [run for run in runs_of(root, experiment) if seeds is None or run.seed in seeds]
     null_arms = nulls or []
     scored = [run for run in every if run.arm not in null_arms]
     null_runs = [run for run in every if run.arm in null_arms]

@@ -46,6 +46,7 @@ class Run:
     store: Store
     name: str
     arm: str
+    seed: int
 
     def _ask(self, table: str, sql: str, *values: object) -> list[tuple[Any, ...]]:
         with self.store.reading(table) as connection:
@@ -98,9 +99,9 @@ class Run:
 def runs_of(root: str, experiment: str) -> list[Run]:
     """The runs of an experiment in which discoveries were looked for."""
     store = Store(root)
-    sql = "select distinct run, arm from discovery_tokens join runs using (run) where experiment = ? order by all"
+    sql = "select distinct run, arm, seed from discovery_tokens join runs using (run) where experiment = ? order by all"
     with store.reading("runs", "discovery_tokens") as connection:
         rows = connection.execute(sql, [experiment]).fetchall()
     if not rows:
         raise typer.BadParameter(f"{experiment} has no run in {root} in which discoveries were looked for")
-    return [Run(store, name, arm) for name, arm in rows]
+    return [Run(store, *row) for row in rows]

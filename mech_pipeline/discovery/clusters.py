@@ -4,13 +4,16 @@ By `courses`: the loss of each token over training, its mean subtracted, beside 
 components. Few numbers of a token, each the sum of many: what single tokens do in single heads is mostly noise.
 By `paths`: ΔL[x, window, component], each window divided by how much it moved tokens as a rule, so that late and slow windows count
 beside the first ones; rows of length one, so that it is the shape that counts; twenty principal components. Closer to
-POLCA (2025), which clusters cumulative paths along Hessian directions. Which does what is in docs/log.md.
+POLCA (2025), which clusters cumulative paths along Hessian directions.
+By `shares`: which share of its first loss each token has lost so far, beside cumulative paths, standardised for each window and
+component over tokens, of length one; eight principal components. Chosen for planted kinds. Which does what is in docs/log.md.
 
 HDBSCAN (Campello et al. 2015) keeps the regions that stay dense over the widest range of scales; points in none are noise.
 Tokens with several skills are sums of parts: −ΔL, where it is positive, as W H with W, H ≥ 0. Both are scikit-learn's, on one
 thread, so that the same paths give the same clusters on every machine with the same libraries.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -22,11 +25,12 @@ from threadpoolctl import threadpool_limits
 
 from mech_pipeline.discovery.paths import Paths
 
-DIMENSIONS, COURSES = 20, 3
+DIMENSIONS, COURSES, SHARES = 20, 3, 8
+_LEAST_LOSS = 0.1
+"""Nats; a token whose first loss is smaller has no share to speak of."""
 NEIGHBOURS = 4
 """Points that make a place dense, the point itself among them."""
-By = Literal["courses", "paths"]
-WAYS: tuple[By, ...] = ("courses", "paths")
+By = Literal["courses", "paths", "shares"]
 _STILL = 0.02
 """A window that moved tokens by less than this share of the liveliest one is not blown up further."""
 _TINY = 1e-12
@@ -50,6 +54,23 @@ def courses(paths: Paths) -> Float[NDArray, "token dimension"]:
     return _principal(np.concatenate([_of_one_size(losses), _of_one_size(paths.gained_by_looking())], axis=1), COURSES)
 
 
+def shares(paths: Paths) -> Float[NDArray, "token dimension"]:
+    """Where each token lies among the shares of its loss that it lost, and among cumulative paths."""
+    first = np.maximum(paths.losses[:, :1], _LEAST_LOSS)
+    so_far = paths.changes.cumsum(1).reshape(len(paths), -1)
+    spread = np.maximum(so_far.std(0), 1e-3 * so_far.std() + _TINY)
+    alike = (so_far - so_far.mean(0)) / spread
+    alike /= np.maximum(np.linalg.norm(alike, axis=1, keepdims=True), _TINY)
+    return _principal(np.concatenate([_of_one_size(paths.losses / first), _of_one_size(alike)], axis=1), SHARES)
+
+
+PLACES: dict[By, Callable[[Paths], Float[NDArray, "token dimension"]]] = {
+    "courses": courses,
+    "paths": shapes,
+    "shares": shares,
+}
+
+
 def clusters(paths: Paths, smallest: int, by: By = "courses") -> Int[NDArray, " token"]:
     """The cluster of each token, from 0 on; −1: in none.
 
@@ -62,7 +83,7 @@ def clusters(paths: Paths, smallest: int, by: By = "courses") -> Int[NDArray, " 
     """
     paths.check(smallest)
     with threadpool_limits(1):
-        return hdbscan(courses(paths) if by == "courses" else shapes(paths), smallest)
+        return hdbscan(PLACES[by](paths), smallest)
 
 
 def hdbscan(points: Float[NDArray, "point dimension"], smallest: int) -> Int[NDArray, " point"]:

@@ -29,7 +29,7 @@ def made_up(seed=0, looking=True):
     return Paths(changes, losses, STEPS, COMPONENTS)
 
 
-@pytest.mark.parametrize("by", ["courses", "paths"])
+@pytest.mark.parametrize("by", ["courses", "paths", "shares"])
 def test_kinds_that_formed_in_their_own_way_are_found(by):
     found = clusters(made_up(), 10, by)
     assert agreement(KINDS, found).homogeneity > 0.95

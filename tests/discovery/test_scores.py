@@ -22,23 +22,37 @@ def test_runs_of_a_store_are_scored_in_one_table_with_the_baselines(local_store,
     run = trained(local_store, tiny.spec_of(**change))
     movement.compute_movement(run, run.planned)
     discovery.compute_discovery(run)
-    asked = ("tiny", "--planted", "tiled+=induction_copy_advantage:prefix_matching", "--csv", str(tmp_path))
+    asked = (
+        "tiny",
+        "--seeds",
+        "0",
+        "--planted",
+        "tiled+=induction_copy_advantage:prefix_matching",
+        "--csv",
+        str(tmp_path),
+    )
     done = scored(local_store, *asked)
     assert done.returncode == 0, done.stderr
     table = pl.read_csv(tmp_path / "tiny.agreement.csv")
-    assert set(table["labels"]) > {*BASELINES, "courses, HDBSCAN", "paths, HDBSCAN", "random, sizes of the first"}
+    assert set(table["labels"]) > {
+        *BASELINES,
+        "courses, HDBSCAN",
+        "paths, HDBSCAN",
+        "shares, HDBSCAN",
+        "random, sizes of the first",
+    }
     whole = table.filter(pl.col("labels").is_in(BASELINES))
     assert (whole["clustered"] == 1).all()
     assert ((table["v_measure"] >= 0) & (table["v_measure"] <= 1)).all()
     recall = pl.read_csv(tmp_path / "tiny.recall.csv")
-    assert recall["planted"].to_list() == ["tiled", "tiled"]
+    assert recall["planted"].to_list() == ["tiled"] * 3
     assert 0 < recall["tokens"][0] < 30, "repeated tokens of the 30 tiled ones"
     assert not recall["found"].any(), "nothing can have formed in 24 updates"
     null = scored(local_store, "tiny", "--nulls", "baseline", "--csv", str(tmp_path / "null"))
     assert null.returncode == 0, null.stderr
     false = pl.read_csv(tmp_path / "null" / "tiny.false_discoveries.csv")
-    assert false["runs"].to_list() == [1, 1]
-    assert false["discoveries"].to_list() == [0, 0]
+    assert false["runs"].to_list() == [1] * 3
+    assert false["discoveries"].to_list() == [0] * 3
     assert false["fewer_than"][0] > 0.9, "one run shows next to nothing"
 
 
