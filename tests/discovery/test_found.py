@@ -13,6 +13,7 @@ from mech_pipeline.pipeline.ledger.ledger import compute_ledger
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.reading.query import query
 from tests.support import tiny
+from tests.support.choosing import compute, experiment_of
 from tests.support.models import CONTEXT, VOCABULARY, trainer_of
 
 SEQUENCES = [[1, 2, 3], [4, 5, 6, 7, 8], [9, 1], [3, 3, 2, 1, 0, 12, 11]]
@@ -81,3 +82,32 @@ def test_the_ledger_accounts_for_a_found_cluster(local_store, folder, tmp_path, 
     begin, end = (run.values_at(run.weights(step), ["found_it"])["found_it"] for step in (0, run.planned[-1]))
     assert abs(end - begin) > 0.01
     assert query(local_store.root, sums)["total"][0] == pytest.approx(end - begin, abs=1e-5)
+
+
+def test_an_arm_is_trained_without_the_examples_that_a_found_cluster_owes_most_to(local_store, folder, mechanisms_of):
+    """The path from a cluster to its causal test: file, ledger, choice, matched choice, event of the cluster's own loss."""
+    own = folder / "own_mechanisms"
+    own.mkdir()
+    (own / "found_it.py").write_text(mechanism_file("cluster 0 of run a.b.s0", [[40, 41, 42], [50, 51, 50, 51]]))
+    mechanisms_of(own)
+    top = {"by": "ledger", "mechanism": "found_it", "share": 0.2, "do": "delete", "at": 12}
+    experiment = experiment_of(
+        {"without_top": top, "without_matched": {"like": "without_top"}},
+        mechanisms=["found_it"],
+        formation=[{"mechanism": "found_it", "threshold": -99.0, "sustain": 1}],
+        ledger={"mechanisms": ["found_it"]},
+        influence={},
+    )
+    compute(local_store, experiment)
+    root = local_store.root
+    kept = query(root, "select example_id from choices where run = 'tiny.without_top.s0' order by rank")["example_id"]
+    owed = query(
+        root,
+        "select example_id, sum(value::double + value_later::double) as total from ledger where term = 'example' and "
+        "run = 'tiny.baseline.s0' and mechanism = 'found_it' group by 1 order by total desc",
+    )
+    assert kept.to_list() == owed["example_id"].to_list()[: len(kept)]
+    ends = query(root, "select run, value from mechanism_values where mechanism = 'found_it' and step = 12")
+    assert ends["value"].n_unique() == 3, "three trainings: leaving examples out changes the cluster's loss"
+    held = query(root, "select arm, reference from comparisons where mechanism = 'found_it'").rows()
+    assert ("without_top", "without_matched") in held or ("without_matched", "without_top") in held

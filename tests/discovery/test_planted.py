@@ -11,6 +11,8 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.discovery.probe import draw_tokens
 from mech_pipeline.pipeline.tokens.tokens import load_tokens
 from mech_pipeline.resolve import read_experiment
+from mech_pipeline.spec.signals import negatives_needed
+from mech_pipeline.training.update.schedule import learning_rate
 from tests.support import tiny
 from tests.support.places import ROOT
 
@@ -83,3 +85,12 @@ def test_the_planted_experiment_asks_for_all_its_kinds():
     assert set(runs[0].data.mixture[0].weights) == {
         *("python/tiled", "python/packed", "ioi/packed", "dyck/packed", "sums/packed")
     }
+
+
+def test_there_are_enough_runs_in_which_nothing_can_form_to_show_five_percent():
+    runs = read_experiment(ROOT / "experiments" / "discovery_nulls.yaml").runs()
+    assert len(runs) >= negatives_needed(0.05)
+    assert all(run.discovery.asks for run in runs)
+    stopped = next(run for run in runs if run.arm == "stopped")
+    assert learning_rate(stopped.optimizer, 59) > 0.005
+    assert {learning_rate(stopped.optimizer, step) for step in range(60, stopped.training.steps)} == {0.0}
