@@ -199,7 +199,7 @@ class Experiment(Stage):
         )
         return spec.model_copy(
             update={
-                "optimizer": spec.optimizer.until(spec.training.steps),
+                "optimizer": spec.optimizer.until(spec.training.steps) if _ends_here(spec) else spec.optimizer,
                 "tokenizer": spec.tokenizer.ending_documents(packed=spec.data.packed > 0),
             }
         )
@@ -286,3 +286,8 @@ def _stages_in(field: Any) -> list[type[Stage]]:
         else:
             pending.extend(getattr(annotation, "__args__", ()))
     return found
+
+
+def _ends_here(spec: RunSpec) -> bool:
+    """Whether a schedule without a horizon ends with `training.steps`; of an imported run that is replayed, nobody knows."""
+    return spec.imported is None or spec.imported.batches is None

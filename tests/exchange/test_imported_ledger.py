@@ -249,6 +249,12 @@ def test_batches_that_do_not_fit_are_named(made, place, tmp_path, spoil, problem
     assert json.loads((place / "config.json").read_text())["model_type"] == "gpt_neox"
 
 
+def test_a_schedule_whose_end_is_not_told_is_not_guessed(made, place, tmp_path):
+    changed = {"optimizer": OWN["optimizer"] | {"schedule": "cosine"}}
+    with pytest.raises(MechError, match=r"optimizer.schedule of run tiny.baseline.s0 is cosine, and where it ended"):
+        brought_back(Store(tmp_path / "other"), place, made, **changed)
+
+
 def test_an_imported_run_is_audited_against_its_batches(made, place, tmp_path):
     """Its own states leave rounding; a state that was moved away does not."""
     shifted(place, 12, 1e-3)

@@ -8,7 +8,6 @@ lines are exact for the replayed twin that begins at the published state, and th
 
 from dataclasses import dataclass, replace
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -39,10 +38,3 @@ def replay_mismatch(
     along = path_averages(gradient_at, [away], value_at)
     moved = published.double() - last.after.theta.double()
     return Mismatch(components.sums(along.gradients[0].double() * moved), along.change)
-
-
-def relative_distance(last: Update, begin: Vector, published: Vector) -> float:
-    """‖θ_replayed − θ_published‖ / ‖θ_published − θ_begin‖: 0 for the same kernels, about 1 for another batch."""
-    moved = float(torch.linalg.vector_norm(published.double() - begin.double()))
-    away = float(torch.linalg.vector_norm(published.double() - last.after.theta.double()))
-    return away / moved if moved else away

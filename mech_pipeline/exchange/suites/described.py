@@ -46,6 +46,11 @@ def _batches(spec: RunSpec, imported: Imported, model: Model, steps: tuple[int, 
     """What is to be said of the batches, and how many examples each has."""
     if imported.batches is None:
         return {}, spec.training.batch
+    if spec.optimizer.schedule != "constant" and spec.optimizer.horizon is None:
+        raise MechError(
+            f"optimizer.schedule of run {spec.run} is {spec.optimizer.schedule}, and where it ended is not known",
+            "set optimizer.horizon to that update, or give optimizer.rates",
+        )
     if imported.gives_tokens:
         return _given(spec, spec.home / imported.batches, model, steps), spec.training.batch
     from mech_pipeline.data.listed_order import read_batches  # polars, which others need not load
