@@ -6,7 +6,8 @@ By `paths`: ΔL[x, window, component], each window divided by how much it moved 
 beside the first ones; rows of length one, so that it is the shape that counts; twenty principal components. Closer to
 POLCA (2025), which clusters cumulative paths along Hessian directions.
 By `shares`: which share of its first loss each token has lost so far, beside cumulative paths, standardised for each window and
-component over tokens, of length one; eight principal components. Chosen for planted kinds. Which does what is in docs/log.md.
+component over tokens, of length one; eight principal components. It was the best of some forty on two planted runs, and on three
+others no better than the first two: nobody asks for it but `benchmarks/discovery.py`. Which does what is in docs/log.md.
 
 HDBSCAN (Campello et al. 2015) keeps the regions that stay dense over the widest range of scales; points in none are noise.
 Tokens with several skills are sums of parts: −ΔL, where it is positive, as W H with W, H ≥ 0. Both are scikit-learn's, on one

@@ -127,10 +127,9 @@ class Discovery(Selection):
         description="along every update, as training went; or cheaper along straight lines over five updates, or from checkpoint "
         "to checkpoint, which sum to the same changes and share them out otherwise",
     )
-    by: Literal["courses", "paths", "shares"] = Field(
+    by: Literal["courses", "paths"] = Field(
         "courses",
-        description="what clusters are alike in: the course of the loss and of what was gained by looking, all components, or "
-        "the share of the loss that was lost and all components so far",
+        description="what clusters are alike in: the course of the loss and of what was gained by looking, or all components",
     )
     seed: int = Field(0, ge=0, description="draws the tokens")
 
