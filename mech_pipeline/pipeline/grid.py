@@ -14,6 +14,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.known import KNOWN
 from mech_pipeline.pipeline.checkpoints import artifact_versions, current_checkpoints
 from mech_pipeline.pipeline.look import among, answer_of
+from mech_pipeline.pipeline.stops import stopped_at
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
@@ -63,7 +64,8 @@ def _probe_data(reads_text: bool, artifacts: Mapping[str, str]) -> str:
 
 def planned_steps(store: Store, spec: RunSpec) -> tuple[int, ...]:
     """The steps that the experiment's results rest on, as far as is known now."""
-    grid = spec.checkpoint_steps()
+    stop = stopped_at(store, spec)
+    grid = tuple(step for step in spec.checkpoint_steps() if stop is None or step <= stop)
     adaptive = spec.checkpoints.adaptive
     if adaptive is None:
         return grid
@@ -75,10 +77,17 @@ def planned_steps(store: Store, spec: RunSpec) -> tuple[int, ...]:
     return tuple(sorted({*grid, *added}))
 
 
+def last_step(store: Store, spec: RunSpec) -> int:
+    """The last state of the run: where it stopped, or where its plan ends."""
+    stop = stopped_at(store, spec)
+    return spec.training.steps if stop is None else min(stop, spec.training.steps)
+
+
 def kept_steps(store: Store, spec: RunSpec) -> tuple[int, ...]:
     """The planned steps and those of every zoom into the run."""
     zoomed = [range(begin, end + 1, every) for begin, end, every in zooms(store, spec.run)]
-    inside = {step for steps in zoomed for step in steps if step <= spec.training.steps}
+    last = last_step(store, spec)
+    inside = {step for steps in zoomed for step in steps if step <= last}
     return tuple(sorted({*planned_steps(store, spec), *inside}))
 
 
@@ -101,9 +110,9 @@ def request_zoom(store: Store, spec: RunSpec, begin: int, end: int, every: int =
     Raises:
         MechError: the window lies outside of the run.
     """
-    if not 0 <= begin <= end <= spec.training.steps:
+    if not 0 <= begin <= end <= last_step(store, spec):
         raise MechError(
-            f"window {begin}:{end} is not inside run {spec.run}, which has steps 0 to {spec.training.steps}",
+            f"window {begin}:{end} is not inside run {spec.run}, which has steps 0 to {last_step(store, spec)}",
             "name FROM:TO within it",
         )
     row: dict[str, list[Any]] = {"run": [spec.run], "first_step": [begin], "last_step": [end], "every": [every]}

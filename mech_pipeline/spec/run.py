@@ -120,6 +120,7 @@ class RunSpec(Stage):
         if self.imported is None:  # else `resolve` asks, when it is known which revisions there are
             self.check_windows()
         self._check_interventions()
+        self._check_stop()
         self._check_parts()
         check_mixture(self.data.mixture, self.data.shares(), self.corpus.parts)
         return self
@@ -203,6 +204,32 @@ class RunSpec(Stage):
             raise ValueError(
                 f"{asked[0]} of run {self.run}: {self.interventions[0].words}, and accounts of single examples are made with "
                 f"the model as it is; take its arm out of `{asked[0]}.arms`"
+            )
+
+    def _check_stop(self) -> None:
+        """The rule watches a mechanism, and nothing is asked of steps that may never come."""
+        stop, training = self.training.stop, self.training
+        if stop is None:
+            return
+        if self.imported is not None:
+            raise ValueError(f"training.stop: the states of run {self.run} come from outside and are not trained here")
+        if self.formation[0].mechanism is None:
+            raise ValueError("training.stop watches the first formation event, which must be of a mechanism")
+        if self.in_training.mechanisms:
+            raise ValueError(f"training.stop: not with in_training of run {self.run}, which listens to the same model")
+        if training.processes > 1 or training.sharded:
+            raise ValueError("training.stop: a run of several processes cannot stop early; train it in one")
+        if stop.hopeless is not None and stop.hopeless.at > training.steps:
+            raise ValueError(
+                f"training.stop.hopeless.at: {stop.hopeless.at} is after the last of {training.steps} updates"
+            )
+        fixed = {
+            "influence.at": bool(self.influence.mechanisms) and self.influence.at != "formation",
+            "neurons": bool(self.neurons.windows),
+        }
+        if asked := [name for name, wanted in fixed.items() if wanted]:
+            raise ValueError(
+                f"training.stop: {asked[0]} of run {self.run} names steps that a stopped run may not reach"
             )
 
     def _check_parts(self) -> None:

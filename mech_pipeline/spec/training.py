@@ -90,6 +90,26 @@ class Optimizer(Stage):
         return self.model_copy(update={"horizon": steps})
 
 
+class Hopeless(Stage):
+    """A run that will not form, by a rule that is written before it trains."""
+
+    at: int = Field(ge=1, description="the first evaluation from this update on decides")
+    below: float = Field(description="it stops there if the watched value is below this, in its unit")
+
+
+class Stop(Stage):
+    """When a run may end before its last update, by the value of its first formation event at planned checkpoints."""
+
+    settled: int | None = Field(None, ge=0, description="so many updates after the formation step")
+    hopeless: Hopeless | None = None
+
+    @model_validator(mode="after")
+    def _some_rule(self) -> "Stop":
+        if self.settled is None and self.hopeless is None:
+            raise ValueError("stop: name `settled`, `hopeless`, or both")
+        return self
+
+
 class Training(Stage):
     """How long, how wide, and what decides the bits: device, threads, micro-batches, precision."""
 
@@ -111,6 +131,7 @@ class Training(Stage):
         False, "split weights and moments among the processes (FSDP2), for models that one device cannot hold"
     )
     stacked: bool = added(False, "train the seeds of an arm together in one process, parameters stacked")
+    stop: Stop | None = added(None, "end a run that has formed and settled, or that will not form")
 
     @model_validator(mode="before")
     @classmethod
@@ -144,8 +165,8 @@ class Training(Stage):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What decides the states: neither the number of updates nor who shares the work."""
-        return self.model_dump(exclude={"steps", "processes"})
+        """What decides the states: neither the number of updates, nor when it may stop, nor who shares the work."""
+        return self.model_dump(exclude={"steps", "processes", "stop"})
 
 
 def caveats(optimizer: Optimizer, training: Training) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from mech_pipeline.pipeline.cells import Block, Cell, write
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION
+from mech_pipeline.pipeline.grid import last_step
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training.wanted import batches_are_current, batches_fingerprint
 from mech_pipeline.spec.run import RunSpec
@@ -13,9 +14,9 @@ def write_batches(store: Store, spec: RunSpec) -> None:
     if batches_are_current(store, spec):
         return
     run = OpenRun(store, spec)
-    made_from = batches_fingerprint(run.training, spec)
+    made_from = batches_fingerprint(store, run.training, spec)
     known = None if spec.imported is None else spec.imported.updates
-    steps = range(spec.training.steps) if known is None else range(*known)
+    steps = range(last_step(store, spec)) if known is None else range(*known)
     ids = [name for step in steps for name in run.tokens.example_ids[run.trainer.batch(step).numpy()].tolist()]
     batch = spec.training.batch
     columns = {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.checkpoints import current_checkpoints, expected_fingerprint, training_fingerprint
 from mech_pipeline.pipeline.found import FoundRun
-from mech_pipeline.pipeline.grid import kept_steps
+from mech_pipeline.pipeline.grid import kept_steps, last_step
 from mech_pipeline.pipeline.look import among, answer_of
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.run import RunSpec
@@ -20,7 +20,7 @@ def wanted(run: FoundRun) -> dict[Cell, str]:
     }
     if run.spec.imported is not None and run.spec.imported.batches is None:
         return cells
-    return cells | {Cell("batches", run.spec.run): batches_fingerprint(run.training, run.spec)}
+    return cells | {Cell("batches", run.spec.run): batches_fingerprint(run.store, run.training, run.spec)}
 
 
 def pending(run: FoundRun) -> list[Cell]:
@@ -64,10 +64,12 @@ def batches_are_current(store: Store, spec: RunSpec) -> bool:
     training = training_fingerprint(store, spec)
     stored = stored_versions(store, "batches", spec.run).get(Cell("batches", spec.run))
     return (
-        training is not None and stored is not None and stored.input_fingerprint == batches_fingerprint(training, spec)
+        training is not None
+        and stored is not None
+        and stored.input_fingerprint == batches_fingerprint(store, training, spec)
     )
 
 
-def batches_fingerprint(training: str, spec: RunSpec) -> str:
+def batches_fingerprint(store: Store, training: str, spec: RunSpec) -> str:
     """What the order is made from."""
-    return fingerprint(training, "batches", spec.training.steps)
+    return fingerprint(training, "batches", last_step(store, spec))

@@ -154,6 +154,21 @@ RUN_TABLES = (
         keys=("run", "step"),
     ),
     Table(
+        "stops",
+        "one row per run that ended before its last planned update, by a rule of its spec (`training.stop`)",
+        (
+            RUN,
+            Column("step", "int32", "last state of the run", "updates"),
+            Column(
+                "reason",
+                "string",
+                "settled: the first formation event had formed; hopeless: it had not, and its row in `formation` is censored here",
+            ),
+            Column("value", "float64", "what the rule watches, there", "unit of the mechanism"),
+        ),
+        keys=("run",),
+    ),
+    Table(
         "zooms",
         "one row per stretch of a run of which more states are kept than its plan asks for (`mech zoom`)",
         (
