@@ -1,14 +1,12 @@
 """The stage `signals`: one row per signal and planned checkpoint, made again only where something changed."""
 
-from dataclasses import replace
-
 import pytest
 
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.pipeline.signals import values
+from mech_pipeline.pipeline.signals import values, wanted
 from mech_pipeline.pipeline.stage import View
 from mech_pipeline.pipeline.stages import stage_of
-from mech_pipeline.signals import registry
+from mech_pipeline.signals.registry import signal_versions
 from mech_pipeline.store.reading.query import query
 from tests.support import tiny
 
@@ -42,9 +40,7 @@ def test_every_planned_checkpoint_has_every_signal(view):
 def test_a_raised_version_makes_just_that_signal_again(view, monkeypatch):
     stage, steps = stage_of("signals"), view.spec.checkpoint_steps()
     stage.work(view, steps)
-    known = dict(registry.signals())
-    known["parameter_norm"] = replace(known["parameter_norm"], version="another")
-    monkeypatch.setattr(registry, "signals", lambda: known)
+    monkeypatch.setattr(wanted, "signal_versions", lambda: {**signal_versions(), "parameter_norm": "another"})
     late = stage.waiting(View(view.store, view.specs))
     assert {cell.item for cell in late} == {"parameter_norm"}
     assert len(late) == len(steps)
