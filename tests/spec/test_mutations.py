@@ -46,12 +46,12 @@ def changed(path, value):
 
 
 def same(found: Any, written: Any) -> bool:
-    """Whether a value is the one that was written: lists may become tuples, and whole numbers and `3e-3` floats."""
+    """Whether a value is the one that was written: lists may become tuples, whole numbers and `3e-3` the nearest float."""
     if isinstance(found, BaseModel) or isinstance(written, dict):
         return isinstance(written, dict | BaseModel)
     if isinstance(written, list | tuple):
         return isinstance(found, tuple) and len(found) == len(written) and all(map(same, found, written))
-    if isinstance(found, float) and isinstance(written, str):
+    if isinstance(found, float) and isinstance(written, str | int) and not isinstance(written, bool):
         return found == float(written)
     return isinstance(found, bool) == isinstance(written, bool) and found == written
 
