@@ -60,61 +60,46 @@ class Attribution(Selection):
         return bool(self.mechanisms)
 
 
-def checked_windows(windows: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    """Returns windows, or refuses them.
-
-    Raises:
-        ValueError: one ends before it begins, or where another does.
-    """
-    ends = [last for _, last in windows]
-    if any(not 0 <= first < last for first, last in windows) or len(set(ends)) != len(ends):
-        raise ValueError(
-            f"windows are [first, last], first before last, each with an end of its own; got {list(windows)}"
-        )
-    return windows
-
-
-class Neurons(Selection):
-    """Which tokens and contexts moved every MLP neuron's weights, over windows of training."""
+class OverWindows(Selection):
+    """What is measured over windows of training."""
 
     windows: tuple[tuple[int, int], ...] = Field(
         (), description="[first, last] step of each window, planned checkpoints"
     )
+
+    @property
+    def asks(self) -> bool:
+        """Whether a window is named."""
+        return bool(self.windows)
+
+    @field_validator("windows")
+    @classmethod
+    def _one_window_an_end(cls, windows: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        ends = [last for _, last in windows]
+        if any(not 0 <= first < last for first, last in windows) or len(set(ends)) != len(ends):
+            raise ValueError(
+                f"windows are [first, last], first before last, each with an end of its own; got {list(windows)}"
+            )
+        return windows
+
+
+class Neurons(OverWindows):
+    """Which tokens and contexts moved every MLP neuron's weights, over windows of training."""
+
     tokens: int = Field(10, ge=1, description="tokens that are kept of each part of a neuron")
     contexts: int = Field(3, ge=1, description="single positions that are kept of each part")
     ablated: int = Field(
         64, ge=0, description="neurons, those that moved furthest, whose effect on the loss is measured"
     )
 
-    @property
-    def asks(self) -> bool:
-        """Whether a window is named."""
-        return bool(self.windows)
 
-    @field_validator("windows")
-    @classmethod
-    def _one_window_an_end(cls, windows: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-        return checked_windows(windows)
-
-
-class Readouts(Selection):
+class Readouts(OverWindows):
     """Which tokens the movements of neurons and heads promote and suppress, over windows of training."""
 
-    windows: tuple[tuple[int, int], ...] = Field((), description="[first, last] step of each window, kept checkpoints")
     tokens: int = Field(5, ge=1, le=1000, description="tokens each way")
     neurons: int = Field(
         64, ge=0, description="neurons of a layer, those whose output weights moved furthest; heads: all"
     )
-
-    @property
-    def asks(self) -> bool:
-        """Whether a window is named."""
-        return bool(self.windows)
-
-    @field_validator("windows")
-    @classmethod
-    def _one_window_an_end(cls, windows: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-        return checked_windows(windows)
 
 
 class Discovery(Selection):
