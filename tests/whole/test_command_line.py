@@ -47,8 +47,9 @@ def test_the_curve_of_a_run_is_shown_as_soon_as_its_formation_is_known(project):
     words = "tiny.baseline.s0: induction_copy_advantage did not form by step 24 (at least 9 nats)"
     before, after = output.split(words)
     assert re.match(r"  step 0 [▁▂▃▄▅▆▇█]{30} 24, \S+ to \S+", after)
-    for later in ("ledger", "influence"):
-        assert f"finished {later} of tiny.baseline.s0" not in before
+    assert (
+        "finished influence of tiny.baseline.s0" not in before
+    )  # a ledger may end first: another worker computes it meanwhile
 
 
 def test_a_second_run_recomputes_nothing_and_says_so(project):
