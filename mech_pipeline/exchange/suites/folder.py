@@ -1,6 +1,6 @@
 """A folder of safetensors: `step0/`, `step1000/` … (or `checkpoint-1000/`), or `step_1000.safetensors` beside one config.json.
 
-A folder of a step may have `pytorch_model.bin` instead: see `layout.readable`.
+A folder of a step may have `pytorch_model.bin` instead: see `readable.py`.
 """
 
 import tempfile

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.exchange.suites.converting.torch_optimizer import MOMENTS
+from mech_pipeline.exchange.suites.converting.torch_optimizer import ADAM_MOMENTS
 from mech_pipeline.exchange.suites.converting.unpickle import Read, tensors_of
 from mech_pipeline.exchange.suites.converting.written import Named, Parts
 
@@ -48,7 +48,7 @@ def converted(model: Path, ranks: Sequence[Path], scratch: Path) -> Parts:
     parts = {"model": weights}
     if states:
         found = _by_adamw(states, weights, model) | _by_muon(states, weights, model)
-        parts |= {part: {name: found[name][index] for name in weights} for index, part in enumerate(MOMENTS)}
+        parts |= {part: {name: found[name][index] for name in weights} for index, part in enumerate(ADAM_MOMENTS)}
     return {part: {names[name]: tensor for name, tensor in named.items()} for part, named in parts.items()}
 
 
@@ -74,7 +74,7 @@ def _by_adamw(states: Sequence[Read], weights: Named, model: Path) -> dict[str, 
     found = {}
     for number, name in enumerate(_BY_ADAMW):
         pair = []
-        for part in MOMENTS:
+        for part in ADAM_MOMENTS:
             key = f"{_ADAMW}/state/{number}/{part}"
             cut = [tensors[key].float() for _, tensors in states if key in tensors]
             joined = torch.cat(cut) if len(cut) == len(states) else None

@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.exchange.suites.converting.torch_optimizer import ADAM_MOMENTS
 from mech_pipeline.exchange.suites.converting.unpickle import tensors_of
 from mech_pipeline.exchange.suites.converting.written import Named, Parts
 from mech_pipeline.exchange.suites.layout import DEEPSPEED_MODEL as MODEL
 
 _RANK = re.compile(r"zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt")
 _LAYER = re.compile(r"(?:module\.)?sequential\.(\d+)\.(.+)")
-_PARTS = {"model": "single_partition_of_fp32_groups", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
+_PARTS = ("model", *ADAM_MOMENTS)
 
 
 def converted(folder: Path, scratch: Path, step: int | None = None) -> Parts:
@@ -98,7 +99,7 @@ def _flat(tensors: Named, part: str, group: int, folder: Path) -> Tensor:
     """One rank's part of a group."""
     base = "optimizer_state_dict"
     names = (
-        [f"{base}/{_PARTS[part]}/{group}"]
+        [f"{base}/single_partition_of_fp32_groups/{group}"]
         if part == "model"
         else [f"{base}/base_optimizer_state/state/{group}/{part}", f"{base}/base_optimizer_state/{group}/{part}"]
     )
@@ -133,7 +134,7 @@ def _of_one(tensors: Named, folder: Path) -> Parts:
         "model": [tensors.get(f"optimizer/fp32_groups_flat/{group}") for group in range(2)],
         **{
             part: [tensors.get(f"optimizer/optimizer_state_dict/state/{group}/{part}") for group in range(2)]
-            for part in ("exp_avg", "exp_avg_sq")
+            for part in ADAM_MOMENTS
         },
     }
     found: dict[str, Named] = {"model": {name: tensor.float() for name, tensor in module.items()}}

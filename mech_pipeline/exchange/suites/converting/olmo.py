@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.exchange.suites.converting.torch_optimizer import MOMENTS
+from mech_pipeline.exchange.suites.converting.torch_optimizer import ADAM_MOMENTS
 from mech_pipeline.exchange.suites.converting.unpickle import tensors_of
 from mech_pipeline.exchange.suites.converting.written import Named, Parts
 
@@ -60,7 +60,7 @@ def converted(files: Sequence[Path], config: dict[str, Any], scratch: Path, step
 
 def _moments(tensors: Named, weights: Named, what: str) -> Parts:
     found: Parts = {}
-    for part in MOMENTS:
+    for part in ADAM_MOMENTS:
         named = {name: tensors.get(f"state/{name}/{part}") for name in weights}
         if missing := [name for name, tensor in named.items() if tensor is None or tensor.shape != weights[name].shape]:
             raise MechError(f"{what} has no {part} of {missing[0]} in its shape", "it is not whole: fetch it again")

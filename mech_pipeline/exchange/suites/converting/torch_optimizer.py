@@ -8,7 +8,7 @@ from torch import Tensor
 from mech_pipeline.errors import MechError
 from mech_pipeline.exchange.suites.converting.written import Named, Parts
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def moments_by_number(tensors: Mapping[str, Tensor], prefix: str, shapes: Mapping[str, torch.Size], what: str) -> Parts:
@@ -20,12 +20,12 @@ def moments_by_number(tensors: Mapping[str, Tensor], prefix: str, shapes: Mappin
     Raises:
         MechError: it is a state of other parameters.
     """
-    found: Parts = {part: Named() for part in MOMENTS}
+    found: Parts = {part: Named() for part in ADAM_MOMENTS}
     numbers = {name.split("/")[-2] for name in tensors if name.startswith(f"{prefix}/state/")}
     if unknown := sorted(numbers - {str(number) for number in range(len(shapes))}):
         raise MechError(f"{what} has moments of parameter {unknown[0]}; the model has {len(shapes)}", "fetch it again")
     for number, (name, shape) in enumerate(shapes.items()):
-        for part in MOMENTS:
+        for part in ADAM_MOMENTS:
             moment = tensors.get(f"{prefix}/state/{number}/{part}")
             if moment is None and numbers:
                 raise MechError(f"{what} has no {part} of {name}", "it is not whole: fetch it again")
