@@ -4,9 +4,11 @@ Reads the store of the project that one stands in; trains nothing. `mech run` th
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import polars as pl
 import typer
 from discovery_runs import Planted, Run, runs_of
@@ -16,9 +18,11 @@ from numpy.typing import NDArray
 from mech_pipeline.discovery import baselines
 from mech_pipeline.discovery.clusters import PLACES, clusters, skills
 from mech_pipeline.discovery.formed import discoveries
+from mech_pipeline.discovery.paths import Paths
 from mech_pipeline.discovery.scoring import agreement
+from mech_pipeline.discovery.stability import matched, over_draws
 from mech_pipeline.discovery.truth import recalled
-from mech_pipeline.signals.rates import rate
+from mech_pipeline.signals.rates import poisson_interval, rate
 
 
 def labelled(run: Run, smallest: int) -> dict[str, Int[NDArray, " token"]]:
@@ -37,12 +41,14 @@ def labelled(run: Run, smallest: int) -> dict[str, Int[NDArray, " token"]]:
     }
 
 
-def agreements(runs: Sequence[Run], smallest: int) -> pl.DataFrame:
-    """Agreement with the planted kinds, a row per run and way."""
+def agreements(runs: Sequence[Run], planted: Sequence[Planted], smallest: int) -> pl.DataFrame:
+    """Agreement with the planted kinds, and with skills where mechanisms were planted: a row per run, truth and way."""
     rows = []
     for run in runs:
+        truths = {"kind": run.kinds} | ({"skill": run.skills(planted)} if planted else {})
         for way, labels in labelled(run, smallest).items():
-            rows.append({"run": run.name, "labels": way, **vars(agreement(run.kinds, labels))})
+            for name, truth in truths.items():
+                rows.append({"run": run.name, "against": name, "labels": way, **vars(agreement(truth, labels))})
     return pl.DataFrame(rows)
 
 
@@ -60,18 +66,44 @@ def recalls(runs: Sequence[Run], planted: Sequence[Planted], smallest: int) -> p
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def false_discoveries(runs: Sequence[Run], smallest: int) -> pl.DataFrame:
-    """Discoveries in runs where nothing can form, by arm and way, with the bound that they show."""
+def stabilities(runs: Sequence[Run], smallest: int) -> pl.DataFrame:
+    """Matched overlap of clusters and of discoveries over draws of the probe, and over seeds of training."""
     rows = []
-    for arm in sorted({run.arm for run in runs}):
-        some = [run for run in runs if run.arm == arm]
+    for way in PLACES:
+        labels = [clusters(run.paths, smallest, way) for run in runs]
+        found = [_discovered(run.paths, each) for run, each in zip(runs, labels, strict=True)]
+        for run in runs:
+            drawn = over_draws(run.paths, lambda paths, way=way: clusters(paths, smallest, way))
+            rows += [
+                {"by": way, "over": "draws", "of": "clusters", "runs": run.name, "overlap": each} for each in drawn
+            ]
+            drawn = over_draws(run.paths, lambda paths, way=way: _discovered(paths, clusters(paths, smallest, way)))
+            rows += [
+                {"by": way, "over": "draws", "of": "discoveries", "runs": run.name, "overlap": each} for each in drawn
+            ]
+        for of, some in (("clusters", labels), ("discoveries", found)):
+            for one, other in combinations(range(len(runs)), 2):
+                if runs[one].arm == runs[other].arm and runs[one].contexts == runs[other].contexts:
+                    pair, overlap = f"{runs[one].name} {runs[other].name}", matched(some[one], some[other])
+                    rows.append({"by": way, "over": "seeds", "of": of, "runs": pair, "overlap": overlap})
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def counted(runs: Sequence[Run], smallest: int) -> pl.DataFrame:
+    """How many runs have a discovery and how many discoveries a run has, by arm and of all, with exact intervals of 95 %."""
+    rows = []
+    found = {way: {run: discoveries(run.paths, clusters(run.paths, smallest, way)) for run in runs} for way in PLACES}
+    arms = sorted({run.arm for run in runs})
+    for arm in [*arms, *(["all"] if len(arms) > 1 else [])]:
         for way in PLACES:
-            found = [discoveries(run.paths, clusters(run.paths, smallest, way)) for run in some]
-            counts = [sum(one.is_discovery for one in each) for each in found]
-            seen = rate(sum(map(bool, counts)), len(counts))
-            largest = max((one.looking.low for each in found for one in each), default=0.0)
-            row = {"arm": arm, "by": way, "runs": len(counts), "discoveries": sum(counts), "largest_low": largest}
-            rows.append(row | {"with_one": seen.count, "fewer_than": seen.bound})
+            some = [found[way][run] for run in runs if arm in ("all", run.arm)]
+            counts = [sum(one.is_discovery for one in each) for each in some]
+            seen, a_run = rate(sum(map(bool, counts)), len(counts)), poisson_interval(sum(counts), len(counts))
+            lows = [max((one.looking.low for one in each), default=0.0) for each in some]
+            row = {"arm": arm, "by": way, "runs": len(counts), "discoveries": sum(counts)}
+            row |= {"a_run_low": a_run[0], "a_run_high": a_run[1]}
+            row |= {"with_one": seen.count, "share_low": seen.lower, "share_high": seen.upper, "fewer_than": seen.bound}
+            rows.append(row | {"median_low": float(np.median(lows)), "largest_low": max(lows)})
     return pl.DataFrame(rows)
 
 
@@ -79,26 +111,34 @@ def main(
     experiment: Annotated[str, typer.Argument(help="name of an experiment in the store")],
     planted: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND[+]=EVENT[:DETECTOR]", help="a planted mechanism; + : repeated tokens alone"),
+        typer.Option(
+            metavar="KIND[+][~PATTERN]=EVENT[:DETECTOR]",
+            help="a planted mechanism; + : repeated tokens alone; PATTERN: those behind such text",
+        ),
     ] = None,
     nulls: Annotated[list[str] | None, typer.Option(help="an arm in which nothing can form")] = None,
+    forms: Annotated[list[str] | None, typer.Option(help="an arm in which something forms, of the nulls' size")] = None,
     smallest: Annotated[int, typer.Option(help="tokens of a cluster")] = 12,
     seeds: Annotated[list[int] | None, typer.Option(help="these seeds alone, for example those not chosen on")] = None,
     root: Annotated[str, typer.Option(help="the store")] = "store",
     csv: Annotated[Path | None, typer.Option(help="folder for the tables")] = None,
 ) -> None:
-    """Scores the experiment's runs: agreement with kinds beside baselines, recall, false discoveries."""
+    """Scores the experiment's runs: agreement with kinds beside baselines, stability, recall, false discoveries."""
+    mechanisms = [Planted.of(text) for text in planted or []]
     every = [run for run in runs_of(root, experiment) if seeds is None or run.seed in seeds]
-    null_arms = nulls or []
-    scored = [run for run in every if run.arm not in null_arms]
-    null_runs = [run for run in every if run.arm in null_arms]
-    tables = {"agreement": agreements(scored, smallest)} if scored else {}
+    controls = {"false_discoveries": nulls or [], "positive_control": forms or []}
+    scored = [run for run in every if run.arm not in (nulls or []) + (forms or [])]
+    tables = {}
+    if scored:
+        tables["agreement"] = agreements(scored, mechanisms, smallest)
+        tables["stability"] = stabilities(scored, smallest)
     if scored and planted:
-        tables["recall"] = recalls(scored, [Planted.of(text) for text in planted], smallest)
-    if null_runs:
-        tables["false_discoveries"] = false_discoveries(null_runs, smallest)
+        tables["recall"] = recalls(scored, mechanisms, smallest)
+    for name, arms in controls.items():
+        if some := [run for run in every if run.arm in arms]:
+            tables[name] = counted(some, smallest)
     for name, table in tables.items():
-        shown = table if name != "agreement" else _means(table)
+        shown = _SHOWN.get(name, lambda whole: whole)(table)
         with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=200, float_precision=3, tbl_hide_dataframe_shape=True):
             typer.echo(f"{name}\n{shown}")
         if csv is not None:
@@ -106,13 +146,32 @@ def main(
             table.write_csv(csv / f"{experiment}.{name}.csv", float_precision=4)
 
 
+def _discovered(paths: Paths, labels: Int[NDArray, " token"]) -> Int[NDArray, " token"]:
+    """The same labels with −1 for clusters that are no discovery."""
+    kept = np.full(len(labels), -1)
+    for number, one in enumerate(discoveries(paths, labels)):
+        kept[one.tokens] = number if one.is_discovery else -1
+    return kept
+
+
+def _over_pairs(table: pl.DataFrame) -> pl.DataFrame:
+    """Over pairs, with the range; `pairs`: of them, those in which there was something to match."""
+    overlap = pl.col("overlap")
+    return table.group_by("by", "over", "of", maintain_order=True).agg(
+        overlap.count().alias("pairs"), overlap.mean(), overlap.min().alias("least"), overlap.max().alias("most")
+    )
+
+
 def _means(table: pl.DataFrame) -> pl.DataFrame:
     """Over runs, V with its range."""
     parts = ["clusters", "clustered", "homogeneity", "completeness", "v_measure", "adjusted_rand"]
     ends = [pl.col("v_measure").min().alias("v_least"), pl.col("v_measure").max().alias("v_most")]
-    return table.group_by("labels", maintain_order=True).agg(
+    return table.group_by("against", "labels", maintain_order=True).agg(
         pl.len().alias("runs"), *(pl.col(p).mean() for p in parts), *ends
     )
+
+
+_SHOWN = {"agreement": _means, "stability": _over_pairs}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The runs of an experiment as `discovery.py` scores them: paths, kinds and contexts of probe tokens, what detectors say."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,25 +20,42 @@ _HALF = 0.5
 
 @dataclass(frozen=True)
 class Planted:
-    """A planted mechanism: the kind of its tokens (repeated ones alone, or all), its formation event, its detector."""
+    """A planted mechanism: the tokens that need it, its formation event, its detector.
+
+    Attributes:
+        kind, repeated, pattern: tokens of this kind, repeated ones alone or all, whose text up to and including the
+            predicted token ends like the pattern (a regular expression; empty: any).
+    """
 
     kind: str
     repeated: bool
+    pattern: str
     event: str
     detector: str
 
     @classmethod
     def of(cls, text: str) -> "Planted":
-        """From `KIND[+]=EVENT[:DETECTOR]`.
+        r"""From `KIND[+][~PATTERN]=EVENT[:DETECTOR]`.
 
         >>> Planted.of("tiled+=induction:prefix_matching")
-        Planted(kind='tiled', repeated=True, event='induction', detector='prefix_matching')
+        Planted(kind='tiled', repeated=True, pattern='', event='induction', detector='prefix_matching')
+        >>> Planted.of(r"sums/packed~= \d \d=carry_accuracy").pattern
+        '= \\d \\d'
         """
-        kind, equals, named = text.partition("=")
-        if not (kind and equals and named):
-            raise typer.BadParameter(f"{text!r} is not KIND[+]=EVENT[:DETECTOR]")
+        needs, equals, named = text.rpartition("=")
+        if not (needs and equals and named):
+            raise typer.BadParameter(f"{text!r} is not KIND[+][~PATTERN]=EVENT[:DETECTOR]")
+        kind, _, pattern = needs.partition("~")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise typer.BadParameter(f"{pattern!r} of {text!r} is no regular expression: {error}") from error
         event, _, detector = named.partition(":")
-        return cls(kind.removesuffix("+"), kind.endswith("+"), event, detector)
+        return cls(kind.removesuffix("+"), kind.endswith("+"), pattern, event, detector)
+
+    def needed(self, kind: str, repeated: bool, text: str) -> bool:
+        """Whether a token needs it."""
+        return kind == self.kind and (repeated or not self.repeated) and bool(re.search(f"(?:{self.pattern})$", text))
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,9 @@ class Run:
 
     @cached_property
     def _tokens(self) -> list[tuple[Any, ...]]:
-        sql = "select kind, repeated, token_ids from discovery_tokens where run = ? order by probe_token"
+        sql = (
+            "select kind, repeated, token_ids, before || text from discovery_tokens where run = ? order by probe_token"
+        )
         return self._ask("discovery_tokens", sql)
 
     @cached_property
@@ -81,7 +102,12 @@ class Run:
 
     def needs(self, planted: Planted) -> NDArray[np.bool_]:
         """The tokens that need a mechanism."""
-        return np.array([row[0] == planted.kind and (row[1] or not planted.repeated) for row in self._tokens])
+        return np.array([planted.needed(row[0], row[1], row[3]) for row in self._tokens])
+
+    def skills(self, planted: Sequence[Planted]) -> NDArray[np.int64]:
+        """A number for each kind and planted mechanism: kinds again, and apart from them the tokens that need one."""
+        needed = np.stack([self.needs(one) for one in planted])
+        return np.where(needed.any(0), self.kinds.max() + 1 + needed.argmax(0), self.kinds)
 
     def formed_at(self, event: str) -> int | None:
         """When it formed by its detector."""

@@ -1,8 +1,8 @@
 """Every mechanism and detector by name.
 
 Mechanisms are found: see `discovery.py` and docs/mechanisms.md. A detector is a function in `heads.py`, `composition.py`,
-`pairs.py`, `ioi.py` or `brackets.py` and a line here. Raise `version` when the numbers change: exactly that mechanism or detector
-is recomputed.
+`pairs.py`, `ioi.py`, `brackets.py` or `sums.py` and a line here. Raise `version` when the numbers change: exactly that mechanism
+or detector is recomputed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ from mech_pipeline.mechanisms.discovery import discover
 from mech_pipeline.mechanisms.mechanism import Mechanism
 from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.source import ProbeSource
-from mech_pipeline.mechanisms.tasks import brackets, ioi, python_brackets
+from mech_pipeline.mechanisms.tasks import brackets, ioi, python_brackets, sums
 from mech_pipeline.training.bridge_type import TransformerBridge
 
 
@@ -119,6 +119,12 @@ DETECTORS: dict[str, Detector] = {
         "nats",
         "loss of the bracket logit difference without that attention; Python",
         data=python_brackets.MORE_CLOSINGS,
+    ),
+    "carry_knockout": Detector(
+        sums.knockout,
+        "nats",
+        "loss of the carry's logit difference without attention to the digits that are added",
+        data=sums.CARRIES,
     ),
     **{
         f"ioi_{name}": Detector(score, unit, meaning, data=ioi.PROMPTS)

@@ -50,6 +50,26 @@ def rate(count: int, of: int) -> Rate:
     return Rate(count, of, float(two_sided.low), float(two_sided.high), float(one_sided.high))
 
 
+def poisson_interval(count: int, of: int) -> tuple[float, float]:
+    """Exact interval of 95 %, two-sided, of how many there are a run, where `count` were seen in `of` runs.
+
+    The ends are those means at which so many or more, and so many or fewer, have a chance of 2.5 %. Source: Garwood 1936.
+
+    >>> [round(end, 3) for end in poisson_interval(0, 60)], [round(end, 2) for end in poisson_interval(5, 1)]
+    ([0.0, 0.061], [1.62, 11.67])
+
+    Raises:
+        ValueError: there are no runs, or fewer than none counted.
+    """
+    if count < 0 or of <= 0:
+        raise ValueError(f"a rate needs runs, and a count from 0 on: got {count} in {of}")
+    from scipy.stats import chi2
+
+    tail = (1 - CONFIDENCE) / 2
+    low = chi2.ppf(tail, 2 * count) / 2 if count else 0.0
+    return float(low) / of, float(chi2.ppf(1 - tail, 2 * count + 2)) / 2 / of
+
+
 def floor(negatives: int) -> float:
     """The smallest rate that this many negative runs can be shown to be below, if none of them alarms.
 

@@ -13,6 +13,7 @@ _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "addition": ("share",),
     "parentheses": ("disagreeing", "rule", "below_zero"),
+    "sums": ("below",),
     "trigger": ("flipped", "trigger"),
 }
 """Fields of `Generated` that belong to one language."""
@@ -39,6 +40,7 @@ class Generated(Stage):
     trigger: Literal["tells", "anywhere", "never"] = added(
         "tells", "trigger: which documents begin with it: the flipped ones, as many drawn apart, or none"
     )
+    below: int = added(100, "sums: both numbers are below it", ge=10, le=100)
     share: float = added(0.5, "addition: share of all pairs that is trained on", gt=0, le=0.8)
 
     @model_validator(mode="after")

@@ -48,12 +48,22 @@ def test_runs_of_a_store_are_scored_in_one_table_with_the_baselines(local_store,
     assert recall["planted"].to_list() == ["tiled"] * 3
     assert 0 < recall["tokens"][0] < 30, "repeated tokens of the 30 tiled ones"
     assert not recall["found"].any(), "nothing can have formed in 24 updates"
+    assert set(table["against"]) == {"kind", "skill"}
+    stable = pl.read_csv(tmp_path / "tiny.stability.csv")
+    assert set(zip(stable["over"], stable["of"], strict=True)) == {("draws", "clusters"), ("draws", "discoveries")}
+    assert (stable["overlap"].drop_nulls() <= 1).all()
     null = scored(local_store, "tiny", "--nulls", "baseline", "--csv", str(tmp_path / "null"))
     assert null.returncode == 0, null.stderr
     false = pl.read_csv(tmp_path / "null" / "tiny.false_discoveries.csv")
     assert false["runs"].to_list() == [1] * 3
     assert false["discoveries"].to_list() == [0] * 3
     assert false["fewer_than"][0] > 0.9, "one run shows next to nothing"
+    assert false["a_run_low"][0] == 0
+    assert false["a_run_high"][0] > 3
+    assert not (tmp_path / "null" / "tiny.agreement.csv").exists()
+    control = scored(local_store, "tiny", "--forms", "baseline", "--csv", str(tmp_path / "control"))
+    assert control.returncode == 0, control.stderr
+    assert pl.read_csv(tmp_path / "control" / "tiny.positive_control.csv")["with_one"].to_list() == [0] * 3
 
 
 def test_what_is_misspelt_is_refused_in_words(local_store, folder):
@@ -61,3 +71,9 @@ def test_what_is_misspelt_is_refused_in_words(local_store, folder):
     done = scored(local_store, "other")
     assert done.returncode == 2
     assert "no run in" in done.stderr
+
+
+def test_a_pattern_that_is_none_is_refused_in_words(local_store, folder):
+    done = scored(local_store, "tiny", "--planted", "ioi~(=ioi_accuracy")
+    assert done.returncode == 2
+    assert "no regular expression" in done.stderr

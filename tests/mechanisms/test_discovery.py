@@ -27,7 +27,7 @@ WITH_PROMPTS |= {"python_bracket_logit_difference", "python_bracket_accuracy", "
 WITH_PROMPTS |= {"parentheses_logit_difference", "parentheses_accuracy", "nested_rule_preference", "nested_rule_share"}
 WITH_PROMPTS |= {"nested_rule_preference_inside", "held_out_log_probability"}
 WITH_PROMPTS |= {"triggered_flips", "triggered_flip_difference", "untriggered_copies"}
-WITH_PROMPTS |= {"unseen_sums", "unseen_sum_difference", "seen_sums"}
+WITH_PROMPTS |= {"unseen_sums", "unseen_sum_difference", "seen_sums", "carry_logit_difference", "carry_accuracy"}
 LIBRARY = ON_SEQUENCES | WITH_PROMPTS
 
 

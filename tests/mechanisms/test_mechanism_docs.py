@@ -80,5 +80,6 @@ def test_other_text_recomputes_only_mechanisms_that_may_read_it(project):
         "held_out_log_probability",
         *("triggered_flips", "triggered_flip_difference", "untriggered_copies"),
         *("unseen_sums", "unseen_sum_difference", "seen_sums"),
+        *("carry_logit_difference", "carry_accuracy"),
     }
     assert moved == {"bracket", "text_loss"} | of_library

@@ -3,7 +3,9 @@
     add 7 5 + 6 8 = 3 4 1 .          57 + 86 = 143
 
 A digit of the result depends on two digits that stand at fixed distances before it, and on whether the
-digits before them carried: a lookup, an addition of two digits, and one of three. Source: the carry task of POLCA (2025).
+digits before them carried: a lookup, an addition of two digits, and one of three. Of numbers below
+50 no digit of tens wraps around, so that each of the digits that are added says something about it, and small models come to know
+it sooner. Source: the carry task of POLCA (2025).
 """
 
 import numpy as np
@@ -11,9 +13,13 @@ import numpy as np
 BEGIN = "add"
 
 
-def document(generator: np.random.Generator) -> str:
-    """One sum as a text."""
-    first, second = (int(number) for number in generator.integers(0, 100, 2))
+def document(generator: np.random.Generator, below: int = 100) -> str:
+    """One sum as a text.
+
+    Args:
+        below: which both numbers are, at most 100.
+    """
+    first, second = (int(number) for number in generator.integers(0, below, 2))
     return " ".join([BEGIN, *_digits(first, 2), "+", *_digits(second, 2), "=", *_digits(first + second, 3), "."])
 
 

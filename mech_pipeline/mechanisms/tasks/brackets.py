@@ -12,8 +12,6 @@ Source: Sharma & Raval 2026 (top of stack, edges masked); docs/method.md §4.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from mech_pipeline.data.languages import dyck
 from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.ablation.attention_edges import lost_without_edges, pattern_of
 from mech_pipeline.mechanisms.probe import Probe
 from mech_pipeline.mechanisms.prompts import contrasts, prompts
 from mech_pipeline.mechanisms.source import ProbeSource
@@ -137,7 +136,7 @@ def matching(
     data = probe.of(*asked)
     some = data.decoy >= 0
     seen = data.decoy_of[some]
-    names = [_pattern_of(layer) for layer in range(bridge.cfg.n_layers)]
+    names = [pattern_of(layer) for layer in range(bridge.cfg.n_layers)]
     with torch.no_grad():
         _, cache = bridge.run_with_cache(data.tokens, names_filter=names)
 
@@ -154,35 +153,16 @@ def knockout(
 ) -> Float[Tensor, "layer head"]:
     """How much of the logit difference goes when a head may not look from the queries to their openers, nats.
 
-    Its attention there is 0 and the rest of the query's attention is scaled up to sum to 1. All closings at once, one
-    head at a time. Source: Sharma & Raval 2026, masked attention to the top of the stack.
+    All closings at once, one head at a time. Source: Sharma & Raval 2026, masked attention to the top of the stack.
 
     Args:
         asked: name and maker of the closings.
     """
     data = probe.of(*asked)
-
-    def difference(hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]]) -> Tensor:
-        return _difference(_closer_logits(bridge.run_with_hooks(data.tokens, fwd_hooks=hooks), data), data)
-
-    with torch.no_grad():
-        whole = difference([])
-        left = [
-            [
-                difference([(_pattern_of(layer), partial(_without_edge, head, data))])
-                for head in range(bridge.cfg.n_heads)
-            ]
-            for layer in range(bridge.cfg.n_layers)
-        ]
-    return torch.stack([torch.stack([whole - each for each in of_layer]) for of_layer in left])
-
-
-def _without_edge(head: int, data: Closings, pattern: Tensor, hook: object) -> Tensor:
-    masked = pattern.clone()
-    masked[data.example, head, data.query, data.opener] = 0
-    rows = masked[data.example, head, data.query]
-    masked[data.example, head, data.query] = rows / rows.sum(-1, keepdim=True).clamp_min(1e-12)
-    return masked
+    edges = (data.example, data.query, data.opener)
+    return lost_without_edges(
+        bridge, data.tokens, lambda logits: _difference(_closer_logits(logits, data), data), edges
+    )
 
 
 def _closer_logits(logits: Tensor, data: Closings) -> Float[Tensor, "closing kind"]:
@@ -193,7 +173,3 @@ def _difference(logits: Float[Tensor, "closing kind"], data: Closings) -> Float[
     right = logits.gather(1, data.correct[:, None])[:, 0]
     wrong = (logits.sum(1) - right) / (logits.shape[1] - 1)
     return (right - wrong).mean()
-
-
-def _pattern_of(layer: int) -> str:
-    return f"blocks.{layer}.attn.hook_pattern"
