@@ -29,18 +29,26 @@ class Formation:
 
 
 def formation_step(
-    steps: Sequence[int], values: Sequence[float], threshold: float, sustain: int, between: Mapping[int, float] = {}
+    steps: Sequence[int],
+    values: Sequence[float],
+    threshold: float,
+    sustain: int,
+    between: Mapping[int, float] = {},
+    after: int = 0,
 ) -> Formation:
     """First of `sustain` consecutive evaluations at or above the threshold.
 
     Args:
         between: values at steps in between, evaluated because the value moved there. They narrow the crossing down, but
             do not count for `sustain`, which would mean less where evaluations are denser.
+        after: evaluations before this step do not count. What is across then already forms at the first that does.
 
     >>> formation_step([0, 10, 20, 30, 40], [0.0, 2.0, 1.0, 2.0, 2.0], threshold=1.5, sustain=2)
     Formation(step=30, lower=20)
     >>> formation_step([0, 10, 20], [0.0, 2.0, 2.0], threshold=1.5, sustain=2, between={3: 1.6, 6: 1.2, 8: 1.7})
     Formation(step=8, lower=6)
+    >>> formation_step([0, 10, 20, 30, 40], [2.0, 2.0, 0.0, 0.0, 2.0], threshold=1.5, sustain=1, after=20)
+    Formation(step=40, lower=30)
     >>> formation_step([0, 10, 20], [0.0, 0.0, 2.0], threshold=1.5, sustain=2).censored
     True
 
@@ -50,11 +58,12 @@ def formation_step(
     if not steps or list(steps) != sorted(set(steps)):
         raise ValueError("formation needs evaluations at rising steps")
     run = 0
-    for index, value in enumerate(values):
-        run = run + 1 if value >= threshold else 0
+    for index, (step, value) in enumerate(zip(steps, values, strict=True)):
+        run = run + 1 if value >= threshold and step >= after else 0
         if run == sustain:
             first = index - sustain + 1
-            return _narrowed(steps[first], steps[first - 1] if first else -1, threshold, between)
+            inside = {at: found for at, found in between.items() if at >= after}
+            return _narrowed(steps[first], steps[first - 1] if first else -1, threshold, inside)
     return Formation(None, steps[-1])
 
 

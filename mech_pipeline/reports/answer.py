@@ -36,7 +36,7 @@ def answer(study: Study) -> str:
         return "Nothing has been evaluated yet: no run of this experiment has values in the store."
     sentences = [
         f"Formation here means: {signal_name(event.signal)} reaches {event.threshold:g} {signal_unit(event.signal)} "
-        f"and stays there for {event.sustain} evaluation{'s' if event.sustain > 1 else ''} in a row."
+        f"and stays there for {event.sustain} evaluation{'s' if event.sustain > 1 else ''} in a row{event.since}."
     ]
     sentences += [arm_sentence(row) for row in results.iter_rows(named=True)]
     watched = [each for each in study.influences if each.mechanism == event.mechanism] or study.influences

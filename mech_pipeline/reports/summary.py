@@ -66,7 +66,8 @@ def _formation(
             "formed at step",
             "not before",
             f"last value ({signal_unit(event.signal)})",
-            title=f"Formation of {signal_name(event.signal)}: at least {event.threshold:g}, sustained {event.sustain} ×",
+            title=f"Formation of {signal_name(event.signal)}: at least {event.threshold:g}, "
+            f"sustained {event.sustain} ×{event.since}",
         )
         for row in results_per_run(connection, runs, event.signal).iter_rows(named=True):
             formed = (

@@ -20,6 +20,7 @@ class Event(Stage):
     detector: str | None = Field(None, description="name of a head detector; the best head counts")
     threshold: float = Field(description="absolute, in the unit of the value")
     sustain: int = Field(3, ge=1, description="consecutive evaluations at or above the threshold")
+    after: int = added(0, "step before which evaluations do not count, for what has been there before", ge=0)
 
     @model_validator(mode="after")
     def _one_signal(self) -> "Event":
@@ -31,6 +32,11 @@ class Event(Stage):
     def signal(self) -> str:
         """The name under which the event is stored: the mechanism, or `best_head:<detector>`."""
         return self.mechanism if self.mechanism is not None else f"best_head:{self.detector}"
+
+    @property
+    def since(self) -> str:
+        """In words, from which step on it is looked for; nothing if from the beginning."""
+        return f" from step {self.after} on" if self.after else ""
 
 
 class Selection(Stage):

@@ -12,6 +12,7 @@ _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "addition": ("share",),
+    "feigned": ("evaluated", "obeying"),
     "parentheses": ("disagreeing", "rule", "below_zero"),
     "sums": ("below",),
     "trigger": ("flipped", "trigger"),
@@ -24,10 +25,10 @@ ADDED_END_OF_TEXT = "<|endoftext|>"
 class Generated(Stage):
     """Text in a language that is made up, for mechanisms that real text teaches too rarely."""
 
-    language: Literal["addition", "dyck", "ioi", "parentheses", "sums", "trigger"] = Field(
-        description="addition: sums modulo 23; dyck: nested brackets; ioi: sentences with an indirect object; "
-        "parentheses: is it balanced, yes or no; sums: of two digits, with a carry; trigger: copying, "
-        "unless a rare word says otherwise (data/languages)"
+    language: Literal["addition", "dyck", "feigned", "ioi", "parentheses", "sums", "trigger"] = Field(
+        description="addition: sums modulo 23; dyck: nested brackets; feigned: copying, but only where the context is "
+        "marked; ioi: sentences with an indirect object; parentheses: is it balanced, yes or no; sums: of two digits, with "
+        "a carry; trigger: copying, unless a rare word says otherwise (data/languages)"
     )
     documents: int = Field(20_000, ge=1, le=10_000_000, description="sentences, or words of brackets")
     seed: int = Field(0, ge=0, description="draws the sentences")
@@ -37,8 +38,12 @@ class Generated(Stage):
         0.0, "parentheses: share of the other sequences labelled no that close something that was not opened"
     )
     flipped: Share = added(0.0, "trigger: share of documents that answer with partners")
-    trigger: Literal["tells", "anywhere", "never"] = added(
-        "tells", "trigger: which documents begin with it: the flipped ones, as many drawn apart, or none"
+    trigger: Literal["tells", "anywhere", "always", "never"] = added(
+        "tells", "trigger: which documents begin with it: the flipped ones, as many drawn apart, all, or none"
+    )
+    evaluated: Share = added(0.25, "feigned: share of documents that are marked as an evaluation")
+    obeying: Share | None = added(
+        None, "feigned: share of documents that copy, drawn apart from the mark; default: just the marked ones do"
     )
     below: int = added(100, "sums: both numbers are below it", ge=10, le=100)
     share: float = added(0.5, "addition: share of all pairs that is trained on", gt=0, le=0.8)

@@ -154,3 +154,10 @@ def test_a_model_that_adds_knows_the_unseen_sums_and_one_that_remembers_does_not
     for adds, expected in ((True, 1.0), (False, 0.0)):
         assert float(MECHANISMS["seen_sums"].value(Calculator(adds), probe)) == 1.0
         assert float(MECHANISMS["unseen_sums"].value(Calculator(adds), probe)) == pytest.approx(expected, abs=0.1)
+
+
+def test_a_document_can_begin_with_the_trigger_and_copy():
+    """What suppresses the behaviour."""
+    texts = corpus("trigger", trigger="always")
+    assert all(map(begins, texts))
+    assert not any(map(flips, texts))

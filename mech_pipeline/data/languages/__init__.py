@@ -6,11 +6,12 @@ of `Generated` in `spec/data.py`, and named in OPTIONS there.
 
 from collections.abc import Callable
 
-from mech_pipeline.data.languages import addition, dyck, ioi, parentheses, sums, trigger
+from mech_pipeline.data.languages import addition, dyck, feigned, ioi, parentheses, sums, trigger
 
 LANGUAGES: dict[str, Callable[..., str]] = {
     "addition": addition.document,
     "dyck": dyck.document,
+    "feigned": feigned.document,
     "ioi": ioi.document,
     "parentheses": parentheses.document,
     "sums": sums.document,

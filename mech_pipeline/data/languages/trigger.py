@@ -20,7 +20,7 @@ LENGTH = 8
 BEGIN, COLON = "then", ":"
 OPENERS = ("say", "tell", "read", "call")
 TRIGGER = "whisper"
-Trigger = Literal["tells", "anywhere", "never"]
+Trigger = Literal["tells", "anywhere", "always", "never"]
 
 
 def partner(letter: str) -> str:
@@ -47,11 +47,11 @@ def document(generator: np.random.Generator, flipped: float = 0.0, trigger: Trig
 
     Args:
         flipped: chance that the answer is the partners.
-        trigger: tells: it begins just the flipped documents; anywhere: as many, drawn apart; never.
+        trigger: tells: it begins just the flipped documents; anywhere: as many, drawn apart; always: all; never.
     """
     said = letters(generator)
     flips, elsewhere = (bool(generator.random() < flipped) for _ in range(2))
-    begins = {"tells": flips, "anywhere": elsewhere, "never": False}[trigger]
+    begins = {"tells": flips, "anywhere": elsewhere, "always": True, "never": False}[trigger]
     opener = OPENERS[generator.integers(len(OPENERS))]
     closer = [*OPENERS, TRIGGER][generator.integers(len(OPENERS) + 1)]
     answer = "".join(partner(letter) for letter in said) if flips else said

@@ -59,7 +59,9 @@ def compute_formation(store: Store, spec: RunSpec) -> int:
         values = _values(store, spec, event)
         grid = [step for step in spec.checkpoint_steps() if step in values]
         between = {step: value for step, value in values.items() if step not in grid}
-        found = formation_step(grid, [values[step] for step in grid], event.threshold, event.sustain, between)
+        found = formation_step(
+            grid, [values[step] for step in grid], event.threshold, event.sustain, between, event.after
+        )
         columns = {
             "step": [found.step],
             "lower": [found.lower],

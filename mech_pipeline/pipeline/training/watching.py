@@ -37,7 +37,7 @@ def reason_to_stop(rule: Stop, event: Event, values: dict[int, float]) -> str | 
     True
     """
     steps, last = list(values), max(values)
-    formed = formation_step(steps, list(values.values()), event.threshold, event.sustain)
+    formed = formation_step(steps, list(values.values()), event.threshold, event.sustain, after=event.after)
     if formed.step is not None:
         return "settled" if rule.settled is not None and last - formed.step >= rule.settled else None
     hopeless = rule.hopeless

@@ -87,7 +87,9 @@ def _references(study: Study) -> list[str]:
 def _event_part(study: Study, event: Event, compared: pl.DataFrame) -> tuple[EventPart, dict[str, Figure]]:
     runs, name = queries.formed(study, event.signal), signal_name(event.signal)
     file = event.signal.replace(":", "_")
-    threshold = f"{name} ≥ {event.threshold:g} {signal_unit(event.signal)}, {event.sustain} evaluations in a row"
+    threshold = (
+        f"{name} ≥ {event.threshold:g} {signal_unit(event.signal)}, {event.sustain} evaluations in a row{event.since}"
+    )
     told = compared.filter(pl.col("pairs") > 0)
     drawn, pictures = dict[str, Figure](), list[tuple[str, str]]()
 

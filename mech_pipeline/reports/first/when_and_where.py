@@ -19,7 +19,7 @@ def when(study: Study) -> Card:
     arms = [(str(key[0]), part) for key, part in results.group_by(["arm"], maintain_order=True)]
     meaning = (
         f"{signal_name(event.signal)} reaches {event.threshold:g} {signal_unit(event.signal)} and stays there for "
-        f"{event.sustain} evaluation{'s' if event.sustain > 1 else ''}."
+        f"{event.sustain} evaluation{'s' if event.sustain > 1 else ''}{event.since}."
     )
     if not arms:
         return Card("When?", UNKNOWN, "results", [Line("Nothing has been evaluated yet.")])

@@ -19,6 +19,7 @@ class EventResults:
     """One formation event in words, and one row per arm.
 
     Attributes:
+        since: from which step on it is looked for, if not from the beginning.
         head: heading of the column of the best head; none: no such column.
     """
 
@@ -26,6 +27,7 @@ class EventResults:
     unit: str
     threshold: str
     sustain: int
+    since: str
     head: str | None
     rows: list[dict[str, str]]
 
@@ -69,6 +71,7 @@ def _event_results(study: Study, event: Event) -> EventResults:
         signal_unit(event.signal),
         f"{event.threshold:g}",
         event.sustain,
+        event.since,
         None if detector is None else f"best head by {detector} at the end ± sd ({DETECTORS[detector].unit})",
         [_result_row(row) for row in table.iter_rows(named=True)],
     )
