@@ -15,7 +15,7 @@ import typer
 from faults_damages import damages
 from faults_frame import ALLOWED, Kind, Outcome, Trial, counted
 from faults_inputs import inputs
-from faults_kills import kills
+from faults_kills import killed_causes, kills
 from rich.console import Console
 from rich.table import Table
 from store_measure import scratch
@@ -24,6 +24,7 @@ from mech_pipeline.provenance import versions_json
 
 KINDS: dict[str, Kind] = {
     "kills": Kind("a part of `mech run` is killed with signal 9", 100, kills),
+    "causes": Kind("the same, of a programme whose arms choose by what was measured", 12, killed_causes),
     "damages": Kind("files of a store are damaged behind its back", 300, damages),
     "inputs": Kind(
         "text, cells, experiment files, tokenizers and checkpoints as nobody should write them", 500, inputs

@@ -5,6 +5,8 @@ it was killed four times or had nothing left to do; then it may end. What is in 
 launch makes. A launch whose worker or fork server was killed must go on by itself, and end: one that has said nothing for a
 minute and twice the time of an undisturbed one hangs. And after the last launch no place in a pool is taken, no temporary
 folder and no process is left.
+
+`killed_causes` does the same to a programme whose arms wait for a baseline, choose by what was measured of it, and branch.
 """
 
 import os
@@ -20,6 +22,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import yaml
 from faults_frame import Outcome, Trial
@@ -32,14 +35,7 @@ _MECH = [sys.executable, "-m", "mech_pipeline.commands.app"]
 _AT_ONCE = 4
 _SILENT = 60.0
 """Seconds that a launch may say nothing, beyond twice what an undisturbed one takes: the machine may be busy."""
-_COMPARED = (
-    "select run, step, data_version from checkpoints order by all",
-    "select run, step, mechanism, value from mechanism_values order by all",
-    "select run, step, mechanism, update_step, example_id, component, value from ledger order by all",
-    "select run, step, mechanism, update_step, example_id, value from influence order by all",
-    "select run, mechanism, step, lower, upper, censored from formation order by all",
-)
-EXPERIMENT = {
+EXPERIMENT: dict[str, Any] = {
     "experiment": "tiny",
     "corpus": {"files": "text/*.txt"},
     "tokenizer": {"vocabulary": 280},
@@ -55,23 +51,74 @@ EXPERIMENT = {
     "influence": {"mechanisms": ["induction_copy_advantage"]},
     "seeds": [0, 1],
 }
+_CHOOSE = {"by": "influence", "share": 0.2, "at": 24}
+CAUSES = EXPERIMENT | {
+    "formation": [{"mechanism": "induction_copy_advantage", "threshold": -99.0, "sustain": 1}],
+    "ledger": {},
+    "influence": EXPERIMENT["influence"] | {"at": [24], "arms": ["baseline"], "seeds": "all"},
+    "arms": {
+        "baseline": {},
+        "top": {"choose": _CHOOSE},
+        "matched": {"choose": {"like": "top", "alike": ["kind", "length"]}},
+        "late": {"choose": _CHOOSE | {"do": "duplicate", "window": [12, 20]}},  # branches from its baseline at 12
+    },
+}
+
+
+@dataclass(frozen=True)
+class _Programme:
+    """An experiment, and the queries by which stores with it are compared: rows, and versions of what was made."""
+
+    experiment: dict[str, Any]
+    compared: tuple[str, ...]
+
+
+_STATES = "select run, step, data_version from checkpoints order by all"
+_RUNS = _Programme(
+    EXPERIMENT,
+    (
+        _STATES,
+        "select run, step, mechanism, value from mechanism_values order by all",
+        "select run, step, mechanism, update_step, example_id, component, value from ledger order by all",
+        "select run, step, mechanism, update_step, example_id, value from influence order by all",
+        "select run, mechanism, step, lower, upper, censored from formation order by all",
+    ),
+)
+_MADE_OF_CAUSES = ("mechanism_values", "formation", "influence", "choices", "choice_balance") + (
+    "arms",
+    "comparisons",
+    "predictions",
+    "causal_measures",
+)
+_CAUSES = _Programme(CAUSES, (_STATES, *(f"select * from {table} order by all" for table in _MADE_OF_CAUSES)))
 
 
 def kills(folder: Path, count: int, chance: Random, say: Say) -> Iterator[Trial]:
     """Kills launches, in turn of each kind, and looks at what their experiments come to."""
-    reference = _project(folder / "reference")
+    return _kills(_RUNS, folder, count, chance, say)
+
+
+def killed_causes(folder: Path, count: int, chance: Random, say: Say) -> Iterator[Trial]:
+    """Kills launches of a programme whose arms choose by what was measured."""
+    return _kills(_CAUSES, folder, count, chance, say)
+
+
+def _kills(programme: _Programme, folder: Path, count: int, chance: Random, say: Say) -> Iterator[Trial]:
+    reference = _project(folder / "reference", programme)
     began = time.monotonic()
     _wait(_start(reference), 600)
     lasts = time.monotonic() - began
-    truth = _results(reference)
+    truth = _results(reference, programme)
+    if empty := [sql for sql, rows in zip(programme.compared, truth, strict=True) if rows == "[]"]:
+        raise SystemExit(f"an undisturbed launch left nothing to compare: {empty[0]}; see {reference / 'output.txt'}")
     say(f"kills: an undisturbed launch takes {lasts:.0f} s")
     progress, done = Progress(lambda said: say(str(said)), "kill launches", count, "kills"), 0
     while done < count:
-        home = _project(folder / f"k{done}")
+        home = _project(folder / f"k{done}", programme)
         trials = list(_kill_until_done(home, done, count, chance, lasts))
         final = _start(home)
         _wait_while_it_says(final, _SILENT + 2 * lasts)
-        verdict = _verdict(home, final, truth)
+        verdict = _verdict(home, final, programme, truth)
         for trial in trials:
             if verdict is None or trial.outcome == Outcome.TRACEBACK:
                 yield trial
@@ -91,7 +138,7 @@ def _kill_until_done(home: Path, done: int, count: int, chance: Random, lasts: f
         yield trial
 
 
-def _project(home: Path) -> Path:
+def _project(home: Path, programme: _Programme) -> Path:
     (home / "text").mkdir(parents=True)
     (home / "experiments").mkdir()
     (home / "tmp").mkdir()
@@ -99,7 +146,7 @@ def _project(home: Path) -> Path:
     for index in range(12):
         lines = [f"def function_{index}_{n}(value):\n    return value * {index * n} + {n}\n" for n in range(12)]
         (home / "text" / f"file_{index:02d}.txt").write_text("\n".join(lines))
-    (home / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    (home / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(programme.experiment))
     return home
 
 
@@ -159,17 +206,16 @@ def _kill(home: Path, who: str, after: float, silent: float) -> Trial | None:
     return Trial(who, Outcome.SURVIVED, ended)
 
 
-def _verdict(home: Path, final: _Launch, truth: list[str]) -> tuple[Outcome, str] | None:
+def _verdict(home: Path, final: _Launch, programme: _Programme, truth: list[str]) -> tuple[Outcome, str] | None:
     """What is wrong after a launch that nobody killed; none: nothing."""
     if final.process.poll() is None:
         os.killpg(final.process.pid, signal.SIGKILL)
         return Outcome.TRACEBACK, "the next launch hung"
     if final.process.returncode or "Traceback" in final.said:
         return Outcome.LOST, f"the next launch failed: {final.said[-600:]}"
-    if (found := _results(home)) != truth:
-        different = [
-            sql.split(" from ")[1].split()[0] for sql, a, b in zip(_COMPARED, found, truth, strict=True) if a != b
-        ]
+    if (found := _results(home, programme)) != truth:
+        both = zip(programme.compared, found, truth, strict=True)
+        different = [sql.split(" from ")[1].split()[0] for sql, a, b in both if a != b]
         return Outcome.SILENT, f"other results in {', '.join(different)}"
     left = [
         *_places_taken(home),
@@ -179,8 +225,8 @@ def _verdict(home: Path, final: _Launch, truth: list[str]) -> tuple[Outcome, str
     return (Outcome.LOST, f"left behind: {', '.join(left)}") if left else None
 
 
-def _results(home: Path) -> list[str]:
-    return [repr(query(home / "store", sql).rows()) for sql in _COMPARED]
+def _results(home: Path, programme: _Programme) -> list[str]:
+    return [repr(query(home / "store", sql).rows()) for sql in programme.compared]
 
 
 def _places_taken(home: Path) -> list[str]:

@@ -129,6 +129,25 @@ def test_a_run_that_never_forms_leaves_comparisons_of_what_there_is(tmp_path, mo
     assert rows(store, "select count(*) from predictions").item() == 0
 
 
+def test_runs_that_stopped_before_the_target_are_counted_and_not_silently_left_out(tmp_path, monkeypatch):
+    """Once more computed, nothing is left to do; the report says it."""
+    tiny.write_text(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "store")
+    early = {"training": {"steps": 12, "batch": 8, "stop": {"settled": 5}}}
+    arms = {name: ARMS[name] for name in ("baseline", "top", "placebo")}
+    experiment = experiment_of(arms | {"top": ARMS["top"] | early})
+    compute(store, experiment)
+    assert set(rows(store, "select run from stops")["run"]) == {"tiny.top.s0", "tiny.top.s1"}
+    assert set(rows(store, "select run from predictions")["run"]) == {"tiny.placebo.s0", "tiny.placebo.s1"}
+    counted = rows(store, "select subject, value, n from causal_measures where metric = 'stopped_before'")
+    assert counted.rows() == [("predictions by adjoint", 2.0, 2)]
+    assert set(rows(store, "select n from causal_measures where metric = 'slope'")["n"]) == {2}
+    assert compute(store, experiment) == []
+    report = next((tmp_path / "store").rglob("*.html")).read_text()
+    assert "2 runs stopped before the target step of their baseline" in report
+
+
 def test_an_experiment_without_choices_compares_nothing(tmp_path, monkeypatch):
     tiny.write_text(tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 """Rows of `arms`, `comparisons`, `predictions` and `causal_measures` of an experiment."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from mech_pipeline.causal.predicted import Measure, calibration
 from mech_pipeline.causal.survival import Formed, Median, median
 from mech_pipeline.pipeline.cells import Block, pending_cells, write
 from mech_pipeline.pipeline.comparison.measured import Formation, chosen_examples, formations, predictions
-from mech_pipeline.pipeline.comparison.wanted import CODE_VERSION, wanted
+from mech_pipeline.pipeline.comparison.wanted import CODE_VERSION, stopped_short, wanted
 from mech_pipeline.pipeline.stage import Cells, View
 from mech_pipeline.progress import Emit
 from mech_pipeline.spec.experiment import Experiment
@@ -37,7 +38,10 @@ def compute_comparisons(view: View, emit: Emit = lambda line: None) -> int:
     if todo & {"predictions", "causal_measures"}:
         predicted = predictions(view.store, experiment)
         rows["predictions"] = predicted.to_dict(as_series=False)
-        rows["causal_measures"] = _measures(experiment, formed, predicted)
+        short = Counter(target.measures for target in stopped_short(view.store, experiment))
+        for (mechanism, subject), count in short.items():
+            emit(f"{mechanism}, {subject}: {count} runs stopped before their target, where they cannot be held against it")
+        rows["causal_measures"] = _measures(experiment, formed, predicted, short)
     return _write(view, cells, rows)
 
 
@@ -90,7 +94,9 @@ def _sentence(mechanism: str, each: Comparison, p: float) -> str:
     )
 
 
-def _measures(experiment: Experiment, formed: Formation, predicted: pl.DataFrame) -> Columns:
+def _measures(
+    experiment: Experiment, formed: Formation, predicted: pl.DataFrame, short: Mapping[tuple[str, str], int]
+) -> Columns:
     found: list[tuple[str, str, Measure]] = []
     for family in doses(experiment):
         subject = f"{family.what}: {' < '.join(family.arms)}"
@@ -100,6 +106,7 @@ def _measures(experiment: Experiment, formed: Formation, predicted: pl.DataFrame
         expected, measured = rows["predicted"].to_numpy(), rows["measured"].to_numpy()
         measures = calibration(expected, measured, rows["seed"].to_numpy().astype(np.int64))
         found += [(str(mechanism), f"predictions by {method}", each) for each in measures]
+    found += [(*what, Measure("stopped_before", float(count), None, None, count)) for what, count in short.items()]
     columns: Columns = {"mechanism": [m for m, _, _ in found], "subject": [subject for _, subject, _ in found]}
     columns["metric"] = [each.name for _, _, each in found]
     return columns | {name: [getattr(each, name) for _, _, each in found] for name in ("value", "lower", "upper", "n")}

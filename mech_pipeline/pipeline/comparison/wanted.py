@@ -7,6 +7,7 @@ from mech_pipeline.causal.arms import doses, pairs
 from mech_pipeline.pipeline.cells import Cell, Version, combined_version, stored_versions
 from mech_pipeline.pipeline.choice.wanted import target_of
 from mech_pipeline.pipeline.stage import Cells, View
+from mech_pipeline.pipeline.stops import stopped_at
 from mech_pipeline.spec.choice import Recipe
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
@@ -20,12 +21,11 @@ PREDICTABLE = ("delete", "duplicate", "weight", "delay")
 
 @dataclass(frozen=True)
 class Target:
-    """Where a run's treatment can be predicted.
+    """Where a run's treatment is to be predicted.
 
     Attributes:
         baseline: the run of its seed that it chose by.
         step: target of that run's influence.
-        versions: of all that is read.
     """
 
     spec: RunSpec
@@ -33,7 +33,11 @@ class Target:
     step: int
     mechanism: str
     method: str
-    versions: tuple[str, ...]
+
+    @property
+    def measures(self) -> tuple[str, str]:
+        """(mechanism, subject) of its row in `causal_measures`."""
+        return self.mechanism, f"predictions by {self.method}"
 
 
 def wanted(view: View) -> Cells:
@@ -49,17 +53,31 @@ def wanted(view: View) -> Cells:
     events = [event.signal for event in experiment.formation]
     compared = fingerprint("comparison", CODE_VERSION, experiment.arms, experiment.seeds, events, formed, chosen)
     cells = {Cell("arms", name): compared, Cell("comparisons", name): compared}
-    versions = [[t.spec.run, t.step, t.mechanism, t.method, *t.versions] for t in targets(store, experiment)]
+    versions = [[t.spec.run, t.step, t.mechanism, t.method, *_versions(store, t)] for t in targets(store, experiment)]
     predicted = fingerprint("predictions", CODE_VERSION, versions, formed)
+    short = [[t.spec.run, t.step, t.mechanism, t.method] for t in stopped_short(store, experiment)]
     if versions:
         cells[Cell("predictions", name)] = predicted
-    if versions or doses(experiment):
-        cells[Cell("causal_measures", name)] = fingerprint("causal measures", CODE_VERSION, compared, predicted)
+    if versions or short or doses(experiment):
+        read = [compared, predicted, *([short] if short else [])]
+        cells[Cell("causal_measures", name)] = fingerprint("causal measures", CODE_VERSION, *read)
     return cells
 
 
 def targets(store: Store, experiment: Experiment) -> list[Target]:
     """Every run that treats examples, and mechanism of influence, for which influence and both values are stored."""
+    return [target for target in _asked(store, experiment) if _versions(store, target)]
+
+
+def stopped_short(store: Store, experiment: Experiment) -> list[Target]:
+    """Targets of runs that stopped by their rule before: what their treatment did there was not measured."""
+    ends = {spec.run: stopped_at(store, spec) for spec in experiment.runs()}
+    return [
+        target for target in _asked(store, experiment) if (end := ends[target.spec.run]) is not None and end < target.step
+    ]
+
+
+def _asked(store: Store, experiment: Experiment) -> list[Target]:
     return [
         found
         for spec in experiment.runs()
@@ -77,16 +95,21 @@ def _targets(store: Store, experiment: Experiment, spec: RunSpec, recipe: Recipe
         return
     methods = experiment.influence.methods
     method = recipe.method if recipe.method in methods else methods[0]
-    chosen = stored_versions(store, "choices", spec.run).get(Cell("choices", spec.run))
     for mechanism in experiment.influence.mechanisms:
-        read: list[Version | None] = [
-            chosen,
-            stored_versions(store, "influence", baseline).get(Cell("influence", baseline, step, mechanism, method)),
-            *(_value(store, run, step, mechanism) for run in (spec.run, baseline)),
-        ]
-        versions = tuple(each.data_version for each in read if each is not None)
-        if len(versions) == len(read):
-            yield Target(spec, baseline, step, mechanism, method, versions)
+        yield Target(spec, baseline, step, mechanism, method)
+
+
+def _versions(store: Store, target: Target) -> tuple[str, ...]:
+    """Of all that a prediction reads; none: something is not stored."""
+    run, baseline = target.spec.run, target.baseline
+    influence = Cell("influence", baseline, target.step, target.mechanism, target.method)
+    read: list[Version | None] = [
+        stored_versions(store, "choices", run).get(Cell("choices", run)),
+        stored_versions(store, "influence", baseline).get(influence),
+        *(_value(store, each, target.step, target.mechanism) for each in (run, baseline)),
+    ]
+    versions = tuple(each.data_version for each in read if each is not None)
+    return versions if len(versions) == len(read) else ()
 
 
 def _value(store: Store, run: str, step: int, mechanism: str) -> Version | None:

@@ -30,6 +30,12 @@ def measures(study: Study, mechanism: str) -> pl.DataFrame:
     return _of_experiment(study, "causal_measures", mechanism)
 
 
+def stopped_before(study: Study) -> pl.DataFrame:
+    """How many runs stopped before the step at which influence predicts, by mechanism and method."""
+    sql = "from causal_measures where experiment = $name and metric = 'stopped_before' order by all"
+    return frame(study.connection, sql, name=study.experiment.experiment)
+
+
 def _of_experiment(study: Study, table: str, mechanism: str) -> pl.DataFrame:
     sql = f"select * from {table} where experiment = $name and mechanism = $mechanism"
     return frame(study.connection, sql, name=study.experiment.experiment, mechanism=mechanism)

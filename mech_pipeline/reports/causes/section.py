@@ -55,6 +55,7 @@ def causes(study: Study) -> Section:
     context = {
         "parts": parts,
         "predicted": predicted,
+        "stopped": _stopped(study),
         "balances": [_balance_row(row) for row in _balances(study).iter_rows(named=True)],
         "nothing": _nothing(study),
     }
@@ -234,6 +235,16 @@ def _predictions(study: Study) -> tuple[list[tuple[str, str]], dict[str, Figure]
         )
         shown.append((name, caption))
     return shown, drawn
+
+
+def _stopped(study: Study) -> list[str]:
+    """Runs of which the treatment was not measured where it was predicted, a sentence for each mechanism and method."""
+    return [
+        f"{row['mechanism']}, {row['subject']}: {row['n']} runs stopped before the target step of their baseline "
+        "(`training.stop`) and have no measured change there. They are left out of what is predicted and measured, and so "
+        "most of all arms that form early; their shifts are compared all the same."
+        for row in queries.stopped_before(study).iter_rows(named=True)
+    ]
 
 
 def _balances(study: Study) -> pl.DataFrame:
