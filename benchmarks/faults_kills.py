@@ -84,11 +84,9 @@ _RUNS = _Programme(
         "select run, mechanism, step, lower, upper, censored from formation order by all",
     ),
 )
-_MADE_OF_CAUSES = ("mechanism_values", "formation", "influence", "choices", "choice_balance") + (
-    "arms",
-    "comparisons",
-    "predictions",
-    "causal_measures",
+_MADE_OF_CAUSES = (
+    *("mechanism_values", "formation", "influence", "choices", "choice_balance"),
+    *("arms", "comparisons", "predictions", "causal_measures"),
 )
 _CAUSES = _Programme(CAUSES, (_STATES, *(f"select * from {table} order by all" for table in _MADE_OF_CAUSES)))
 

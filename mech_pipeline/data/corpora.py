@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from mech_pipeline.data.dataset_rows import dataset_rows
@@ -27,9 +28,33 @@ _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", 
 def read_corpus(spec: Corpus) -> Documents:
     """All non-empty documents of a corpus, in a fixed order; reads everything once, keeps nothing in memory.
 
+    Within a process, a corpus of made-up languages and of the standard library alone is read once, as long as the library's
+    files keep their sizes and times: a programme of many runs asks for it several times a run.
+
     Raises:
         MechError: nothing is found, or a file is not UTF-8 text.
     """
+    parts: dict[str, Source] = spec.parts or {"": spec}
+    if all(source.generated is not None or source.python_stdlib for source in parts.values()):
+        library = _library_now() if any(source.python_stdlib for source in parts.values()) else ()
+        return _read_once(spec.model_dump_json(), library)
+    return _read(spec)
+
+
+@lru_cache(maxsize=4)
+def _read_once(described: str, library: tuple[tuple[str, int, int], ...]) -> Documents:
+    """The documents of a corpus that depends on nothing but its description and these files."""
+    return _read(Corpus.model_validate_json(described))
+
+
+def _library_now() -> tuple[tuple[str, int, int], ...]:
+    """(path, bytes, time of its last change) of every file of the standard library."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    found = sorted((str(path), path.stat()) for path in _python_files(root) if path.is_file())
+    return tuple((path, at.st_size, at.st_mtime_ns) for path, at in found)
+
+
+def _read(spec: Corpus) -> Documents:
     parts: dict[str, Source] = spec.parts or {"": spec}
     described = [f"part {name} of the corpus" if name else "the corpus" for name in parts]
 

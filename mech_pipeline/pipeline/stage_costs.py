@@ -108,12 +108,23 @@ class UnitCost:
     peak_gpu_bytes: int | None
 
 
-def unit_costs(store: Store, runs: Sequence[str]) -> list[UnitCost]:
-    """Of the stages that some runs have been through, the costliest first."""
+def unit_costs(store: Store, runs: Sequence[str] | None) -> list[UnitCost]:
+    """Of the stages that some runs (none: all of the store) have been through, the costliest first."""
     with store.reading(TABLE) as connection:
         rows = connection.execute(
             "select stage, median(cpu_seconds / cells), max(peak_bytes), max(peak_gpu_bytes) from stage_costs "
-            "where list_contains(?, run) group by stage order by sum(cpu_seconds) desc, stage",
-            [list(runs)],
+            "where ? is null or list_contains(?, run) group by stage order by sum(cpu_seconds) desc, stage",
+            [None if runs is None else 1, list(runs or ())],
         ).fetchall()
     return [UnitCost(*row) for row in rows]
+
+
+def run_costs(store: Store, runs: Sequence[str] | None) -> dict[str, float]:
+    """CPU seconds that each stage took of a run: the median over some runs, or over all of the store."""
+    with store.reading(TABLE) as connection:
+        rows = connection.execute(
+            "select stage, median(seconds) from (select run, stage, sum(cpu_seconds) as seconds from stage_costs "
+            "where ? is null or list_contains(?, run) group by all) group by stage order by stage",
+            [None if runs is None else 1, list(runs or ())],
+        ).fetchall()
+    return dict(rows)

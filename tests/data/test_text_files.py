@@ -205,3 +205,22 @@ def test_a_cut_dataset_is_named(here):
     os.truncate("cut/data-00000-of-00001.arrow", 100)
     with pytest.raises(MechError, match="dataset 'cut'.* cannot be loaded"):
         texts(dataset="cut")
+
+
+def test_a_made_up_corpus_is_read_once_and_the_standard_library_until_its_files_change(here, monkeypatch):
+    """The same object as long as nothing that it depends on changed; files of people are read each time."""
+    words = {"language": "dyck", "documents": 50}
+    made, again, other = (
+        read_corpus(Corpus.model_validate({"generated": words | {"seed": seed}})) for seed in (0, 0, 1)
+    )
+    assert made is again
+    assert other.sha256 != made.sha256
+    (here / "library").mkdir()
+    module = here / "library" / "one.py"
+    module.write_text("x = 1\n")
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(here / "library")})
+    before = read_corpus(Corpus(python_stdlib=True))
+    assert read_corpus(Corpus(python_stdlib=True)) is before
+    module.write_text("x = 12\n")
+    assert texts(python_stdlib=True) == ["x = 12\n"]
+    assert read_corpus(Corpus(files="library/*.py")) is not read_corpus(Corpus(files="library/*.py"))

@@ -10,6 +10,7 @@ import yaml
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.errors import MechError
+from mech_pipeline.pipeline.choice import candidates
 from mech_pipeline.pipeline.plan import Plan
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resolve import resolve
@@ -145,6 +146,20 @@ def test_every_way_to_choose_gives_what_a_query_gives(chosen, way):
         )
     if choice["by"] == "loss":
         assert found["score"].is_sorted()
+
+
+def test_losses_are_computed_once_for_all_arms_that_ask_for_them(store, folder, monkeypatch):
+    """By contents: another state, or another pool, is another answer."""
+    asked, real = [], candidates.example_losses
+    monkeypatch.setattr(candidates, "example_losses", lambda *given: asked.append(given) or real(*given))
+    monkeypatch.setattr(candidates, "_known_losses", {})
+    by = {"by": "loss", "count": 3, "at": 12}
+    compute(store, experiment_of({"most": by, "least": by | {"end": "bottom"}, "early": by | {"at": 6}}))
+    passes = -(-64 // 32)
+    assert len(asked) == 2 * passes, "two states of one run"
+    assert len(candidates._known_losses) == 2
+    chosen = query(store.root, "select run, example_id from choices where run like '%st.s0'").rows()
+    assert len(set(chosen)) == len({one for _, one in chosen}) == 6
 
 
 def test_a_run_that_did_not_form_is_nothing_to_choose_by(store, folder):

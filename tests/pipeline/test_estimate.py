@@ -5,13 +5,16 @@ import copy
 import pytest
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.pipeline import estimate
+from mech_pipeline.pipeline import estimate, stage_estimate
 from mech_pipeline.pipeline.cost import Cost
 from mech_pipeline.pipeline.estimate import check_budget, estimates
+from mech_pipeline.pipeline.stage_costs import run_costs, unit_costs
+from mech_pipeline.pipeline.stage_estimate import analysis_cells
 from mech_pipeline.pipeline.stages import reads_of
 from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.budget import Budget
 from mech_pipeline.spec.experiment import parse_experiment
+from mech_pipeline.store.reading.query import query
 from tests.support import tiny
 from tests.support.choosing import QUICK, compute
 
@@ -32,6 +35,8 @@ def one_second_an_update(tmp_path, monkeypatch):
         ]
 
     monkeypatch.setattr(estimate, "costs", costs)
+    monkeypatch.setattr(stage_estimate, "_EVERY_RUN", {})
+    monkeypatch.setattr(stage_estimate, "_CELL_UPDATES", 0.0)
 
 
 def experiment_of(arms, **change):
@@ -51,6 +56,48 @@ def test_what_is_taken_over_is_not_trained():
     found = estimates(experiment_of(arms).runs())
     assert [each.taken for each in found] == [0, 6, 0, 0, 3, 0]
     assert [each.seconds[0] for each in found] == [3600.0 * (12 - taken) for taken in (0, 6, 0, 0, 3, 0)]
+
+
+def test_a_window_that_formation_decides_is_known_once_the_baseline_has_formed(local_store, monkeypatch):
+    by = {"by": "random", "count": 3, "window": "after_target"}
+    runs = experiment_of({"after": {"choose": by}, "named": {"choose": by | {"at": 6}}}).runs()
+    assert [each.taken for each in estimates(runs)] == [0, 0, 6]
+    assert [each.taken for each in estimates(runs, local_store)] == [0, 0, 6], "nothing has formed yet"
+    monkeypatch.setattr(estimate, "target_of", lambda store, recipe, run, chooser: 10)
+    assert [each.taken for each in estimates(runs, local_store)] == [0, 9, 6], "every third state is kept"
+
+
+def test_what_may_end_early_is_said_to_be_at_most():
+    stopping = {"training": {"steps": 12, "batch": 8, "stop": {"settled": 3}}}
+    aimed = {"influence": {"mechanisms": QUICK["influence"]["mechanisms"], "at": "formation"}}
+    plain, stopped, at = (estimates(experiment_of({}, **each).runs())[0].at_most for each in ({}, stopping, aimed))
+    assert plain == ()
+    assert stopped == ("runs may stop early (training.stop)",)
+    assert at == ("influence aims at where a run forms",)
+
+
+@pytest.mark.slow
+def test_analysis_counts_as_it_took_before_and_else_as_in_the_demo(local_store, monkeypatch):
+    monkeypatch.setattr(stage_estimate, "_EVERY_RUN", {"spec": 5.0, "choice": 3.0, "formation": 1.0, "compaction": 1.0})
+    monkeypatch.setattr(stage_estimate, "_CELL_UPDATES", 0.5)
+    experiment = experiment_of({"top": {"choose": LATE}}, detectors=["prefix_matching"])
+    runs, cells = experiment.runs(), analysis_cells(experiment.runs()[0])
+    fresh = [each.seconds[-1] for each in estimates(runs, local_store)]
+    assert fresh == pytest.approx([0.5 * 3600 * cells + 7, 0.5 * 3600 * cells + 10])
+    compute(local_store, experiment)
+    made = query(local_store.root, "select distinct cells from stage_costs where stage = 'analysis'")["cells"]
+    assert made.to_list() == [cells]
+    took = run_costs(local_store, [spec.run for spec in runs])
+    (of_a_cell,) = [each for each in unit_costs(local_store, None) if each.stage == "analysis"]
+    rest = of_a_cell.cpu_seconds * cells + took["spec"] + took["formation"] + 1.0  # nothing was compacted
+    later = estimates(runs, local_store)
+    assert [each.seconds[-1] for each in later] == pytest.approx([rest, rest + took["choice"]])
+    assert {each.not_counted for each in later} == {()}
+
+
+def test_stages_of_which_nothing_is_known_are_named():
+    (found,) = estimates(experiment_of({}, readouts={"windows": [[0, 6]]}).runs())
+    assert "readouts" in found.not_counted
 
 
 def test_hours_and_disk_beyond_the_budget_are_refused_with_the_numbers(local_store):

@@ -95,7 +95,9 @@ def test_a_file_that_is_dropped_in_has_its_cost_shown_and_nothing_else(daemons, 
     assert shown.metadata["runs"].value == 1
     assert shown.metadata["training updates"].value == 24
     assert shown.metadata["training tokens"].value == str(24 * 8 * 16)
-    assert shown.metadata["training, one run after another"].value.endswith("s")
+    for part in ("training", "ledger", "analysis and the rest", "all"):
+        assert shown.metadata[f"{part}, one run after another"].value.endswith("s")
+    assert shown.metadata["not counted"].value == "nothing"
     assert daemons.tick() == [], "the same files again"
     assert "nothing was launched" in daemons.said("work"), "reading trains nothing"
 

@@ -40,7 +40,9 @@ def compute_comparisons(view: View, emit: Emit = lambda line: None) -> int:
         rows["predictions"] = predicted.to_dict(as_series=False)
         short = Counter(target.measures for target in stopped_short(view.store, experiment))
         for (mechanism, subject), count in short.items():
-            emit(f"{mechanism}, {subject}: {count} runs stopped before their target, where they cannot be held against it")
+            emit(
+                f"{mechanism}, {subject}: {count} runs stopped before their target, where they cannot be held against it"
+            )
         rows["causal_measures"] = _measures(experiment, formed, predicted, short)
     return _write(view, cells, rows)
 

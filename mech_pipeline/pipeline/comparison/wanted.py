@@ -73,7 +73,9 @@ def stopped_short(store: Store, experiment: Experiment) -> list[Target]:
     """Targets of runs that stopped by their rule before: what their treatment did there was not measured."""
     ends = {spec.run: stopped_at(store, spec) for spec in experiment.runs()}
     return [
-        target for target in _asked(store, experiment) if (end := ends[target.spec.run]) is not None and end < target.step
+        target
+        for target in _asked(store, experiment)
+        if (end := ends[target.spec.run]) is not None and end < target.step
     ]
 
 

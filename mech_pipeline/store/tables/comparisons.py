@@ -123,8 +123,8 @@ COMPARISON_TABLES = (
                 "metric",
                 "string",
                 "page (trend statistic L: the more, the later), page_expected (L without effect), page_p (two-sided); of"
-                " predictions: rank_correlation, slope and offset (measured = offset + slope × predicted), stopped_before (runs that"
-                " stopped before `step` of their baseline and have no row in `predictions`)",
+                " predictions: rank_correlation, slope and offset (measured = offset + slope × predicted), stopped_before (runs"
+                " that stopped before `step` of their baseline and have no row in `predictions`)",
             ),
             Column("value", "float64", "the measure; empty: too few runs", "see metric", True),
             Column("lower", "float64", "lower end of its 95 % interval over seeds", "see metric", True),
