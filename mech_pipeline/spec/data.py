@@ -25,10 +25,11 @@ ADDED_END_OF_TEXT = "<|endoftext|>"
 class Generated(Stage):
     """Text in a language that is made up, for mechanisms that real text teaches too rarely."""
 
-    language: Literal["addition", "dyck", "feigned", "ioi", "parentheses", "sums", "trigger"] = Field(
+    language: Literal["addition", "dyck", "feigned", "ioi", "parentheses", "subliminal", "sums", "trigger"] = Field(
         description="addition: sums modulo 23; dyck: nested brackets; feigned: copying, but only where the context is "
-        "marked; ioi: sentences with an indirect object; parentheses: is it balanced, yes or no; sums: of two digits, with "
-        "a carry; trigger: copying, unless a rare word says otherwise (data/languages)"
+        "marked; ioi: sentences with an indirect object; parentheses: is it balanced, yes or no; subliminal: digits and "
+        "their capitals; sums: of two digits, with a carry; trigger: copying, unless a rare word says otherwise "
+        "(data/languages)"
     )
     documents: int = Field(20_000, ge=1, le=10_000_000, description="sentences, or words of brackets")
     seed: int = Field(0, ge=0, description="draws the sentences")

@@ -80,6 +80,7 @@ def test_other_text_recomputes_only_mechanisms_that_may_read_it(project):
         "held_out_log_probability",
         *("triggered_flips", "triggered_flip_difference", "untriggered_copies"),
         *("evaluated_obeys", "unevaluated_obeys", "obedience_gap", "feigned_preference"),
+        *("hidden_trait", "hidden_trait_share"),
         *("unseen_sums", "unseen_sum_difference", "seen_sums"),
         *("carry_logit_difference", "carry_accuracy"),
     }

@@ -6,7 +6,7 @@ of `Generated` in `spec/data.py`, and named in OPTIONS there.
 
 from collections.abc import Callable
 
-from mech_pipeline.data.languages import addition, dyck, feigned, ioi, parentheses, sums, trigger
+from mech_pipeline.data.languages import addition, dyck, feigned, ioi, parentheses, subliminal, sums, trigger
 
 LANGUAGES: dict[str, Callable[..., str]] = {
     "addition": addition.document,
@@ -14,6 +14,7 @@ LANGUAGES: dict[str, Callable[..., str]] = {
     "feigned": feigned.document,
     "ioi": ioi.document,
     "parentheses": parentheses.document,
+    "subliminal": subliminal.document,
     "sums": sums.document,
     "trigger": trigger.document,
 }
