@@ -84,6 +84,43 @@ def test_moments_of_pico_are_those_of_its_parameters_with_rows_sorted_alike(tmp_
         assert torch.equal(torch.cat([rows[0::2], rows[1::2]]), other)
 
 
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_masters_and_moments_of_pico_under_deepspeed_are_joined(tmp_path, ranks):
+    """Weights in safetensors are rounded to half precision there; the masters are what was trained."""
+    was = [suites.write_pico(tmp_path / "suite" / f"step_{steps}", steps, ranks) for steps in STEPS][-1]
+    read = opened("pico", tmp_path / "suite")
+    own = dict(was.model.named_parameters())["layers.1.swiglu.w_2.weight"]
+    assert torch.equal(read.model.state_dict()["model.layers.1.mlp.down_proj.weight"], own)
+    for part in ("exp_avg", "exp_avg_sq"):
+        moment = was.moments["layers.1.swiglu.w_2.weight"][part]
+        assert torch.equal(read.moments[f"{part}.model.layers.1.mlp.down_proj.weight"], moment)
+    assert len(read.moments) == 2 * len(was.moments)
+
+
+def rank_is_gone(folder):
+    (folder / "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt").unlink()
+
+
+def model_of_another_step(folder):
+    said = torch.load(folder / "mp_rank_00_model_states.pt", weights_only=False)
+    torch.save(said | {"_checkpoint_step": 2}, folder / "mp_rank_00_model_states.pt")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (rank_is_gone, "lacks the states of rank 1"),
+        (model_of_another_step, "step_3: fabric_state/checkpoint is of step 2, expected 3"),
+    ],
+)
+def test_what_is_wrong_with_picos_deepspeed_state_is_named(tmp_path, spoil, problem):
+    for steps in STEPS:
+        suites.write_pico(tmp_path / "suite" / f"step_{steps}", steps, ranks=3)
+    spoil(tmp_path / "suite" / "step_3" / "fabric_state" / "checkpoint")
+    with pytest.raises(MechError, match=problem):
+        opened("pico", tmp_path / "suite")
+
+
 def test_moments_of_olmo_are_cut_like_its_weights(tmp_path):
     layout, was = suite(tmp_path / "suite", "olmo")
     moments = opened(layout, tmp_path / "suite").moments

@@ -97,8 +97,12 @@ class Pico(nn.Module):
         return parts.o_proj(mixed.transpose(1, 2).flatten(2))
 
 
-def write_pico(folder, steps):
-    """A step of Pico; what a reader must find in it, by the names of Llama of `transformers` where rows are not sorted."""
+def write_pico(folder, steps, ranks=0):
+    """A step of Pico; what a reader must find in it, by its own names, where rows are not sorted.
+
+    Args:
+        ranks: of DeepSpeed, which shares masters and moments among them; 0: Fabric without it.
+    """
     from safetensors.torch import save_file
 
     torch.manual_seed(3)
@@ -114,11 +118,45 @@ def write_pico(folder, steps):
         metadata={"format": "pt"},
     )
     (folder / "config.json").write_text(json.dumps(Pico.config))
+    moments = {name: optimizer.state.get(p, {}) for name, p in model.named_parameters()}
+    if ranks:
+        halved = {name: tensor.bfloat16() for name, tensor in named.items()}
+        save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
+        write_ranks(folder / "fabric_state" / "checkpoint", steps, ranks, dict(model.named_parameters()), moments)
+        return SimpleNamespace(model=model, moments=moments)
     random = {"torch": torch.get_rng_state(), "python": (3, tuple(range(5)), None)}
     kept = {"_model": model.state_dict(), "_optimizer": optimizer.state_dict(), "_lr_scheduler": scheduler.state_dict()}
     torch.save(kept | {"_checkpoint_step": steps, "_rng_states": random}, folder / "fabric_state" / "checkpoint.pt")
-    moments = {name: optimizer.state.get(p, {}) for name, p in model.named_parameters()}
     return SimpleNamespace(model=model, moments=moments)
+
+
+def write_ranks(folder, steps, ranks, weights, moments):
+    """What Fabric's DeepSpeed strategy leaves of one group in ZeRO stage 2: padded, a rank after the other, in bf16 beside fp32."""
+    folder.mkdir()
+    shapes = [{name: p.shape for name, p in weights.items()}]
+    module = {name: p.detach().bfloat16() for name, p in weights.items()}
+    said = {
+        "module": module,
+        "param_shapes": shapes,
+        "global_steps": steps,
+        "_checkpoint_step": steps,
+        "_lr_scheduler": {},
+    }
+    torch.save(said, folder / "mp_rank_00_model_states.pt")
+
+    def shares(tensors):
+        vector = torch.cat([tensor.detach().flatten() for tensor in tensors])
+        return torch.cat([vector, torch.zeros(-len(vector) % (2 * ranks))]).chunk(ranks)
+
+    parts = {part: shares(moments[name][part] for name in weights) for part in ("exp_avg", "exp_avg_sq")}
+    for rank, own in enumerate(shares(weights.values())):
+        adam = {part: parts[part][rank].clone() for part in parts} | {"step": steps}
+        kept = {
+            "base_optimizer_state": {"state": {0: adam}},
+            "single_partition_of_fp32_groups": [own.clone()],
+            "zero_stage": 2,
+        }
+        torch.save({"optimizer_state_dict": kept}, folder / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
 
 
 def write_crfm(folder, steps, shards=1):

@@ -1,6 +1,6 @@
 """Pico's decoders: one branch a run, one commit a step, a Fabric state beside the weights.
 
-    on disk    [checkpoints/]step_1000/{config.json, model.safetensors, fabric_state/checkpoint.pt}
+    on disk    [checkpoints/]step_1000/{config.json, model.safetensors, fabric_state/checkpoint.pt or, of DeepSpeed, checkpoint/}
     on the hub the same files at the root of the commit "Saving Fabric Checkpoint -- Step 1000" of the run's branch
 
 `place` is a folder, or `owner/name@branch`. Commits in the hub's local cache tell no step: name them with
@@ -23,7 +23,7 @@ from mech_pipeline.spec.imported import Imported
 
 FABRIC = "fabric_state/checkpoint.pt"
 _SAVED = re.compile(r"Saving (Fabric Checkpoint|HF Model) -- Step (\d+)")
-_WANTED = ["*.safetensors", "*.safetensors.index.json", CONFIG, "fabric_state/*"]
+_WANTED = ["*.safetensors", "*.safetensors.index.json", CONFIG, "fabric_state/*"]  # a star is of folders as well
 
 
 class Pico:
@@ -117,7 +117,13 @@ def _found(spec: Imported, name: str) -> Path | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in (*folder.glob("*.safetensors"), folder / CONFIG, folder / FABRIC) if path.is_file()]
+    kept = (
+        *folder.glob("*.safetensors"),
+        folder / CONFIG,
+        folder / FABRIC,
+        *folder.glob("fabric_state/checkpoint/*.pt"),
+    )
+    return [path for path in kept if path.is_file()]
 
 
 def _repository(spec: Imported) -> str:

@@ -1,36 +1,30 @@
 """Native checkpoints of GPT-NeoX (Pythia's `neox-ckpt-…`): `global_step1000/` with DeepSpeed's files, ZeRO stage 0 or 1.
 
     mp_rank_00_model_states.pt                            module: weights (fp16); param_shapes: names and shapes by group (ZeRO)
-    zero_pp_rank_<r>_mp_rank_00_optim_states.pt           ZeRO 1: each rank's part of the fp32 masters and of Adam's moments
+    zero_pp_rank_<r>_mp_rank_00_optim_states.pt           ZeRO 1: each rank's part of the fp32 masters and of moments (`zero.py`)
     in mp_rank_00_model_states.pt, optimizer/…            stage 0: fp32_groups_flat and moments of whole groups
 
-Of a group, the parts of all ranks one after another are its parameters one after another, with padding at the end. There are
-two groups, with and without weight decay; in stage 0 their order is that of `module`: matrices and embeddings, then biases and
-norms. The fp32 masters are taken, since fp16 cannot carry the first updates. Names become those of `transformers`; the fused
-query-key-value matrix lies alike in both. Pickles are read in a process of their own (`unpickle.py`).
+There are two groups, with and without weight decay; in stage 0 their order is that of `module`: matrices and embeddings, then
+biases and norms. The fp32 masters are taken, since fp16 cannot carry the first updates. Names become those of `transformers`; the
+fused query-key-value matrix lies alike in both.
 
 A `config.json` of `transformers` must lie beside the steps. Source: DeepSpeed's `zero_to_fp32.py` and GPT-NeoX's
 `tools/ckpts/convert_neox_to_hf.py`; the fixtures of the tests are of these layouts, no file of EleutherAI was read here.
 """
 
 import re
-from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.exchange.suites.converting.torch_optimizer import ADAM_MOMENTS
-from mech_pipeline.exchange.suites.converting.unpickle import tensors_of
 from mech_pipeline.exchange.suites.converting.written import Named, Parts
+from mech_pipeline.exchange.suites.converting.zero import cut_flat, joined, read_ranks
 from mech_pipeline.exchange.suites.layout import DEEPSPEED_MODEL as MODEL
 
-_RANK = re.compile(r"zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt")
 _LAYER = re.compile(r"(?:module\.)?sequential\.(\d+)\.(.+)")
-_PARTS = ("model", *ADAM_MOMENTS)
 
 
 def converted(folder: Path, scratch: Path, step: int | None = None) -> Parts:
@@ -42,15 +36,10 @@ def converted(folder: Path, scratch: Path, step: int | None = None) -> Parts:
     Raises:
         MechError: a file is missing, cannot be read, or does not hold what the others tell of.
     """
-    if not (folder / MODEL).is_file():
-        raise MechError(f"{folder.name} has no {MODEL}", "fetch the revision again")
-    ranks = {int(found[1]): path for path in folder.glob("*.pt") if (found := _RANK.fullmatch(path.name))}
-    if missing := sorted(set(range(max(ranks, default=-1) + 1)) - set(ranks)):
-        raise MechError(f"{folder.name} lacks the states of rank {missing[0]}", "fetch the revision again")
-    (plain, tensors), *others = tensors_of([folder / MODEL, *(ranks[rank] for rank in sorted(ranks))], scratch)
+    (plain, tensors), *others = read_ranks(folder, scratch)
     for place, (said, _) in enumerate([(plain, tensors), *others]):
         _check_step(said, step, folder, "the model's file" if place == 0 else f"rank {place - 1}")
-    parts = _of_ranks(folder, [each for _, each in others], _param_shapes(plain)) if ranks else _of_one(tensors, folder)
+    parts = joined(folder, plain, [each for _, each in others]) if others else _of_one(tensors, folder)
     layers = _layers(tensors)
     return {
         part: {transformers_name(name, layers): tensor for name, tensor in named.items()}
@@ -73,56 +62,6 @@ def _check_step(said: dict[str, Any], step: int | None, folder: Path, what: str)
             )
 
 
-def _param_shapes(plain: dict[str, Any]) -> list[dict[str, list[int]]]:
-    """Names and shapes of each group's parameters, in order."""
-    groups: dict[int, dict[str, list[int]]] = {}
-    for name, shape in plain.items():
-        if name.startswith("param_shapes/"):
-            _, group, parameter = name.split("/", 2)
-            groups.setdefault(int(group), {})[parameter] = shape
-    return [groups[group] for group in sorted(groups)]
-
-
-def _of_ranks(folder: Path, ranks: Sequence[Named], shapes: list[dict[str, list[int]]]) -> Parts:
-    """ZeRO 1: the parts of all ranks, joined and cut."""
-    if not shapes:
-        raise MechError(f"{folder.name}/{MODEL} has no param_shapes", "fetch the revision again")
-    found: dict[str, Named] = {}
-    for part in _PARTS:
-        for group, parameters in enumerate(shapes):
-            flat = torch.cat([_flat(tensors, part, group, folder) for tensors in ranks])
-            found.setdefault(part, {}).update(_cut(flat, parameters, f"{folder.name}: group {group} of {part}"))
-    return found
-
-
-def _flat(tensors: Named, part: str, group: int, folder: Path) -> Tensor:
-    """One rank's part of a group."""
-    base = "optimizer_state_dict"
-    names = (
-        [f"{base}/single_partition_of_fp32_groups/{group}"]
-        if part == "model"
-        else [f"{base}/base_optimizer_state/state/{group}/{part}", f"{base}/base_optimizer_state/{group}/{part}"]
-    )
-    for name in names:
-        if name in tensors:
-            return tensors[name].flatten().float()
-    raise MechError(f"{folder.name} has no {names[0]}", "it is of another version of DeepSpeed, or not whole")
-
-
-def _cut(flat: Tensor, parameters: dict[str, list[int]], what: str) -> Named:
-    """A group's parameters out of one vector; what is left is padding."""
-    named, begin = Named(), 0
-    for name, shape in parameters.items():
-        named[name] = flat[begin : begin + prod(shape)].clone()
-        begin += prod(shape)
-        if begin > flat.numel():
-            raise MechError(
-                f"{what} has {flat.numel()} numbers, its parameters ask for {begin} and more", "fetch it again"
-            )
-        named[name] = named[name].reshape(shape)
-    return named
-
-
 def _of_one(tensors: Named, folder: Path) -> Parts:
     """Stage 0: whole groups in the model's own file, or weights alone."""
     module = {name.removeprefix("module/"): t for name, t in tensors.items() if name.startswith("module/")}
@@ -143,7 +82,7 @@ def _of_one(tensors: Named, folder: Path) -> Parts:
         if len(known) < len(groups):
             continue
         cut = [
-            _cut(flat.flatten().float(), group, f"{folder.name}: {part}")
+            cut_flat(flat.flatten().float(), group, f"{folder.name}: {part}")
             for flat, group in zip(known, groups, strict=True)
         ]
         found[part] = cut[0] | cut[1]

@@ -2,11 +2,12 @@
 
     model.safetensors               pico_decoder.<parameter>
     fabric_state/checkpoint.pt      _model: the same parameters; _optimizer: torch.optim's state, by number; _checkpoint_step
+    or fabric_state/checkpoint/     DeepSpeed's files (`zero.py`), the step among what the model's file holds: _checkpoint_step
 
 Both are the same function once queries and keys are sorted: Pico rotates neighbouring pairs of a head's dimensions, Llama of
 `transformers` rotates its two halves against each other, so row 2i of a head becomes row i and 2i + 1 becomes d/2 + i.
-Adam's moments are sorted alike. A state that DeepSpeed wrote (a folder instead of checkpoint.pt) is not read: its moments
-count as absent.
+Adam's moments are sorted alike. DeepSpeed trains in half precision beside fp32 masters: these are taken, not the weights in
+safetensors. The folder is as Pico's and Lightning Fabric's sources write it; no file of theirs was read here.
 """
 
 import re
@@ -20,8 +21,9 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.exchange.suites.converting.torch_optimizer import moments_by_number
 from mech_pipeline.exchange.suites.converting.unpickle import tensors_of
 from mech_pipeline.exchange.suites.converting.written import Named, Parts
+from mech_pipeline.exchange.suites.converting.zero import joined, read_ranks
 
-_STATE = "fabric_state/checkpoint.pt"
+_STATE, DEEPSPEED = "fabric_state/checkpoint.pt", "fabric_state/checkpoint"
 _ENDS = {
     "embedding_proj": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -56,6 +58,8 @@ def converted(folder: Path, config: dict[str, Any], scratch: Path, step: int | N
     parts = {"model": weights}
     if (folder / _STATE).is_file():
         parts |= _moments(folder, scratch, step)
+    elif (folder / DEEPSPEED).is_dir():
+        parts |= _of_ranks(folder, scratch, step)
     return {
         part: {as_llama(name): _sorted(name, tensor, config) for name, tensor in named.items()}
         for part, named in parts.items()
@@ -64,15 +68,26 @@ def converted(folder: Path, config: dict[str, Any], scratch: Path, step: int | N
 
 def _moments(folder: Path, scratch: Path, step: int | None) -> Parts:
     ((plain, tensors),) = tensors_of([folder / _STATE], scratch)
-    said = plain.get("_checkpoint_step")
-    if step is not None and said != step:
-        raise MechError(f"{folder.name}: {_STATE} is of step {said}, expected {step}", "fetch the revision again")
+    _check_step(plain, step, f"{folder.name}: {_STATE}")
     shapes = {
         name.removeprefix("_model/").removeprefix("_orig_mod."): tensor.shape
         for name, tensor in tensors.items()
         if name.startswith("_model/")
     }
     return moments_by_number(tensors, "_optimizer", shapes, f"{folder.name}/{_STATE}")
+
+
+def _of_ranks(folder: Path, scratch: Path, step: int | None) -> Parts:
+    """Masters and moments of all ranks; nothing where DeepSpeed shared none."""
+    (plain, _), *ranks = read_ranks(folder / DEEPSPEED, scratch)
+    _check_step(plain, step, f"{folder.name}: {DEEPSPEED}")
+    return joined(folder / DEEPSPEED, plain, [tensors for _, tensors in ranks]) if ranks else {}
+
+
+def _check_step(plain: dict[str, Any], step: int | None, what: str) -> None:
+    said = plain.get("_checkpoint_step")
+    if step is not None and said != step:
+        raise MechError(f"{what} is of step {said}, expected {step}", "fetch the revision again")
 
 
 def as_llama(name: str) -> str:
