@@ -21,23 +21,26 @@ _FILE = '''"""{meaning}. Written by `mech discover`; the tokens are those of tha
 from mech_pipeline.discovery.found import found_mechanism
 
 MECHANISM = found_mechanism(
-    {meaning!r},
-    [
+    "{meaning}",
+    """
 {rows}
-    ],
+    """,  # noqa: E501
 )
 '''
 
 
-def found_mechanism(meaning: str, sequences: Sequence[Sequence[int]]) -> Mechanism[Marked]:
+def found_mechanism(meaning: str, tokens: str | Sequence[Sequence[int]]) -> Mechanism[Marked]:
     """The mean log-probability of the last token of each sequence.
 
     Its corrupted data have the same tokens before the predicted one in another order.
 
     Args:
         meaning: what was found where.
-        sequences: token ids, of any lengths from 2 on.
+        tokens: sequences of token ids, of any lengths from 2 on; or a line of text for each.
     """
+    lines = tokens.split("\n") if isinstance(tokens, str) else ()
+    written = [[int(each) for each in line.split()] for line in lines if line.strip()]
+    sequences = written if isinstance(tokens, str) else tokens
     return Mechanism(
         readout=loss,
         data=lambda source: _marked(source, sequences),
@@ -50,7 +53,7 @@ def found_mechanism(meaning: str, sequences: Sequence[Sequence[int]]) -> Mechani
 
 def mechanism_file(meaning: str, sequences: Sequence[Sequence[int]]) -> str:
     """The source of a file that defines it."""
-    return _FILE.format(meaning=meaning, rows="\n".join(f"        {list(each)}," for each in sequences))
+    return _FILE.format(meaning=meaning, rows="\n".join(f"    {' '.join(map(str, each))}" for each in sequences))
 
 
 def _marked(source: ProbeSource, sequences: Sequence[Sequence[int]]) -> Marked:
