@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
 import duckdb
 import polars as pl
@@ -16,7 +17,7 @@ from safetensors.numpy import load_file
 from mech_pipeline.errors import MechError
 from mech_pipeline.exchange.bundle.bring_back import bring_back
 from mech_pipeline.exchange.bundle.export import Wish, export
-from mech_pipeline.exchange.bundle.manifest import MANIFEST, SUMS, check, read_manifest
+from mech_pipeline.exchange.bundle.manifest import MANIFEST, SUMS, check, described_files, read_manifest, write_manifest
 from mech_pipeline.store.care.verify import verify_store
 from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
@@ -125,6 +126,23 @@ def test_an_imported_store_gives_the_same_answers_and_is_whole(made, tmp_path):
 
 
 @pytest.mark.process
+def test_what_was_left_out_is_computed_again_from_the_imported_states_with_the_bits_of_home(made, tmp_path):
+    """Moments, order and chance are the bundle's: no update is trained again."""
+    home, _, _ = made
+    left_out = ("ledger", "ledger_balance", "ledger_tokens", "influence", "reliability", "gradients")
+    export(Store(home / "store"), Wish("tiny", left_out=left_out), tmp_path / "bundle")
+    fresh = tmp_path / "project"
+    shutil.copytree(home, fresh, ignore=shutil.ignore_patterns("store", "bundle"))
+    mech(fresh, "import", str(tmp_path / "bundle"))
+    assert "training" not in mech(fresh, "run", "experiments/tiny.yaml").stdout
+    for table in ("ledger", "influence"):
+        sql = f"select run, step, update_step, mechanism, example_id, value from {table} order by all"
+        ours = query(home / "store", sql)
+        assert ours.height > 0
+        assert ours.equals(query(fresh / "store", sql)), table
+
+
+@pytest.mark.process
 def test_after_an_import_the_experiment_is_current(made, tmp_path):
     home, bundle, _ = made
     fresh = tmp_path / "project"
@@ -184,6 +202,71 @@ def newer(folder):
 )
 def test_what_is_wrong_with_a_bundle_is_named_and_nothing_is_imported(copied, tmp_path, spoil, problem):
     spoil(copied)
+    store = Store(tmp_path / "other")
+    with pytest.raises(MechError, match=problem):
+        bring_back(store, copied)
+    assert not (tmp_path / "other" / "tables").exists()
+    assert not (tmp_path / "other" / "blobs").exists()
+
+
+def resealed(folder):
+    """With sums of what is there now, as who wanted to deceive would, or a program that wrote it wrongly."""
+    manifest = read_manifest(folder)
+    files = tuple(file for file in described_files(folder) if file.name not in (MANIFEST, SUMS))
+    write_manifest(folder, replace(manifest, files=files))
+
+
+def of_another_step(folder):
+    """Weights and moments of two states, exchanged."""
+    one, other = pl.read_parquet(folder / "tables" / "checkpoints.parquet")["uri"][1:3]
+    (folder / one).rename(folder / "aside")
+    (folder / other).rename(folder / one)
+    (folder / "aside").rename(folder / other)
+
+
+def rows_without(table, condition):
+    def spoil(folder):
+        path = folder / "tables" / f"{table}.parquet"
+        pl.read_parquet(path).filter(~condition).write_parquet(path)
+
+    return spoil
+
+
+def other_tokenizer(folder):
+    (path,) = {folder / uri for uri in tokenizers(folder)}
+    path.write_text(path.read_text().replace("def", "fed"))
+
+
+def tokenizers(folder):
+    return pl.read_parquet(folder / "tables" / "tokens.parquet").filter(artifact="tokenizer")["uri"]
+
+
+def from_the_future(folder):
+    shutil.copy(folder / "tables" / "runs.parquet", folder / "tables" / "dreams.parquet")
+
+
+def other_type(folder):
+    path = folder / "tables" / "mechanism_values.parquet"
+    pl.read_parquet(path).with_columns(value=pl.lit("much")).write_parquet(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (of_another_step, "table checkpoints names .*state.safetensors, which is not in it"),
+        (rows_without("checkpoints", pl.col("step") == 6), "states of run .* are not those of its chain"),
+        (rows_without("runs", pl.col("arm") == "control"), "its manifest and its table runs name other runs"),
+        (other_tokenizer, "table tokens names .*tokenizer.*, which is not in it"),
+        (lambda folder: (folder / tokenizers(folder)[0]).unlink(), "table tokens names .*, which is not in it"),
+        (from_the_future, "table dreams of bundle .* is unknown here → install a newer"),
+        (other_type, "bundle .*mechanism_values.* → install a newer"),
+    ],
+)
+def test_rows_and_files_that_do_not_belong_together_are_named_though_all_sums_are_right(
+    copied, tmp_path, spoil, problem
+):
+    spoil(copied)
+    resealed(copied)
     store = Store(tmp_path / "other")
     with pytest.raises(MechError, match=problem):
         bring_back(store, copied)
