@@ -17,6 +17,7 @@ from mech_pipeline.errors import MechError, did_you_mean
 from mech_pipeline.mechanisms.known import KNOWN
 from mech_pipeline.signals.registry import signal_names
 from mech_pipeline.spec.experiment import Experiment, Names, load_experiment
+from mech_pipeline.spec.imported import Imported
 from mech_pipeline.spec.initial import initial_sha256
 from mech_pipeline.spec.run import RunSpec
 
@@ -31,13 +32,13 @@ class Resolved(Experiment):
         return self._specs
 
 
-def read_experiment(path: Path, home: Path | None = None) -> Resolved:
-    """An experiment file, resolved.
+def read_experiment(path: Path, home: Path | None = None, store: str | None = None) -> Resolved:
+    """An experiment file, resolved; see `resolve`.
 
     Raises:
         MechError: the file is missing or wrong, or names something that is not there.
     """
-    return resolve(load_experiment(path, known_names()), home, source=str(path))
+    return resolve(load_experiment(path, known_names()), home, source=str(path), store=store)
 
 
 def known_names() -> Names:
@@ -45,18 +46,21 @@ def known_names() -> Names:
     return {"mechanisms": KNOWN.mechanisms, "detectors": KNOWN.detectors}
 
 
-def resolve(experiment: Experiment, home: Path | None = None, *, source: str = "experiment") -> Resolved:
+def resolve(
+    experiment: Experiment, home: Path | None = None, *, source: str = "experiment", store: str | None = None
+) -> Resolved:
     """Looks up what an experiment names; reads each file once.
 
     Args:
         home: folder that relative names of files begin at; default: the current one.
         source: where the experiment is written, for errors.
+        store: root of the store; a run from outside whose place is not there is read from it, if it holds the states.
 
     Raises:
         MechError: an unknown mechanism or detector, a model without what a mechanism looks at, a file that cannot be read.
     """
     _check_names(experiment, source)
-    specs = tuple(_with_contents(spec.at(home or Path.cwd())) for spec in experiment.runs())
+    specs = tuple(_with_contents(spec.at(home or Path.cwd()), store) for spec in experiment.runs())
     _check_requirements(specs, source)
     fields = {name: getattr(experiment, name) for name in Experiment.model_fields}
     resolved = Resolved.model_construct(_fields_set=set(experiment.model_fields_set), **fields)
@@ -87,12 +91,10 @@ def _check_names(experiment: Experiment, source: str) -> None:
                 )
 
 
-def _with_contents(spec: RunSpec) -> RunSpec:
+def _with_contents(spec: RunSpec, store: str | None) -> RunSpec:
     """With the content hashes of the files that it names."""
     if spec.imported is not None:
-        from mech_pipeline.exchange.suites.described import described  # json and files alone, and seldom needed
-
-        spec = described(spec, spec.imported)
+        spec = _from_outside(spec, spec.imported, store)
     found: dict[str, Any] = {"tokenizer": resolved_tokenizer(spec.tokenizer, packed=spec.data.packed > 0)}
     if spec.data.weights is not None:
         sha256 = weights_sha256(spec.data.weights, spec.home)
@@ -103,13 +105,29 @@ def _with_contents(spec: RunSpec) -> RunSpec:
     return spec.model_copy(update=found)
 
 
+def _from_outside(spec: RunSpec, imported: Imported, store: str | None) -> RunSpec:
+    """With what its place says of it, or, where that is not there, a store that holds its states."""
+    from mech_pipeline.exchange.suites.described import described  # json and files alone, and seldom needed
+
+    try:
+        return described(spec, imported)
+    except MechError:
+        from mech_pipeline.pipeline.held import held_spec
+        from mech_pipeline.store.store import Store
+
+        held = None if store is None else held_spec(Store(store), spec)
+        if held is None:
+            raise
+        return held
+
+
 def _check_requirements(specs: tuple[RunSpec, ...], source: str) -> None:
     """Every run's model must have the heads and neurons that its mechanisms look at, and the states that it is asked about."""
     for spec in specs:
         try:
-            spec.check_windows()
+            spec.check_asked()
         except ValueError as error:
-            raise MechError(f"{source}: {error}", "change that window") from error
+            raise MechError(f"{source}: {error}", "change what is asked of it") from error
         for name in spec.measured:
             if missing := KNOWN.missing(name, spec.model):
                 raise MechError(

@@ -52,7 +52,7 @@ def export(
     for run in made.runs:
         if run.states:
             say(f"  {run.run}: {len(run.states)} states, last link of their chain {run.states[-1].chain[:16]}…")
-    if made.elsewhere and not whole:
+    if made.elsewhere:
         say(f"states of {made.elsewhere} imported runs are not in it, only where they are: --whole writes them as well")
     say(f"licence of the training text: {made.licence}")
 
@@ -77,7 +77,7 @@ def _described(experiment: str) -> "tuple[Path | None, Experiment | None]":
         project = find_project()
         CHOSEN.use(project.mechanisms)
         file = file_of(experiment, project.home / "experiments")
-        return file, read_experiment(file, project.home)
+        return file, read_experiment(file, project.home, project.store)
     return None, None
 
 

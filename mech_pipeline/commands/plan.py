@@ -44,7 +44,7 @@ def plan(file: Annotated[Path, typer.Argument(help="experiment file, for example
 
     project = find_project()
     CHOSEN.use(project.mechanisms)
-    experiment = read_experiment(file.absolute(), project.home)
+    experiment = read_experiment(file.absolute(), project.home, project.store)
     now, shown, whole = _now(experiment, project), PlainTable(*_HEADERS), [0.0] * 6
     found = estimates(experiment.runs(), _store(project))
     for spec, each in zip(experiment.runs(), found, strict=True):

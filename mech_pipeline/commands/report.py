@@ -47,7 +47,7 @@ def _save_figures(name: str, folder: Path) -> None:
     CHOSEN.use(project.mechanisms)
     file = file_of(name, project.home / "experiments")
     with connect(root) as connection:
-        written = save_figures(connection, read_experiment(file, project.home), folder.absolute())
+        written = save_figures(connection, read_experiment(file, project.home, project.store), folder.absolute())
     for path in written:
         say(path)
     if not written:

@@ -36,7 +36,7 @@ def run(
 
     CHOSEN.use(project.mechanisms)
     file = file.absolute()
-    experiment = read_experiment(file, project.home)
+    experiment = read_experiment(file, project.home, project.store)
     from mech_pipeline.assets.launcher.launch import Launch
     from mech_pipeline.store.store import Store
 

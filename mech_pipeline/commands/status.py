@@ -23,7 +23,7 @@ def status(file: Annotated[Path, typer.Argument(help="experiment file")]) -> Non
 
     project = find_project()
     CHOSEN.use(project.mechanisms)
-    experiment = read_experiment(file.absolute(), project.home)
+    experiment = read_experiment(file.absolute(), project.home, project.store)
     runs = experiment.runs()
     store = Store(project.store)
     plan = Plan(store, runs, corpus_hashes(runs), experiment)

@@ -72,10 +72,7 @@ class FoundRun:
         found = {Need.WEIGHTS} if self.checkpoints else set(Need)  # what is not there yet will be trained
         if "pool" in self.artifacts:
             found |= {Need.POOL, Need.ORDER}
-        if self.checkpoints:
-            with self._file(max(self.checkpoints)) as file:
-                found |= {Need.MOMENTS} if has_moments(tensor_shapes(file)) else set()
-        return frozenset(found)
+        return frozenset(found.union(self._moments()))
 
     def windows(self, until: int, also: Iterable[int] = ()) -> list[tuple[int, int]]:
         """Consecutive (checkpoint, next checkpoint) up to `until`, first to last; of an imported run, those with known batches.
@@ -118,12 +115,15 @@ class FoundRun:
         return self.store.get_blob(blob, what, again), what
 
     def _moments(self) -> Iterable[Need]:
-        """Whether the last revision brings them."""
+        """Whether the last checkpoint brings them."""
         if not self.checkpoints:
             return []
         blob = self._blobs[max(self.checkpoints)]
-        said = json.loads(self.store.get_blob(blob, "a checkpoint", "`mech verify --repair`"))
-        return [Need.MOMENTS] if said.get("moments") == "native" else []
+        if is_pointer(blob):
+            said = json.loads(self.store.get_blob(blob, "a checkpoint", "`mech verify --repair`"))
+            return [Need.MOMENTS] if said.get("moments") == "native" else []
+        with self._file(max(self.checkpoints)) as file:
+            return [Need.MOMENTS] if has_moments(tensor_shapes(file)) else []
 
     def _from_outside(self, blob: Blob, step: int, what: str) -> bytes:
         """The state of a revision, read where it is."""

@@ -4,21 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
-import numpy as np
 import torch
 
 from mech_pipeline.attribution.per_example.components import Components, components_of
-from mech_pipeline.data.listed_order import ListedOrder, read_batches
-from mech_pipeline.data.order import Order
-from mech_pipeline.data.rearranged import RearrangedOrder
-from mech_pipeline.data.token_file import StraightOrder
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.ablation.held import held
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.pipeline.found import FoundRun
+from mech_pipeline.pipeline.order import order_of
 from mech_pipeline.pipeline.tokens.tokens import Tokens, load_tokens
 from mech_pipeline.spec.model import Model
-from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.training.bridge_type import TransformerBridge
 from mech_pipeline.training.checkpoints import state_sha256, unpack_state, unpack_weights
 from mech_pipeline.training.device import training_device
@@ -63,7 +58,7 @@ class OpenRun(FoundRun):
             spec.run,
             ranks=self.ranks,
             together=self.together,
-            order=order_of(self.spec, self.tokens),
+            order=order_of(self.store, self.spec, self.tokens),
             example_weights=tokens.weights,
             holding=partial(held, flat.model, spec.interventions) if spec.interventions else None,
         )
@@ -162,19 +157,3 @@ class OpenRun(FoundRun):
                 f"replay of run {self.spec.run} does not reach revision {state.step} bit for bit: it had other kernels",
                 "only the ledger has a line for that (replay_mismatch): leave the other stages that replay out",
             )
-
-
-def order_of(spec: RunSpec, tokens: Tokens) -> Order | None:
-    """The order that a file tells, of a mixture, or with a rearrangement; without any, the trainer's own."""
-    if spec.imported is not None and spec.imported.batches is not None:
-        path = spec.home / spec.imported.batches
-        if spec.imported.gives_tokens:
-            return StraightOrder(spec.imported.updates[0], spec.training.batch)
-        return ListedOrder(read_batches(path, spec.run), tokens.example_ids, str(path))
-    mixture, change = spec.data.mixture, tokens.rearrangement
-    if not mixture and change is None:
-        return None
-    everything = {"all": np.arange(len(tokens.pool))}
-    named = list(dict.fromkeys(name for phase in mixture for name in phase.weights))
-    order = Order(spec.seed, tokens.stored.members(named) if named else everything, mixture, spec.training.batch)
-    return order if change is None else RearrangedOrder(order, change)

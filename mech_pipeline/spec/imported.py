@@ -29,6 +29,11 @@ class Imported(NamesFiles):
         "examples that corpus, tokenizer and data make; or pre-shuffled token ids (.bin), rows of data.context tokens, "
         "training.batch of them an update",
     )
+    moments: Literal["published", "reconstruct"] = added(
+        "published",
+        "reconstruct: of the optimizer, where they are not published and `batches` tells every update from 0 on: they begin "
+        "at zero, so replaying the run gives them; costs a training",
+    )
     batches_sha256: str | None = added(None, "content of `batches`; filled in when the experiment is resolved")
     updates: tuple[int, int] = added(
         (0, 0),

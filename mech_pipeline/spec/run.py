@@ -114,11 +114,9 @@ class RunSpec(Stage):
             if wanted and refused:
                 reasons = "; ".join(self.caveats())
                 raise ValueError(f"{what} of run {self.run}: {reasons}; take its arm out of `{what}.arms`")
-        self._check_targets()
         self._check_in_training()
-        self._check_neurons()
-        if self.imported is None:  # else `resolve` asks, when it is known which revisions there are
-            self.check_windows()
+        if self.imported is None:  # else `resolve` asks, when it is known which revisions there are, and of which model
+            self.check_asked()
         self._check_interventions()
         self._check_stop()
         self._check_parts()
@@ -129,6 +127,12 @@ class RunSpec(Stage):
         """Influence is swept back from kept states."""
         if not self.influence.mechanisms or isinstance(self.influence.at, str):
             return
+        if self.imported is not None:
+            if unknown := [step for step in self.influence.at if step not in self.imported.found_steps]:
+                raise ValueError(
+                    f"influence.at: run {self.run} has no revision of step {unknown[0]}; choose one that it has"
+                )
+            return
         possible = set(self.checkpoints.possible(self.training.steps))
         for step in self.influence.at:
             if step <= 0 or step not in possible:
@@ -138,7 +142,7 @@ class RunSpec(Stage):
                 )
 
     def _check_neurons(self) -> None:
-        """Windows begin and end at planned checkpoints of a model that has neurons, and can be replayed."""
+        """The model has neurons, and its updates can be taken apart."""
         if not self.neurons.windows:
             return
         if self.model.family == "native" and self.model.d_mlp is None:
@@ -148,12 +152,18 @@ class RunSpec(Stage):
                 f"neurons of run {self.run}: {'; '.join(self.caveats())}; take its arm out of neurons.arms"
             )
 
-    def check_windows(self) -> None:
-        """Windows begin and end where states are.
+    def check_asked(self) -> None:
+        """What is asked of single states and windows can be had of this run and its model.
 
         Raises:
-            ValueError: one does not.
+            ValueError: it cannot.
         """
+        self._check_targets()
+        self._check_neurons()
+        self._check_windows()
+
+    def _check_windows(self) -> None:
+        """Windows begin and end where states are."""
         grid = set(self.checkpoint_steps())
         for field, windows in (("neurons", self.neurons.windows), ("readouts", self.readouts.windows)):
             for step in [step for window in windows for step in window]:
@@ -326,6 +336,7 @@ class RunSpec(Stage):
                 if self.imported.batches
                 else []
             )
+            how += [self.imported.moments] if self.imported.moments != "published" else []
             return fingerprint(self.model, self.imported.layout, self.imported.place, *how)
         held = [{"interventions": self.interventions}] if self.interventions else []
         return fingerprint(self.model, self.optimizer, self.training.identity(), self.seed, *mixture, *held)

@@ -11,7 +11,7 @@ import torch
 from mech_pipeline.errors import MechError
 from mech_pipeline.exchange.audit import TOLERANCE, audit
 from mech_pipeline.exchange.claim import stored_claim
-from mech_pipeline.exchange.suites.converting import neox
+from mech_pipeline.exchange.suites.converting import zero
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training.batches import write_batches
 from mech_pipeline.reports.ledger.queries import ledger_by_component
@@ -50,7 +50,7 @@ _READ = {}
 @pytest.fixture(autouse=True)
 def each_content_is_unpickled_once(monkeypatch):
     """The process that does it takes seconds to start, and the tests here read the same files again and again."""
-    unpickled = neox.tensors_of
+    unpickled = zero.tensors_of
 
     def remembered(paths, scratch):
         keys = [file_sha256(path) for path in paths]
@@ -60,7 +60,7 @@ def each_content_is_unpickled_once(monkeypatch):
             _READ.update(zip([key for key, _ in new], found, strict=True))
         return [_READ[key] for key in keys]
 
-    monkeypatch.setattr(neox, "tensors_of", remembered)
+    monkeypatch.setattr(zero, "tensors_of", remembered)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def published(run, place):
     return place
 
 
-def brought_back(store, place, made, **change):
+def asked_of(place, **change):
     """The same experiment, with its states from outside."""
     batches = {"batches": str(place / "batches.parquet")} | change.pop("imported", {})
     asked = {name: value for name, value in OWN.items() if name not in ("model", "checkpoints")}
@@ -107,7 +107,12 @@ def brought_back(store, place, made, **change):
         for name, value in tiny.TINY.items()
         if name not in ("model", "checkpoints", "training", "optimizer")
     }
-    experiment = resolve(parse_experiment(written | asked), made[1].spec.home)
+    return parse_experiment(written | asked)
+
+
+def brought_back(store, place, made, **change):
+    """Its run, imported and computed."""
+    experiment = resolve(asked_of(place, **change), made[1].spec.home)
     computed(store, experiment)
     return OpenRun(store, experiment.runs()[0])
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import duckdb
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -304,10 +305,11 @@ def test_a_bundle_of_imported_runs_says_where_their_states_are_or_holds_them(loc
     assert named.elsewhere == 1
     assert "They are not in this bundle" in card
     assert str(place) in card
-    assert not (tmp_path / "named" / "states").exists()
+    assert not list((tmp_path / "named").rglob("state.safetensors"))
     export(local_store, Wish("tiny", whole=True), tmp_path / "whole")
     assert "They are here as well" in (tmp_path / "whole" / "README.md").read_text()
-    state = load_file(tmp_path / "whole" / "states" / "run=tiny.baseline.s0" / "step=00000016" / "state.safetensors")
+    (uri,) = duckdb.sql(f"select uri from '{tmp_path}/whole/tables/checkpoints.parquet' where step = 16").fetchone()
+    state = load_file(tmp_path / "whole" / uri)
     kept = OpenRun(local_store, experiment.runs()[0])
     theirs = kept.trainer.flat.named(kept.weights(16))
     assert all(torch.equal(state[f"model.{name}"], tensor) for name, tensor in theirs.items())

@@ -14,8 +14,6 @@ from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.tables.all import TABLES
 from mech_pipeline.store.tables.documentation import table_rows
 
-STATES = "states"
-"""Folder of states that the store itself does not hold."""
 UNKNOWN = "not stated: say whose the text is before you publish it (`mech export … --licence`)"
 
 
@@ -88,13 +86,14 @@ def _elsewhere(imported: Sequence[RunSpec], whole: bool) -> str:
     places = dict.fromkeys(spec.imported.place for spec in imported if spec.imported is not None)
     named = ", ".join(f"`{place}`" for place in places)
     told = (
-        f"They are here as well, as `{STATES}/run=…/step=…/state.safetensors`, in fp32 and under the names of `transformers`."
+        "They are here as well, weights and moments in fp32, as the rows of `checkpoints` name them; `specs/` says which "
+        "revision each is."
         if whole
-        else "**They are not in this bundle**: whoever reads it needs them there."
+        else "**They are not in this bundle**: whoever reads it needs them there. The file under the `uri` of a row of "
+        "`checkpoints` says which revision a state is, and the SHA-256 of what it must give."
     )
     return (
         f"## States from elsewhere\n\nThe states of {len(imported)} runs were trained by others and lie in {named}. "
-        "The file under the `uri` of a row of `checkpoints` says which revision a state is, and the SHA-256 of what it must give. "
         f"{told} Whose they are, and under which licence, their own place says."
     )
 

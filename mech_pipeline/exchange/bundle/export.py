@@ -13,10 +13,11 @@ import yaml
 from mech_pipeline import __version__
 from mech_pipeline.data.examples import id_names
 from mech_pipeline.errors import MechError, unknown
-from mech_pipeline.exchange.bundle.card import STATES, card, licence_of
+from mech_pipeline.exchange.bundle.card import card, licence_of
 from mech_pipeline.exchange.bundle.manifest import Manifest, Run, chained, described_files, write_manifest
 from mech_pipeline.exchange.bundle.rows import FOLDER, select_examples, write_table
-from mech_pipeline.pipeline.found import FoundRun
+from mech_pipeline.exchange.bundle.whole import Brought, bring_along, name_states
+from mech_pipeline.pipeline.checkpoints import is_pointer
 from mech_pipeline.pipeline.tokens.tokens import stored_pool
 from mech_pipeline.progress import Emit, Progress
 from mech_pipeline.project import explore_name, report_name
@@ -88,8 +89,13 @@ def export(store: Store, wish: Wish, folder: Path, emit: Emit = lambda said: Non
 def _write(store: Store, wish: Wish, folder: Path, emit: Emit) -> Manifest:
     names = [name for name in TABLES if name not in wish.left_out]
     with connect(store.root, external=True) as connection:
-        runs, specs = _runs(connection, wish.experiment)
-        blobs = _blobs(connection, wish.experiment, [run.run for run in runs], names)
+        specs = _specs(connection, wish.experiment)
+        imported = [spec for spec in specs if spec.imported is not None]
+        there = [spec.at(wish.home or Path.cwd()) for spec in imported] if wish.whole else []
+        brought = bring_along(store, there, folder, emit)
+        runs = _runs(connection, wish.experiment, brought)
+        named = _blobs(connection, wish.experiment, [run.run for run in runs], names)
+        blobs = [blob for blob in named if blob.uri not in brought]
         progress = Progress(emit, f"export {wish.experiment}", len(names) + len(blobs), "files")
         select_examples(connection, _example_ids(store, connection, [run.run for run in runs]))
         counts = {}
@@ -99,15 +105,15 @@ def _write(store: Store, wish: Wish, folder: Path, emit: Emit) -> Manifest:
         for copied, blob in enumerate(blobs, start=len(names) + 1):
             _copy(store, blob, folder)
             progress(copied)
-        imported = [spec for spec in specs if spec.imported is not None]
-        if wish.whole:
-            _write_states(store, [spec.at(wish.home or Path.cwd()) for spec in imported], folder, emit)
+        if brought:
+            name_states(folder / FOLDER / "checkpoints.parquet", brought)
         _write_specs(specs, wish, folder)
         figures = _write_report(store, connection, wish, folder)
     counts = {name: count for name, count in counts.items() if count}
     licence = wish.licence or licence_of(specs)
     question = "" if wish.resolved is None else wish.resolved.question
-    text = card(wish.experiment, question, runs, counts, licence, figures, imported, whole=wish.whole)
+    whole = not any(is_pointer(blob) for blob in blobs)
+    text = card(wish.experiment, question, runs, counts, licence, figures, imported, whole=whole)
     (folder / "README.md").write_text(text, encoding="utf-8")
     made_by = f"mech-pipeline {__version__}"
     manifest = Manifest(wish.experiment, made_by, licence, wish.left_out, runs, described_files(folder))
@@ -115,24 +121,31 @@ def _write(store: Store, wish: Wish, folder: Path, emit: Emit) -> Manifest:
     return manifest
 
 
-def _runs(connection: duckdb.DuckDBPyConnection, experiment: str) -> tuple[tuple[Run, ...], list[RunSpec]]:
-    """The experiment's runs with their chains, and their specs.
+def _specs(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[RunSpec]:
+    """The specs of the experiment's runs.
 
     Raises:
         MechError: there are none.
     """
-    rows = connection.execute(
-        "select run, fingerprint, status, spec from runs where experiment = ? order by arm, seed", [experiment]
-    ).fetchall()
+    rows = connection.execute("select spec from runs where experiment = ? order by arm, seed", [experiment]).fetchall()
     if not rows:
         known = [name for (name,) in connection.execute("select distinct experiment from runs").fetchall()]
         raise unknown("experiment", experiment, known, "`mech run` one")
+    return [RunSpec.model_validate_json(spec) for (spec,) in rows]
+
+
+def _runs(connection: duckdb.DuckDBPyConnection, experiment: str, brought: Brought) -> tuple[Run, ...]:
+    """The experiment's runs with their chains."""
+    rows = connection.execute(
+        "select run, fingerprint, status from runs where experiment = ? order by arm, seed", [experiment]
+    ).fetchall()
     states: dict[str, list[tuple[int, str, str]]] = {run: [] for run, *_ in rows}
-    found = "select run, step, data_version, sha256 from checkpoints where list_contains(?, run) order by run, step"
-    for run, *state in connection.execute(found, [list(states)]).fetchall():
-        states[run].append(tuple(state))
-    runs = (Run(run, fingerprint, status, chained(fingerprint, states[run])) for run, fingerprint, status, _ in rows)
-    return tuple(runs), [RunSpec.model_validate_json(spec) for *_, spec in rows]
+    found = (
+        "select run, uri, step, data_version, sha256 from checkpoints where list_contains(?, run) order by run, step"
+    )
+    for run, uri, step, version, sha256 in connection.execute(found, [list(states)]).fetchall():
+        states[run].append((step, version, brought[uri].sha256 if uri in brought else sha256))
+    return tuple(Run(run, fingerprint, status, chained(fingerprint, states[run])) for run, fingerprint, status in rows)
 
 
 def _example_ids(store: Store, connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[str]:
@@ -165,22 +178,6 @@ def _copy(store: Store, blob: Blob, folder: Path) -> None:
     path.write_bytes(
         store.get_blob(blob, "a file of the bundle", "`mech verify --repair`, then `mech run` the experiment")
     )
-
-
-def _write_states(store: Store, imported: Sequence[RunSpec], folder: Path, emit: Emit) -> None:
-    """The states of runs from outside, read where they are, beside what the store has of them.
-
-    Raises:
-        MechError: a revision is not there, or not what it was when it was imported.
-    """
-    for spec in imported:
-        run = FoundRun(store, spec)
-        progress = Progress(emit, f"states of {spec.run}", len(run.checkpoints), "revisions")
-        for done, step in enumerate(run.checkpoints, start=1):
-            path = folder / STATES / f"run={spec.run}" / f"step={step:08d}" / "state.safetensors"
-            path.parent.mkdir(parents=True)
-            path.write_bytes(run.content(step)[0])
-            progress(done)
 
 
 def _write_specs(specs: Sequence[RunSpec], wish: Wish, folder: Path) -> None:

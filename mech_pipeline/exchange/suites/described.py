@@ -32,6 +32,8 @@ def described(spec: RunSpec, imported: Imported) -> RunSpec:
     steps = tuple(step for step, _, _ in found)
     last = max(steps[-1], 1)
     batches, batch = _batches(spec, imported, model, steps)
+    if imported.moments == "reconstruct":
+        _check_from_zero(spec, imported, steps, *batches.get("updates", (0, 0)))
     return spec.model_copy(
         update={
             "imported": imported.model_copy(update={"found": found, **batches}).at(spec.home),
@@ -40,6 +42,20 @@ def described(spec: RunSpec, imported: Imported) -> RunSpec:
             "checkpoints": Checkpoints(every=last, extra=steps),
         }
     )
+
+
+def _check_from_zero(spec: RunSpec, imported: Imported, steps: tuple[int, ...], first: int, end: int) -> None:
+    """Moments are known at update 0 alone, and everywhere else by a replay from there.
+
+    Raises:
+        MechError: that replay lacks its beginning, or batches.
+    """
+    if steps[0] != 0 or first != 0 or end < steps[-1]:
+        raise MechError(
+            f"imported.moments of run {spec.run} are to be reconstructed, which needs revision 0 and the batches of every update "
+            f"up to {steps[-1]}; {imported.place} begins at {steps[0]}, and imported.batches tells updates {first} to {end}",
+            "name revisions that the batches reach in imported.steps, 0 among them, or leave `moments` out",
+        )
 
 
 def _batches(spec: RunSpec, imported: Imported, model: Model, steps: tuple[int, ...]) -> tuple[dict[str, Any], int]:

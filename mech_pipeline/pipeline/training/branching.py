@@ -27,7 +27,7 @@ from mech_pipeline.pipeline.checkpoints import (
 )
 from mech_pipeline.pipeline.grid import kept_steps
 from mech_pipeline.pipeline.look import among
-from mech_pipeline.pipeline.run import order_of
+from mech_pipeline.pipeline.order import order_of
 from mech_pipeline.pipeline.tokens.tokens import load_tokens
 from mech_pipeline.pipeline.training.publisher import OnCheckpoint, Saved, checkpoint_block
 from mech_pipeline.pipeline.training.wanted import missing_checkpoints
@@ -63,7 +63,7 @@ class _Kept:
 def departs_at(store: Store, spec: RunSpec) -> int:
     """The first update that a run does otherwise than without its weights, order and interventions; its length if none."""
     tokens, steps = load_tokens(store, spec), spec.training.steps
-    order, weights = order_of(spec, tokens), tokens.weights
+    order, weights = order_of(store, spec, tokens), tokens.weights
     found = order.departs_at(steps) if isinstance(order, RearrangedOrder) else steps
     if weights is not None:
         found = int(np.min(weights.first[weights.weight != 1.0], initial=found))

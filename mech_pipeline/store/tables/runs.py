@@ -150,6 +150,15 @@ RUN_TABLES = (
                 "native",
                 came_later=True,
             ),
+            Column(
+                "moments_residual",
+                "float64",
+                "of reconstructed moments: how far the replay that made them ended from these weights, over how far these are "
+                "from the state before; empty: not reconstructed",
+                "share",
+                True,
+                came_later=True,
+            ),
         ),
         keys=("run", "step"),
     ),
