@@ -3,18 +3,22 @@
 import pytest
 import torch
 
+from mech_pipeline.causal.arms import Pair, pairs
 from mech_pipeline.discovery.found import found_mechanism, mechanism_file
 from mech_pipeline.discovery.probe_tokens import ProbeTokens
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.discovery import discover
 from mech_pipeline.mechanisms.probe import Probe, Sequences
+from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.mechanisms.source import Origin
 from mech_pipeline.pipeline.ledger.ledger import compute_ledger
 from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.resolve import read_experiment
 from mech_pipeline.store.reading.query import query
 from tests.support import tiny
 from tests.support.choosing import compute, experiment_of
 from tests.support.models import CONTEXT, VOCABULARY, trainer_of
+from tests.support.places import ROOT
 
 SEQUENCES = [[1, 2, 3], [4, 5, 6, 7, 8], [9, 1], [3, 3, 2, 1, 0, 12, 11]]
 
@@ -111,3 +115,19 @@ def test_an_arm_is_trained_without_the_examples_that_a_found_cluster_owes_most_t
     assert ends["value"].n_unique() == 3, "three trainings: leaving examples out changes the cluster's loss"
     held = query(root, "select arm, reference from comparisons where mechanism = 'found_it'").rows()
     assert ("without_top", "without_matched") in held or ("without_matched", "without_top") in held
+
+
+def test_what_was_found_in_the_demo_is_a_programme_of_causes(mechanisms_of):
+    """The clusters that were written are mechanisms of a model like the demo's, and the claim is among the comparisons."""
+    folder = ROOT / "experiments" / "found"
+    mechanisms_of(folder / "mechanisms")
+    experiment = read_experiment(folder / "found_causes.yaml", ROOT)
+    named = [event.signal for event in experiment.formation]
+    assert named == ["found_found_baseline_s0_0", "found_found_baseline_s0_1", "induction_copy_advantage"]
+    assert Pair("without_named", "without_matched") in pairs(experiment)
+    spec = experiment.runs()[0]
+    source = Origin(spec.tokenizer.vocabulary, 0, lambda: pytest.fail("no text"), lambda: pytest.fail("no text"))
+    some = Sequences(torch.zeros(2, spec.data.context, dtype=torch.long), torch.full((2,), 6))
+    for name, tokens in zip(named, (24, 49), strict=False):
+        data = Probe(some, some, source).of(name, MECHANISMS[name].data)
+        assert data.chosen.sum() == tokens
