@@ -308,7 +308,8 @@ def test_a_bundle_of_imported_runs_says_where_their_states_are_or_holds_them(loc
     assert not list((tmp_path / "named").rglob("state.safetensors"))
     export(local_store, Wish("tiny", whole=True), tmp_path / "whole")
     assert "They are here as well" in (tmp_path / "whole" / "README.md").read_text()
-    (uri,) = duckdb.sql(f"select uri from '{tmp_path}/whole/tables/checkpoints.parquet' where step = 16").fetchone()
+    table = tmp_path / "whole" / "tables" / "checkpoints.parquet"
+    ((uri,),) = duckdb.sql(f"select uri from '{table}' where step = 16").fetchall()
     state = load_file(tmp_path / "whole" / uri)
     kept = OpenRun(local_store, experiment.runs()[0])
     theirs = kept.trainer.flat.named(kept.weights(16))
