@@ -1,1 +1,1 @@
-"""What formed here that nobody named: loss changes of probe tokens by component, clustered over training."""
+"""What formed here that nobody named: loss changes of probe tokens, clustered; atoms of updates."""

@@ -9,10 +9,11 @@ from mech_pipeline.pipeline.checkpoints import parameter_count
 from mech_pipeline.project import REPORT_INDEX, explore_name, report_name
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.reading import connect
 from mech_pipeline.store.store import Store
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 HTML, EXPLORE = "report.html", "explore.html"
 _READ = (
     *("mechanism_values", "head_scores", "ledger_balance", "influence", "reliability", "formation"),
@@ -41,7 +42,7 @@ def wanted(store: Store, experiment: Experiment) -> dict[Cell, str]:
     versions = [
         combined_version(stored_versions(store, table, spec.run).values())
         for spec in experiment.runs()
-        for table in (*_READ, *(("discovery_tokens",) if spec.discovery.asks else ()))
+        for table in (*_READ, *(name for name, asked in _found_by(spec) if asked))
     ]
     if any(arm.choose is not None or arm.intervene for arm in experiment.arms.values()):
         versions += [
@@ -49,6 +50,11 @@ def wanted(store: Store, experiment: Experiment) -> dict[Cell, str]:
         ]
     made_from = fingerprint("report", CODE_VERSION, experiment, versions)
     return {Cell("reports", experiment.experiment): made_from}
+
+
+def _found_by(spec: RunSpec) -> tuple[tuple[str, bool], ...]:
+    """Tables of discovery, and whether a run asks for them."""
+    return ("discovery_tokens", spec.discovery.tokens > 0), ("atom_windows", spec.discovery.atoms > 0)
 
 
 def pending(store: Store, experiment: Experiment) -> list[Cell]:

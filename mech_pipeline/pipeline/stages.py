@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from mech_pipeline.pipeline.analysis.stages import ANALYSIS, CIRCUITS, EXAMPLE_LOSSES, FORMATION, NEURONS, READOUTS
 from mech_pipeline.pipeline.choice.stage import CHOICE
 from mech_pipeline.pipeline.comparison.stage import COMPARISON
-from mech_pipeline.pipeline.discovery.stages import DISCOVERY, MOVEMENT
+from mech_pipeline.pipeline.discovery.stages import ATOMS, DISCOVERY, MOVEMENT
 from mech_pipeline.pipeline.influence.stage import INFLUENCE
 from mech_pipeline.pipeline.ledger.stage import LEDGER
 from mech_pipeline.pipeline.retraining.stage import RETRAINING
@@ -38,6 +38,7 @@ STAGES: tuple[Stage, ...] = (
     COMPARISON,
     MOVEMENT,
     DISCOVERY,
+    ATOMS,
     SCORING,
     COMPACTION,
     REPORT,

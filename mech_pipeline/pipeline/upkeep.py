@@ -9,7 +9,7 @@ from mech_pipeline.store.care.maintain import compact_runs, crowded_tables
 
 _DONE = (
     *("training", "analysis", "circuits", "neurons", "readouts", "example_losses", "signals", "ledger"),
-    *("formation", "influence", "retraining", "movement", "discovery"),
+    *("formation", "influence", "retraining", "movement", "discovery", "atoms"),
 )
 
 
@@ -66,7 +66,7 @@ REPORT = Stage(
             always(report.CODE_VERSION),
             inputs=(
                 *("formation", "mechanism_values", "head_scores", "circuits", "neurons", "ledger", "influence"),
-                *("reliability", "lds", "comparisons", "discoveries"),
+                *("reliability", "lds", "comparisons", "discoveries", "atoms"),
             ),
             group="experiments",
             kinds=("html",),

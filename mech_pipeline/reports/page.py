@@ -19,6 +19,7 @@ from mech_pipeline.reports.answer import answer
 from mech_pipeline.reports.causes.section import causes
 from mech_pipeline.reports.circuits.section import circuits
 from mech_pipeline.reports.contrast.section import contrast
+from mech_pipeline.reports.discovery.atoms import atoms
 from mech_pipeline.reports.discovery.section import discovery
 from mech_pipeline.reports.drawing import figure_png
 from mech_pipeline.reports.first.page import CURVE, cards, curve
@@ -51,6 +52,7 @@ SECTIONS: tuple[Callable[[Study], Section], ...] = (
     circuits,
     neurons,
     discovery,
+    atoms,
     meaning,
     setup,
     provenance,

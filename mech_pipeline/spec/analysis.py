@@ -109,7 +109,7 @@ class Readouts(OverWindows):
 
 
 class Discovery(Selection):
-    """What formed that nobody named: how the losses of held-out tokens changed, by component, and clusters of them."""
+    """What formed that nobody named: clusters of held-out tokens whose losses changed alike, atoms of applied updates."""
 
     tokens: int = Field(0, ge=0, le=100_000, description="probe tokens, each in a held-out example of its own; 0: none")
     smallest: int = Field(12, ge=3, description="tokens of a cluster, at least")
@@ -123,11 +123,19 @@ class Discovery(Selection):
         description="what clusters are alike in: the course of the loss and of what was gained by looking, or all components",
     )
     seed: int = Field(0, ge=0, description="draws the tokens")
+    atoms: int = added(
+        0,
+        "directions that are sought in each window of training among what its examples did to the weights, each with two ends "
+        "(atoms); 0: none",
+        ge=0,
+        le=100,
+    )
+    atom_examples: int = added(24, "examples of an atom, those that point furthest its way", ge=3, le=10_000)
 
     @property
     def asks(self) -> bool:
-        """Whether there are tokens to look at."""
-        return self.tokens > 0
+        """Whether there are tokens to look at, or atoms to look for."""
+        return self.tokens > 0 or self.atoms > 0
 
 
 class Ledger(Attribution):

@@ -110,6 +110,7 @@ class RunSpec(Stage):
         for what, wanted, refused in (
             ("ledger", self.accounts, self.training.precision == "bf16" or not self.optimizer.linear),
             ("influence", self.influence.mechanisms, not self.optimizer.linear),
+            ("discovery", self.discovery.atoms, self.training.precision == "bf16" or not self.optimizer.linear),
         ):
             if wanted and refused:
                 reasons = "; ".join(self.caveats())
@@ -209,6 +210,7 @@ class RunSpec(Stage):
             "influence": bool(self.influence.mechanisms),
             "in_training": bool(self.in_training.mechanisms),
             "neurons": bool(self.neurons.windows),
+            "discovery": self.discovery.atoms > 0,
         }
         if asked := [name for name, wanted in accounts.items() if wanted]:
             raise ValueError(

@@ -37,7 +37,7 @@ def sums_per_example(module: nn.Module, part: Part, value: Tensor, gradient: Ten
         narrow = not outer_is_cheaper(gradient.shape[1], len(v))
         left, right, v = _sides(module, part, value, gradient, v, split=split, narrow=narrow)
         return example_sums(left, right, v, part.width if split else left.shape[-1])
-    summed = _vector_gradient(module, part, value, gradient).sum(1)
+    summed = vector_gradient(module, part, value, gradient).sum(1)
     return _runs(part, summed, v, len(part.component))
 
 
@@ -48,14 +48,14 @@ def sums_per_token(module: nn.Module, part: Part, value: Tensor, gradient: Tenso
     if part.kind == "weight" and v.dim() == 3:
         left, right, v = _sides(module, part, value, gradient, v, split=split, narrow=True)
         return token_sums(left, right, v, part.width if split else left.shape[-1])
-    return _runs(part, _vector_gradient(module, part, value, gradient), v, len(part.component) if split else 1)
+    return _runs(part, vector_gradient(module, part, value, gradient), v, len(part.component) if split else 1)
 
 
 def _sides(
     module: nn.Module, part: Part, value: Tensor, gradient: Tensor, v: Tensor, *, split: bool, narrow: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(side that is kept, side that is summed, V) of a matrix: kept is the one to split, else the first or narrower."""
-    rows, columns = (gradient, value) if isinstance(module, nn.Linear) else (value, gradient)  # Conv1D is [in, out]
+    rows, columns = matrix_sides(module, value, gradient)
     if part.axis == 0:
         rows = part.needed(rows, 2)
     elif part.axis == 1:
@@ -64,7 +64,12 @@ def _sides(
     return (columns, rows, v.transpose(1, 2)) if by_columns else (rows, columns, v)
 
 
-def _vector_gradient(module: nn.Module, part: Part, value: Tensor, gradient: Tensor) -> Tensor:
+def matrix_sides(module: nn.Module, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y of Σ_t x_t y_tᵀ, the gradient of a weight as it is stored."""
+    return (gradient, value) if isinstance(module, nn.Linear) else (value, gradient)  # Conv1D is [in, out]
+
+
+def vector_gradient(module: nn.Module, part: Part, value: Tensor, gradient: Tensor) -> Tensor:
     """Per-token gradient of a bias or of a norm's scale, [example, token, unit]."""
     own = gradient if part.kind == "bias" else gradient * _normalised(module, value)
     return own if part.axis is None else part.needed(own, 2)

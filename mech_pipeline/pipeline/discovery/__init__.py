@@ -1,1 +1,1 @@
-"""What formed that nobody named: probe tokens, their loss changes window by window, what is found in them."""
+"""What formed that nobody named: probe tokens and their loss changes, atoms of updates, what is found in them."""

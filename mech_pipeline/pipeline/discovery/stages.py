@@ -1,4 +1,4 @@
-"""The stages `movement` (what every component did to every probe token's loss) and `discovery` (what formed in them)."""
+"""The stages `movement` (what every component did to every probe token's loss), `discovery` (what formed in them) and `atoms`."""
 
 from collections.abc import Sequence
 
@@ -23,6 +23,14 @@ def _compute_discovery(view: View, steps: Sequence[int], told: Told) -> int:
     return compute_discovery(view.opened)
 
 
+def _compute_atoms(view: View, steps: Sequence[int], told: Told) -> int:
+    from mech_pipeline.pipeline.discovery.atoms import compute_atoms
+
+    run = view.opened
+    report = Progress(told.emit, f"atoms {run.spec.run}", len(wanted.windows(run)), "windows")
+    return compute_atoms(run, report, told.emit)
+
+
 MOVEMENT = Stage(
     "movement",
     "What the movement of every component did to the loss of every probe token.",
@@ -41,7 +49,7 @@ MOVEMENT = Stage(
             f"qualify row_number() over (partition by step order by avg(value)) <= {FIRST_ROWS} order by step, mean_change",
         ),
     ),
-    asked=lambda spec: spec.discovery.asks,
+    asked=lambda spec: spec.discovery.tokens > 0,
     grid=lambda spec: spec.checkpoints.possible(spec.training.steps)[1:],
     wanted=lambda view: wanted.wanted_movement(view.found, view.found.planned),
     pending=lambda view, cells: wanted.pending_movement(view.found, view.found.planned),
@@ -69,10 +77,37 @@ DISCOVERY = Stage(
             "where run = $run order by cluster",
         ),
     ),
-    asked=lambda spec: spec.discovery.asks,
+    asked=lambda spec: spec.discovery.tokens > 0,
     wanted=lambda view: wanted.wanted_discovery(view.found),
     compute=_compute_discovery,
     reads=("movement",),
     needs=REPLAY,
     priority=14,
+)
+
+ATOMS = Stage(
+    "atoms",
+    "Groups of examples that moved the weights alike, without a mechanism or a probe.",
+    Scope.RUN,
+    (
+        Output(
+            "atoms",
+            "Groups of examples whose parts in the applied updates point the same way, window by window, and which go on. "
+            "About twice the time of training.",
+            ("atom_windows", "atoms", "atom_examples", "atom_tracks"),
+            always(wanted.ATOMS_VERSION),
+            inputs=("checkpoint",),
+            group="discovery",
+            shows="atom_tracks",
+            rows="select track, birth, peak, death, windows, coherence, by_chance, components from atom_tracks "
+            "where run = $run order by windows desc, coherence desc",
+        ),
+    ),
+    asked=lambda spec: spec.discovery.atoms > 0,
+    wanted=lambda view: wanted.wanted_atoms(view.found),
+    compute=_compute_atoms,
+    reads=("training",),
+    needs=REPLAY,
+    priority=13,
+    pool="gpu_analysis",
 )

@@ -1,4 +1,4 @@
-"""Which cells of movement and discovery there should be, and what each would be made from now."""
+"""Which cells of movement, discovery and atoms there should be, and what each would be made from now."""
 
 from collections.abc import Iterable
 
@@ -9,6 +9,7 @@ from mech_pipeline.spec.fingerprint import fingerprint
 
 MOVEMENT_VERSION = "2"
 DISCOVERY_VERSION = "3"
+ATOMS_VERSION = "1"
 
 
 def windows(run: FoundRun) -> dict[int, int]:
@@ -41,5 +42,15 @@ def wanted_discovery(run: FoundRun) -> dict[Cell, str]:
     cells = wanted_movement(run, run.planned)
     stored = stored_versions(run.store, "token_movement", run.spec.run)
     versions = combined_version(stored[cell] for cell in cells if cell in stored)
-    made_from = fingerprint("discovery", DISCOVERY_VERSION, run.spec.discovery, versions, list(run.planned))
+    asked = run.spec.discovery.model_copy(update={"atoms": 0, "atom_examples": 24})  # which are nothing to tokens
+    made_from = fingerprint("discovery", DISCOVERY_VERSION, asked, versions, list(run.planned))
     return {Cell("discovery_tokens", run.spec.run): made_from}
+
+
+def wanted_atoms(run: FoundRun) -> dict[Cell, str]:
+    """The one cell of a run's atoms, from all its windows."""
+    states = [run.checkpoint_version(step) for step in run.checkpoints if step in run.planned]
+    asked = [run.spec.discovery.atoms, run.spec.discovery.atom_examples]
+    made_by = ["atoms", ATOMS_VERSION, asked, run.training, list(run.planned)]
+    made_by += names_version(run.spec.model, neurons=False)
+    return {Cell("atom_windows", run.spec.run): fingerprint(*made_by, states)}

@@ -29,7 +29,7 @@ def discovery(study: Study) -> Section:
 
 def no_discoveries(study: Study) -> str:
     """Why there is nothing to show."""
-    if any(spec.discovery.asks for spec in study.specs):
+    if any(spec.discovery.tokens for spec in study.specs):
         return "Discoveries were asked for; no cluster of tokens was found, or they have not been looked for yet."
     return "This experiment does not look for what nobody named (its field `discovery`)."
 

@@ -1,8 +1,13 @@
-"""Tables of discovery: loss changes of probe tokens, and what formed in them."""
+"""Tables of discovery: loss changes of probe tokens and what formed in them; atoms of applied updates."""
 
 from mech_pipeline.store.tables.table import RUN, STEP, Column, Table
 
 _PROBE = Column("probe_token", "int32", "number of the probe token, see `discovery_tokens`")
+_ATOM = Column("atom", "int32", "number of the atom in its run, window by window")
+_TRACK = Column("track", "int32", "number of the track in its run, in the order of births")
+_END = Column("step", "int32", "last step of the window, a checkpoint", "updates")
+_COHERENCE = Column("coherence", "float64", "mean cosine between its examples' raw gradients, sketched")
+_BY_CHANCE = Column("by_chance", "float64", "the same of random groups of as many examples of the window: mean")
 _CLUSTER = "number of the cluster in its run, 0: most was gained by looking"
 
 DISCOVERY_TABLES = (
@@ -73,5 +78,80 @@ DISCOVERY_TABLES = (
         ),
         keys=("run", "cluster"),
         part_of="discovery_tokens",
+    ),
+    Table(
+        "atom_windows",
+        "one row per window between checkpoints in which atoms were looked for: how much its examples have in common",
+        (
+            RUN,
+            Column("window", "int32", "number of the window in its run"),
+            Column("begin", "int32", "its first step", "updates"),
+            _END,
+            Column("examples", "int32", "examples that its updates saw"),
+            Column("atoms", "int32", "atoms that were found"),
+            Column("first", "float64", "share of the examples' variance along the first direction"),
+            Column("first_by_chance", "float64", "the same of rows with nothing in common, at most"),
+        ),
+        keys=("run", "window"),
+    ),
+    Table(
+        "atoms",
+        "one row per atom: examples whose parts in a window's applied updates point the same way",
+        (
+            RUN,
+            _ATOM,
+            _TRACK,
+            Column("window", "int32", "number of the window, see `atom_windows`"),
+            _END,
+            Column("examples", "int32", "examples in it"),
+            Column("share", "float64", "share of the examples' variance along its direction, both ends together"),
+            _COHERENCE,
+            _BY_CHANCE,
+            Column("by_chance_most", "float64", "the largest of 200 random groups"),
+            Column("is_coherent", "bool", "coherence is beyond that"),
+            Column(
+                "overlap",
+                "float64",
+                "Jaccard overlap with the atom of the window before; empty: it is new",
+                nullable=True,
+            ),
+            Column(
+                "components",
+                "string",
+                "those that carry 80 % of what its examples together moved, squared, with their shares",
+            ),
+        ),
+        keys=("run", "atom"),
+        part_of="atom_windows",
+    ),
+    Table(
+        "atom_examples",
+        "one row per atom and example in it",
+        (
+            RUN,
+            _ATOM,
+            Column("example_id", "string", "content hash of the example, see `examples`"),
+            Column("place", "int32", "0: furthest along the atom's direction"),
+            Column("along", "float64", "cosine of what the example did with the direction"),
+        ),
+        keys=("run", "atom", "example_id"),
+        part_of="atom_windows",
+    ),
+    Table(
+        "atom_tracks",
+        "one row per atom over windows: when it came, was most coherent, and went",
+        (
+            RUN,
+            _TRACK,
+            Column("birth", "int32", "last step of the first window that has it", "updates"),
+            Column("peak", "int32", "last step of the window in which it is most coherent", "updates"),
+            Column("death", "int32", "last step of the last window that has it", "updates"),
+            Column("windows", "int32", "windows; 1: the next one did not find it again"),
+            Column("coherence", "float64", "at its peak"),
+            Column("by_chance", "float64", "of random groups there: mean"),
+            Column("components", "string", "at its peak, see `atoms`"),
+        ),
+        keys=("run", "track"),
+        part_of="atom_windows",
     ),
 )
