@@ -47,7 +47,7 @@ def test_every_window_is_looked_at_once_and_its_atoms_have_members_and_tracks(ru
     assert "up to 4 atoms of 4 examples a window" in said[0]
     assert "MB in all" in said[0]
     assert len(seen) == len(run.planned) - 1
-    windows = rows(run, "select * from atom_windows order by window")
+    windows = rows(run, "select * from atom_windows order by number")
     assert windows["step"].to_list() == list(run.planned[1:])
     assert windows["begin"].to_list() == list(run.planned[:-1])
     found = rows(run, "select * from atoms order by atom")
@@ -102,7 +102,7 @@ def asking(spec, **change):
 def test_a_run_that_did_not_move_is_one_line_and_nothing_is_written(folder, local_store):
     still = tiny.TINY["optimizer"] | {"learning_rate": 1e-45, "weight_decay": 0.0}
     run = trained(local_store, tiny.spec_of(**CHANGE | {"optimizer": still}))
-    with pytest.raises(MechError, match="no example moved any weight"):
+    with pytest.raises(MechError, match="atoms of run tiny.baseline.s0: no weight moved"):
         atoms.compute_atoms(run)
     assert rows(run, "select * from atom_windows").height == 0
 

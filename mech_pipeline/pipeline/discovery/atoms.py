@@ -118,6 +118,8 @@ class _Finder:
         run, asked = self._run, self._run.spec.discovery
         updates, factors = replay_with_factors(run.trainer, run.state(begin), end)
         run.verify(updates[-1].after)
+        if torch.equal(updates[0].before.theta, updates[-1].after.theta):
+            raise NoAtoms("no weight moved", "look at the learning rate")
         rows = window_rows(self._sketcher, run.spec.optimizer, updates, factors)
         applied, raw = rows.applied.cpu().numpy(), rows.raw.cpu().numpy()
         found = atoms(applied, raw, asked.atoms, asked.atom_examples, self._generator)
@@ -160,13 +162,13 @@ def _store(run: OpenRun, seen: list[Window]) -> None:
 
 def _window_columns(seen: list[Window]) -> dict[str, list[Any]]:
     return {
-        "window": list(range(len(seen))),
+        "number": list(range(len(seen))),
         "begin": [window.begin for window in seen],
         "step": [window.end for window in seen],
         "examples": [len(window.examples) for window in seen],
         "atoms": [len(window.found.atoms) for window in seen],
-        "first": [window.found.first for window in seen],
-        "first_by_chance": [window.found.first_by_chance for window in seen],
+        "first_share": [window.found.first for window in seen],
+        "first_share_by_chance": [window.found.first_by_chance for window in seen],
     }
 
 
@@ -176,7 +178,6 @@ def _atom_columns(seen: list[Window], track: dict[tuple[int, int], int]) -> dict
     return {
         "atom": list(range(len(every))),
         "track": [track[number, place] for number, place, _ in every],
-        "window": [number for number, _, _ in every],
         "step": [seen[number].end for number, _, _ in every],
         "examples": [len(atom.members) for _, _, atom in every],
         "share": [atom.share for _, _, atom in every],

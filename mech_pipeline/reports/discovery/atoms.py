@@ -40,17 +40,23 @@ def atom_tracks(connection: duckdb.DuckDBPyConnection, run: str) -> pl.DataFrame
     """One row per track, longest first, with kinds and first examples of its most coherent window, and the pool's shares."""
     return frame(
         connection,
-        f"""with pool as (select kind, count(*) / sum(count(*)) over () as base from
-            (select distinct b.example_id from batches b where run = $run) join examples using (example_id) group by kind),
-        peak as (select t.*, a.atom from atom_tracks t join atoms a on a.run = t.run and a.track = t.track and a.step = t.peak
+        f"""with seen as (select distinct example_id from batches where run = $run),
+        pool as (select kind, count(*) / sum(count(*)) over () as base from seen join examples using (example_id) group by kind),
+        peak as (
+            select t.*, a.atom from atom_tracks t join atoms a on a.run = t.run and a.track = t.track and a.step = t.peak
             where t.run = $run),
-        member as (select track, place, e.kind, e.text from peak join atom_examples m on m.run = $run and m.atom = peak.atom
-            join examples e using (example_id)),
-        kinds as (select track, string_agg(kind || ' ' || round(100 * share) || ' % (of all ' || round(100 * base) || ' %)',
-            ', ' order by share desc) as kinds from (select track, kind, count(*) / sum(count(*)) over (partition by track) as share
-            from member group by track, kind) join pool using (kind) group by track),
-        shown as (select track, list(left(text, {_TEXT}) order by place) as examples from member where place < {_EXAMPLES}
-            group by track)
+        member as (
+            select track, place, e.kind, e.text from peak
+            join atom_examples m on m.run = $run and m.atom = peak.atom join examples e using (example_id)),
+        shares as (
+            select track, kind, count(*) / sum(count(*)) over (partition by track) as share from member group by track, kind),
+        kinds as (
+            select track, string_agg(kind || ' ' || (100 * share)::int || ' %' || coalesce(
+                ' (of all ' || (100 * base)::int || ' %)', ''), ', ' order by share desc, kind) as kinds
+            from shares left join pool using (kind) group by track),
+        shown as (
+            select track, list(left(text, {_TEXT}) order by place) as examples from member
+            where place < {_EXAMPLES} group by track)
         select peak.*, kinds, examples from peak join kinds using (track) join shown using (track)
         order by windows desc, coherence desc, track""",
         run=run,
