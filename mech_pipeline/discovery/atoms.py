@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 
 from mech_pipeline.errors import MechError
@@ -124,7 +125,7 @@ def atoms(
     rows = angular(applied.astype(np.float64))
     with threadpool_limits(1):
         shares, directions = _principal(rows, most)
-        chance = max(float(_principal(generator.permuted(rows, axis=0), 1)[0][0]) for _ in range(_PERMUTED))
+        chance = max(_first_share(generator.permuted(rows, axis=0)) for _ in range(_PERMUTED))
     drawn = [coherence(raw[generator.choice(len(raw), size, replace=False)]) for _ in range(_GROUPS)]
     found = []
     for share, direction in zip(shares, directions, strict=True):
@@ -156,11 +157,18 @@ def _principal(
     rows: Float[NDArray, "example sketch"], most: int
 ) -> tuple[Float[NDArray, " direction"], Float[NDArray, "direction sketch"]]:
     """Shares of the variance and unit vectors of the first principal directions; the sign is that of the largest entry."""
-    values, vectors = np.linalg.eigh(rows @ rows.T)  # rows are fewer than buckets, as a rule
-    first = np.arange(len(values))[::-1][:most]
-    directions = _units((rows.T @ vectors[:, first]).T)
+    count = len(rows)  # fewer than buckets, as a rule
+    values, vectors = eigh(rows @ rows.T, subset_by_index=[count - min(most, count), count - 1])
+    directions = _units((rows.T @ vectors[:, ::-1]).T)
     largest = np.take_along_axis(directions, np.abs(directions).argmax(1)[:, None], axis=1)
-    return values[first] / values.sum(), directions * np.where(largest < 0, -1, 1)
+    return values[::-1] / np.square(rows).sum(), directions * np.where(largest < 0, -1, 1)
+
+
+def _first_share(rows: Float[NDArray, "example sketch"]) -> float:
+    """The share of the variance along the first principal direction, to single precision."""
+    narrow, last = rows.astype(np.float32), len(rows) - 1
+    (value,) = eigh(narrow @ narrow.T, eigvals_only=True, subset_by_index=[last, last])
+    return float(value / np.square(rows).sum())
 
 
 def _atom(

@@ -23,6 +23,7 @@ from mech_pipeline.progress import Emit, Report, ignore_progress
 from mech_pipeline.spec.seeds import numpy_generator
 from mech_pipeline.training.device import computing
 from mech_pipeline.training.loop import Update
+from mech_pipeline.training.update.optimizer import Vector
 
 SHARE = 0.8
 
@@ -123,23 +124,26 @@ class _Finder:
         rows = window_rows(self._sketcher, run.spec.optimizer, updates, factors)
         applied, raw = rows.applied.cpu().numpy(), rows.raw.cpu().numpy()
         found = atoms(applied, raw, asked.atoms, asked.atom_examples, self._generator)
-        components = [self._components(updates, factors, atom) for atom in found.atoms]
+        components = self._components(updates, factors, found.atoms)
         linked = [] if before is None else links(before, found)
         return Window(begin, end, rows.examples.numpy(), found, linked, components)
 
-    def _components(self, updates: Sequence[Update], factors: Sequence[Factors], atom: Atom) -> str:
-        """Those that carry most of what an atom's members together moved, squared, with their shares."""
+    def _components(self, updates: Sequence[Update], factors: Sequence[Factors], found: Sequence[Atom]) -> list[str]:
+        """Of each atom, the components that carry most of what its members together moved, squared, with their shares."""
         _, batches = batches_of(updates)
         moves = reach(self._run.spec.optimizer, updates)
-        members = torch.from_numpy(atom.members)
-        moved = group_displacement(self._summed, updates, factors, moves, batches, members)
+        return [
+            self._shares(
+                group_displacement(self._summed, updates, factors, moves, batches, torch.from_numpy(atom.members))
+            )
+            for atom in found
+        ]
+
+    def _shares(self, moved: Vector) -> str:
         parts = self._run.components.sums(moved.double().square()).cpu().numpy()
-        order = np.argsort(-parts, kind="stable")
-        reached = np.cumsum(parts[order]) / parts.sum()
-        count = int(np.argmax(reached >= SHARE)) + 1
-        return ", ".join(
-            f"{self._run.components.names[index]} {parts[index] / parts.sum():.2f}" for index in order[:count]
-        )
+        order, shares = np.argsort(-parts, kind="stable"), parts / parts.sum()
+        count = int(np.argmax(np.cumsum(shares[order]) >= SHARE)) + 1
+        return ", ".join(f"{self._run.components.names[index]} {shares[index]:.2f}" for index in order[:count])
 
 
 def _store(run: OpenRun, seen: list[Window]) -> None:
