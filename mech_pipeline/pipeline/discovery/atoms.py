@@ -26,6 +26,8 @@ from mech_pipeline.training.loop import Update
 from mech_pipeline.training.update.optimizer import Vector
 
 SHARE = 0.8
+FURTHEST = 8
+"""Members of an atom whose movement is split by component: it costs as much as their share of the backward pass."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Window:
         examples: pool indices of its rows.
         found: its rows are let go when the next window is linked.
         linked: atoms of the window before that go on.
-        components: of each atom, those that carry 80 % of what its members together moved, squared.
+        components: of each atom, those that carry 80 % of what its furthest members together moved, squared.
     """
 
     begin: int
@@ -129,12 +131,14 @@ class _Finder:
         return Window(begin, end, rows.examples.numpy(), found, linked, components)
 
     def _components(self, updates: Sequence[Update], factors: Sequence[Factors], found: Sequence[Atom]) -> list[str]:
-        """Of each atom, the components that carry most of what its members together moved, squared, with their shares."""
+        """Of each atom, the components that carry most of what its furthest members together moved, squared, with shares."""
         _, batches = batches_of(updates)
         moves = reach(self._run.spec.optimizer, updates)
         return [
             self._shares(
-                group_displacement(self._summed, updates, factors, moves, batches, torch.from_numpy(atom.members))
+                group_displacement(
+                    self._summed, updates, factors, moves, batches, torch.from_numpy(atom.members[:FURTHEST])
+                )
             )
             for atom in found
         ]

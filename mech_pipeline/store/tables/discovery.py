@@ -117,7 +117,7 @@ DISCOVERY_TABLES = (
             Column(
                 "components",
                 "string",
-                "those that carry 80 % of what its examples together moved, squared, with their shares",
+                "those that carry 80 % of what its eight furthest examples together moved, squared, with shares",
             ),
         ),
         keys=("run", "atom"),
