@@ -93,7 +93,7 @@ ATOMS = Stage(
         Output(
             "atoms",
             "Groups of examples whose parts in the applied updates point the same way, window by window, and which go on. "
-            "About twice the time of training.",
+            "Some 2.1 to 2.4 times the time of training in the demo.",
             ("atom_windows", "atoms", "atom_examples", "atom_tracks"),
             always(wanted.ATOMS_VERSION),
             inputs=("checkpoint",),
