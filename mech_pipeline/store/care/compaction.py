@@ -112,8 +112,8 @@ def _publish(store: Store, name: str, run: str | None, before: list[DataFile], a
         except CommitFailedError:
             time.sleep(_PAUSE_SECONDS * (1 + attempt % 3))
             continue
-        newest = delta.open_table(store.files, name)
-        commits.record(store.files, name, newest, mark, now.version)
+        opened.update_incremental()
+        commits.record(store.files, name, opened, mark, now.version)
         return
     where = f"run {run}" if run is not None else "the whole table"
     raise MechError(f"table {name}, {where}, is being written; it stays as it is", "run `mech maintain` again later")
