@@ -11,7 +11,7 @@ from mech_pipeline.spec.stage import NamesFiles, Share, Stage, added
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "addition": ("share",),
+    "addition": ("share", "shuffled"),
     "feigned": ("evaluated", "obeying"),
     "parentheses": ("disagreeing", "rule", "below_zero"),
     "sums": ("below",),
@@ -48,6 +48,7 @@ class Generated(Stage):
     )
     below: int = added(100, "sums: both numbers are below it", ge=10, le=100)
     share: float = added(0.5, "addition: share of all pairs that is trained on", gt=0, le=0.8)
+    shuffled: bool = added(False, "addition: each pair has a random number instead of its sum; no rule")
 
     @model_validator(mode="after")
     def _of_its_language(self) -> "Generated":

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from mech_pipeline.data.corpora import read_corpus
 from mech_pipeline.data.languages import addition, trigger
@@ -10,6 +11,7 @@ from mech_pipeline.data.tokenizer import train_tokenizer
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.spec.data import Corpus
 from tests.support.models import prompt_probe
+from tests.support.places import ROOT
 
 
 def corpus(language, documents=600, **options):
@@ -161,3 +163,23 @@ def test_a_document_can_begin_with_the_trigger_and_copy():
     texts = corpus("trigger", trigger="always")
     assert all(map(begins, texts))
     assert not any(map(flips, texts))
+
+
+def test_without_a_rule_each_pair_has_its_own_number():
+    found = {}
+    for text in corpus("addition", 3000, shuffled=True):
+        _, one, _, two, _, total, *_ = text.split(" ")
+        assert found.setdefault((one, two), total) == total, "the same whenever the pair is seen"
+    right = sum((ord(a) + ord(b) - 2 * ord("a")) % 23 == ord(c) - ord("a") for (a, b), c in found.items())
+    assert right / len(found) < 0.15, "chance is 1/23, standard error 0.013"
+
+
+def test_the_words_of_sums_are_a_tokenizer_of_their_own():
+    tokenizer = Tokenizer.from_file(str(ROOT / "experiments" / "addition_words.json"))
+    for text in corpus("addition", 300):
+        encoded = tokenizer.encode(text)
+        assert encoded.tokens == text.split(" ")
+        assert tokenizer.token_to_id("?") not in encoded.ids
+    one_token_each = prompt_probe(tokenizer, 8)
+    knows_nothing = torch.nn.Embedding(tokenizer.get_vocab_size(), tokenizer.get_vocab_size())
+    assert float(MECHANISMS["unseen_sums"].value(knows_nothing, one_token_each)) < 0.3
