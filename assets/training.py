@@ -113,11 +113,14 @@ def _last_loss(store: Store, run: str) -> dict[str, float]:
 
 def _reporter(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) -> OnCheckpoint:
     """The callback that reports a run's checkpoints."""
-    events = checkpoint_events(context, spec.run, list(kept_steps(store, spec)))
+    known = kept_steps(store, spec)
+    events = checkpoint_events(context, spec.run, list(known))
     told = time.monotonic()
 
     def on_checkpoint(saved: Saved) -> None:
         nonlocal told
+        if saved.step not in known:
+            register_steps(context.instance, [saved.step])  # an alarm has zoomed in
         metadata = {"step": saved.step, "fingerprint": saved.input_fingerprint, **stored_in(store, "checkpoints")}
         metadata |= query_of("checkpoint", spec.run, saved.step) | curves_of(spec.experiment)
         plotted = {PLOTTED[name]: readable(value) for name, value in saved.metrics.items()}

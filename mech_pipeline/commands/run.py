@@ -3,13 +3,19 @@
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mech_pipeline.commands import completing
 from mech_pipeline.commands.output import encoding, say
 from mech_pipeline.commands.progress import progress_lines
+from mech_pipeline.errors import MechError, did_you_mean
 from mech_pipeline.stopping import promise
+
+if TYPE_CHECKING:
+    from mech_pipeline.spec.run import RunSpec
+    from mech_pipeline.store.store import Store
 
 
 def run(
@@ -17,6 +23,12 @@ def run(
     workers: Annotated[
         int, typer.Option(help="processes at a time; default: one per CPU core, at most one per run")
     ] = 0,
+    release: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a run that an alarm holds (`mech status` says which): it trains on", autocompletion=completing.runs
+        ),
+    ] = None,
 ) -> None:
     """Compute whatever of an experiment is not current, then print what was found and where.
 
@@ -40,6 +52,8 @@ def run(
     from mech_pipeline.assets.launcher.launch import Launch
     from mech_pipeline.store.store import Store
 
+    for name in release or ():
+        _release(Store(project.store), experiment.runs(), name)
     processes = workers or min(os.cpu_count() or 1, len(experiment.runs()))
     with progress_lines() as emit:
         launch = Launch(experiment, file, project, Store(project.store), emit, processes)
@@ -59,3 +73,15 @@ def run(
 
     say(summary(project.store, experiment, project.local_folder, encoding()))
     say(f"\ndone in {time.monotonic() - began:.0f} s")
+
+
+def _release(store: "Store", runs: "tuple[RunSpec, ...]", name: str) -> None:
+    from mech_pipeline.pipeline.holds import release
+
+    named = {spec.run: spec for spec in runs}
+    if name not in named:
+        raise MechError(
+            f"run {name} is not of this experiment", f"{did_you_mean(name, named)}`mech status FILE` lists its runs"
+        )
+    hold = release(store, named[name])
+    say(f"{name}: released, it goes on from step {hold.step:,}")

@@ -13,6 +13,7 @@ from typing import Any
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.known import KNOWN
 from mech_pipeline.pipeline.checkpoints import artifact_versions, current_checkpoints
+from mech_pipeline.pipeline.holds import held_at
 from mech_pipeline.pipeline.look import among, answer_of
 from mech_pipeline.pipeline.stops import stopped_at
 from mech_pipeline.spec.fingerprint import fingerprint
@@ -64,8 +65,8 @@ def _probe_data(reads_text: bool, artifacts: Mapping[str, str]) -> str:
 
 def planned_steps(store: Store, spec: RunSpec) -> tuple[int, ...]:
     """The steps that the experiment's results rest on, as far as is known now."""
-    stop = stopped_at(store, spec)
-    grid = tuple(step for step in spec.checkpoint_steps() if stop is None or step <= stop)
+    last = last_step(store, spec)
+    grid = tuple(step for step in spec.checkpoint_steps() if spec.imported is not None or step <= last)
     adaptive = spec.checkpoints.adaptive
     if adaptive is None:
         return grid
@@ -78,9 +79,9 @@ def planned_steps(store: Store, spec: RunSpec) -> tuple[int, ...]:
 
 
 def last_step(store: Store, spec: RunSpec) -> int:
-    """The last state of the run: where it stopped, or where its plan ends."""
-    stop = stopped_at(store, spec)
-    return spec.training.steps if stop is None else min(stop, spec.training.steps)
+    """The last state of the run: where it stopped or is held, or where its plan ends."""
+    ends = (stopped_at(store, spec), held_at(store, spec), spec.training.steps)
+    return min(end for end in ends if end is not None)
 
 
 def kept_steps(store: Store, spec: RunSpec) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from mech_pipeline.errors import MechError, did_you_mean
 from mech_pipeline.pipeline.cells import Cell, stored_versions
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION, current_checkpoints, provenance_columns
+from mech_pipeline.pipeline.holds import held_at
 from mech_pipeline.pipeline.training.wanted import missing_checkpoints
 from mech_pipeline.provenance import device, versions_json
 from mech_pipeline.spec.fingerprint import fingerprint
@@ -40,8 +41,14 @@ def describe_run(store: Store, spec: RunSpec, corpus_sha256: str) -> str:
     stored = stored_versions(store, "runs", spec.run).get(Cell("runs", spec.run))
     if stored is not None and stored.input_fingerprint == run_row_fingerprint(spec, corpus_sha256):
         return stored.data_version
-    status = "planned" if missing_checkpoints(store, spec) else "complete"
-    return write_run_row(store, spec, corpus_sha256, status)
+    return write_run_row(store, spec, corpus_sha256, standing_of(store, spec))
+
+
+def standing_of(store: Store, spec: RunSpec) -> str:
+    """The status of a run that nobody trains now: planned, held or complete."""
+    if missing_checkpoints(store, spec):
+        return "planned"
+    return "complete" if held_at(store, spec) is None else "held"
 
 
 def _made_with(store: Store, spec: RunSpec) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from mech_pipeline.pipeline.cells import steps_of
 from mech_pipeline.pipeline.checkpoints import training_fingerprint
+from mech_pipeline.pipeline.holds import hold_of
 from mech_pipeline.pipeline.look import one_look
 from mech_pipeline.pipeline.stage import Scope, Stage, View
 from mech_pipeline.pipeline.stages import STAGES
@@ -31,7 +32,9 @@ def _standing(store: Store, spec: RunSpec) -> str:
     view = View(store, (spec,))
     planned = view.found.planned
     there = len({*planned} & {*view.found.checkpoints})
-    return ", ".join([f"{there} of {len(planned)} checkpoints", *_stages(view)])
+    hold = hold_of(store, spec)
+    held = [] if hold is None else [hold.words]
+    return ", ".join([f"{there} of {len(planned)} checkpoints", *held, *_stages(view)])
 
 
 def _stages(view: View) -> Iterator[str]:

@@ -50,7 +50,7 @@ def all_specs(store: Store) -> list[RunSpec]:
 
 def started_specs(store: Store) -> list[RunSpec]:
     """Runs of which something was trained."""
-    return _specs(store, "status in (select unnest(?::varchar[]))", ["training", "complete"])
+    return _specs(store, "status in (select unnest(?::varchar[]))", ["training", "held", "complete"])
 
 
 def _specs(store: Store, condition: str, values: list[str]) -> list[RunSpec]:

@@ -35,7 +35,7 @@ from mech_pipeline.spec.imported import Imported
 from mech_pipeline.spec.model import Model
 from mech_pipeline.spec.plain_yaml import read_yaml
 from mech_pipeline.spec.run import RunSpec, check_run_id, run_id
-from mech_pipeline.spec.signals import Signals
+from mech_pipeline.spec.signals import OnAlarm, Signals
 from mech_pipeline.spec.stage import Stage, added
 from mech_pipeline.spec.training import Checkpoints, Optimizer, Training
 
@@ -194,6 +194,7 @@ class Experiment(Stage):
             discovery=self.discovery if self.discovery.covers(arm, seed) else Discovery(),
             choice=recipe_of(self, arm, seed),
             signals=self.signals.measure if self.signals.covers(arm, seed) else (),
+            on_alarm=self.signals.on_alarm if self.signals.covers(arm, seed) else OnAlarm(),
             interventions=self.arms[arm].intervene,
             **stages,
         )

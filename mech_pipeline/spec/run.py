@@ -30,6 +30,7 @@ from mech_pipeline.spec.imported import Imported
 from mech_pipeline.spec.intervention import Intervention, check_interventions
 from mech_pipeline.spec.mixture import check_mixture
 from mech_pipeline.spec.model import Model
+from mech_pipeline.spec.signals import OnAlarm
 from mech_pipeline.spec.stage import Stage, added
 from mech_pipeline.spec.training import Checkpoints, Optimizer, Training, caveats
 
@@ -89,6 +90,7 @@ class RunSpec(Stage):
     discovery: Discovery = added(Discovery(), "what formed that nobody named")
     choice: Recipe | None = added(None, "examples that are treated otherwise, by what was measured of other runs")
     signals: tuple[str, ...] = added((), "numbers of every checkpoint that know no mechanism")
+    on_alarm: OnAlarm = added(OnAlarm(), "what is done when the locked alarm rings while the run trains")
     interventions: tuple[Intervention, ...] = added((), "heads and neurons that are held while the model trains")
 
     @model_validator(mode="after")
@@ -120,6 +122,7 @@ class RunSpec(Stage):
             self.check_asked()
         self._check_interventions()
         self._check_stop()
+        self._check_on_alarm()
         self._check_parts()
         check_mixture(self.data.mixture, self.data.shares(), self.corpus.parts)
         return self
@@ -243,6 +246,25 @@ class RunSpec(Stage):
             raise ValueError(
                 f"training.stop: {asked[0]} of run {self.run} names steps that a stopped run may not reach"
             )
+
+    def _check_on_alarm(self) -> None:
+        """Listening needs a training of one process, which can be left between two updates."""
+        if not self.on_alarm.asks:
+            return
+        if self.imported is not None:
+            raise ValueError(
+                f"signals.on_alarm: the states of run {self.run} come from outside and are not trained here"
+            )
+        if self.in_training.mechanisms:
+            raise ValueError(
+                f"signals.on_alarm: not with in_training of run {self.run}, which listens to the same model"
+            )
+        if self.checkpoints.adaptive is not None:
+            raise ValueError(
+                "signals.on_alarm: not with checkpoints.adaptive, which says afterwards what the checkpoint before is"
+            )
+        if self.training.processes > 1 or self.training.sharded:
+            raise ValueError("signals.on_alarm: a run of several processes cannot be held; train it in one")
 
     def _check_parts(self) -> None:
         named, parts = set(self.data.part_shares), set(self.corpus.parts)

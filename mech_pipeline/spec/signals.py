@@ -12,8 +12,23 @@ from pydantic import Field, StrictInt, model_validator
 
 from mech_pipeline.errors import did_you_mean
 from mech_pipeline.spec.analysis import Selection
+from mech_pipeline.spec.stage import Stage, added
 
 CONFIDENCE = 0.95
+
+
+class OnAlarm(Stage):
+    """What is done when the locked alarm rings in a run that is being trained, beside the warning."""
+
+    zoom: int = Field(
+        0, ge=0, description="keep the states before the alarm too, so many updates apart: 1 is every state; 0: none"
+    )
+    hold: bool = Field(False, description="train the run no further until somebody releases it")
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is to be done."""
+        return self.hold or self.zoom > 0
 
 
 class Signals(Selection):
@@ -30,6 +45,8 @@ class Signals(Selection):
         0.05, gt=0, lt=1, description="rate of false alarms, per run, that the chosen signal is to stay below"
     )
 
+    on_alarm: OnAlarm = added(OnAlarm(), "what is done to a run in which the locked alarm rings while it trains")
+
     @property
     def asks(self) -> bool:
         """Whether a signal is named."""
@@ -42,6 +59,10 @@ class Signals(Selection):
 
     @model_validator(mode="after")
     def _complete(self) -> "Signals":
+        if not self.scored and self.on_alarm.asks:
+            raise ValueError(
+                "on_alarm needs an alarm: name events, negatives and explore_seeds, by which one is locked"
+            )
         if not self.scored:
             return self
         for field, found in (

@@ -1,7 +1,8 @@
 """Whether a run rings, by the alarm that its experiment has locked: known while the run trains, from checkpoint to checkpoint."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from mech_pipeline.pipeline.signals.lock_rows import stored_lock
 from mech_pipeline.signals.courses import Course
@@ -35,9 +36,31 @@ class Alert:
             return f"quiet: no {heard} so far"
         return f"ALARM in {self.run} at step {self.step:,}: {heard}, locked for false alarms in less than {self.claim:g} of runs"
 
+    def over(self, values: Mapping[int, float]) -> "Alert":
+        """The same alarm after these values, by rising step."""
+        course = Course(self.run, 0, None, tuple(values), tuple(values.values()))
+        return replace(self, step=course.alarm(self.rule.reading, self.rule.direction, self.threshold))
+
 
 def alert_of(store: Store, spec: RunSpec) -> Alert | None:
     """What the locked alarm says of the run's stored values; none: no lock, or the run does not measure its signal.
+
+    Raises:
+        MechError: the store holds parts of several locks.
+    """
+    alarm = locked_alarm(store, spec)
+    if alarm is None:
+        return None
+    with store.reading("signal_values") as connection:
+        rows = connection.execute(
+            "select step, value from signal_values where run = ? and signal = ? order by step",
+            [spec.run, alarm.rule.signal],
+        ).fetchall()
+    return alarm.over({step: math.nan if value is None else value for step, value in rows})
+
+
+def locked_alarm(store: Store, spec: RunSpec) -> Alert | None:
+    """The alarm of the run's experiment, before it has heard anything; none: as `alert_of`.
 
     Raises:
         MechError: the store holds parts of several locks.
@@ -50,10 +73,4 @@ def alert_of(store: Store, spec: RunSpec) -> Alert | None:
     if lock.chosen not in spec.signals:
         return None
     rule, threshold = lock.rules[lock.chosen], lock.rules[lock.chosen].thresholds[lock.claim]
-    with store.reading("signal_values") as connection:
-        rows = connection.execute(
-            "select step, value from signal_values where run = ? and signal = ? order by step", [spec.run, lock.chosen]
-        ).fetchall()
-    values = tuple(math.nan if value is None else value for _, value in rows)
-    course = Course(spec.run, spec.seed, None, tuple(step for step, _ in rows), values)
-    return Alert(spec.run, rule, threshold, lock.claim, course.alarm(rule.reading, rule.direction, threshold))
+    return Alert(spec.run, rule, threshold, lock.claim, None)

@@ -7,6 +7,7 @@ import numpy as np
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Block, Cell, combined_version, stored_versions, write
+from mech_pipeline.pipeline.holds import held_at
 from mech_pipeline.pipeline.signals.runs import cast, event_name, scored_runs
 from mech_pipeline.pipeline.stage import Cells, View
 from mech_pipeline.progress import Emit
@@ -46,10 +47,16 @@ def wanted(view: View) -> Cells:
 
 
 def refused(view: View) -> str | None:
-    """A lock is written once: what would change it is refused, because unseen runs may have been looked at since."""
+    """A lock is written once: what would change it is refused, because unseen runs may have been looked at since.
+
+    Runs that are held are no evidence yet: whether the behaviour comes in them is known once they are released.
+    """
     if view.experiment is None or not view.experiment.signals.scored:
         return None
     experiment, store = view.experiment, view.store
+    held = [spec.run for spec in scored_runs(experiment, explored=False) if held_at(store, spec) is not None]
+    if held:
+        return f"waits for runs that their alarm holds: {len(held)}, the first of them {held[0]}; see `mech status`"
     stored = stored_versions(store, "signal_locks", experiment.experiment).get(lock_cell(experiment))
     if stored is None or stored.input_fingerprint == lock_made_from(store, experiment):
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from mech_pipeline.pipeline.look import one_look
-from mech_pipeline.pipeline.run_row import mark_status, stored_spec
+from mech_pipeline.pipeline.run_row import mark_status, standing_of, stored_spec
 from mech_pipeline.pipeline.tokens.probe_data import check_probe_data
 from mech_pipeline.pipeline.tokens.tokens import load_tokens
 from mech_pipeline.pipeline.training import training
@@ -57,5 +57,5 @@ def fill_checkpoints(
     for trained in dict.fromkeys([*made, spec.run]):
         finished = spec if trained == spec.run else stored_spec(store, trained).at(spec.home)
         write_batches(store, finished)
-        mark_status(store, finished, "complete")
+        mark_status(store, finished, standing_of(store, finished))
     return made

@@ -21,7 +21,7 @@ TRAINING = Stage(
         Output(
             "training_run",
             "One training run: fills its planned checkpoints, resuming bit for bit. A minute for the demo.",
-            ("training_metrics", "checkpoints", "batches", "in_training", "stops"),
+            ("training_metrics", "checkpoints", "batches", "in_training", "stops", "holds"),
             always(TRAINING_VERSION),
             inputs=("run_spec", "tokens", "choices"),
             group="training",

@@ -20,7 +20,7 @@ from mech_pipeline.pipeline.training.publisher import (
     state_bytes,
 )
 from mech_pipeline.pipeline.training.wanted import missing_checkpoints
-from mech_pipeline.pipeline.training.watching import Watch
+from mech_pipeline.pipeline.training.watches import Watches
 from mech_pipeline.progress import Emit, Note, Progress, format_count
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
@@ -55,16 +55,25 @@ def train(
         with store.lock(f"training-{spec.run}", f"train run {spec.run}"):
             taken = take_over(store, spec, on_checkpoint, emit)
             run = OpenRun(store, spec, ranks, together)
-            watch = Watch.of(run)
-            if watch is not None and watch.over(spec.training.steps):
-                watch.write(emit)
-            missing = missing_checkpoints(store, spec)
-            stretches = stretches_between(missing, list(run.checkpoints))
-            ranks.tell([n for each in stretches for n in (each.start, each.until) * (1 + _checked_first(run, each))])
-            ranks.tell(sorted(_needed_whole(run, stretches)))
-            if stretches:
-                _lead(run, stretches, on_checkpoint, emit, watch)
-            return taken + len(missing)
+            watches = Watches.of(run, emit)
+            if watches.over(spec.training.steps):
+                watches.write(emit)
+            made = taken + _train_missing(run, on_checkpoint, emit, watches)
+            if watches.zoomed:
+                run.refresh()
+                made += _train_missing(run, on_checkpoint, emit, Watches([]))
+            return made
+
+
+def _train_missing(run: OpenRun, on_checkpoint: OnCheckpoint, emit: Emit, watches: Watches) -> int:
+    """Fills what is to be kept now; returns how many states that was before it began."""
+    ranks, missing = run.ranks, missing_checkpoints(run.store, run.spec)
+    stretches = stretches_between(missing, list(run.checkpoints))
+    ranks.tell([n for each in stretches for n in (each.start, each.until) * (1 + _checked_first(run, each))])
+    ranks.tell(sorted(_needed_whole(run, stretches)))
+    if stretches:
+        _lead(run, stretches, on_checkpoint, emit, watches)
+    return len(missing)
 
 
 def _follow(run: OpenRun) -> int:
@@ -118,7 +127,7 @@ def stretches_between(missing: list[int], kept: list[int]) -> list[Stretch]:
     return found
 
 
-def _lead(run: OpenRun, stretches: list[Stretch], on_checkpoint: OnCheckpoint, emit: Emit, watch: Watch | None) -> None:
+def _lead(run: OpenRun, stretches: list[Stretch], on_checkpoint: OnCheckpoint, emit: Emit, watches: Watches) -> None:
     updates = sum(stretch.until - max(stretch.start, 0) for stretch in stretches)
     progress = Progress(emit, f"train {run.spec.run}", updates, "updates")
     if stretches[0].start >= 0:
@@ -126,11 +135,11 @@ def _lead(run: OpenRun, stretches: list[Stretch], on_checkpoint: OnCheckpoint, e
     with Publisher(run, on_checkpoint) as publisher:
         done, whole = 0, _needed_whole(run, stretches)
         for stretch in stretches:
-            if watch is not None and watch.over(stretch.start):
+            if watches.over(stretch.start):
                 break
-            done = _fill(run, stretch, whole, publisher, progress, done, watch)
-    if watch is not None and watch.stop is not None:
-        watch.write(emit)
+            done = _fill(run, stretch, whole, publisher, progress, done, watches)
+    if watches.ended:
+        watches.write(emit)
 
 
 def _fill(
@@ -140,7 +149,7 @@ def _fill(
     publisher: Publisher,
     progress: Progress,
     done: int,
-    watch: Watch | None,
+    watches: Watches,
 ) -> int:
     """Trains one stretch and offers what is missing; returns the number of updates done in all.
 
@@ -154,8 +163,7 @@ def _fill(
                 run.verify(made.after)
     tokens = run.spec.training.batch * (run.tokens.pool.shape[1] - 1)
     state, missing = _start(run, stretch.start), set(stretch.missing)
-    if watch is not None:
-        watch.sees(state)
+    watches.sees(state)
     replayed = -1 if checked else max((step for step in run.checkpoints if step <= stretch.until), default=-1)
     waiting: list[tuple[State, list[Metrics]]] = [(state, [])] if state.step in missing else []
     metrics: list[Metrics] = []
@@ -172,10 +180,9 @@ def _fill(
             if step >= replayed or step in run.checkpoints:
                 waiting = _offered(waiting, publisher)
             progress(done, _note(made.loss, tokens))
-            if watch is not None:
-                watch.sees(made.after)
-                if watch.stop is not None and step >= replayed:  # what waits for a kept state has been compared with it
-                    break
+            watches.sees(made.after)
+            if watches.ended and step >= replayed:  # what waits for a kept state has been compared with it
+                break
         _offered(waiting, publisher)
     except Diverged as error:
         good = max((s for s in {*run.checkpoints, *missing} if s <= error.step), default=0)

@@ -13,7 +13,7 @@ RUN_TABLES = (
             Column("seed", "int64", "seed of initialisation and data order"),
             Column("fingerprint", "string", "identity: SHA-256 of the resolved spec and the corpus content"),
             Column("spec", "string", "the resolved spec, JSON"),
-            Column("status", "string", "planned, training or complete"),
+            Column("status", "string", "planned, training, held (table `holds`) or complete"),
             Column("device", "string", "device and thread count that decide the run's bits"),
             Column("versions", "string", "versions of Python and packages, and git commit, JSON"),
             Column(
@@ -174,6 +174,17 @@ RUN_TABLES = (
                 "settled: the first formation event had formed; hopeless: it had not, and its row in `formation` is censored here",
             ),
             Column("value", "float64", "what the rule watches, there", "unit of the mechanism"),
+        ),
+        keys=("run",),
+    ),
+    Table(
+        "holds",
+        "one row per run whose training was held where the locked alarm rang (`signals.on_alarm`)",
+        (
+            RUN,
+            Column("step", "int32", "last state before the hold", "updates"),
+            Column("signal", "string", "signal whose alarm rang there"),
+            Column("released", "bool", "whether somebody let it train on"),
         ),
         keys=("run",),
     ),
