@@ -15,7 +15,7 @@ from datasets import Dataset
 import mech_pipeline
 from mech_pipeline.data.languages.subliminal import DIGITS, PAIRS, SMALL
 
-TEXTS = 6000
+TEXTS = 10_000
 
 
 def write(run: str, folder: Path, texts: int = TEXTS) -> None:
