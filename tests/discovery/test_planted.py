@@ -67,15 +67,22 @@ def test_probe_tokens_have_the_shares_of_the_mixture(local_store, folder):
         draw_tokens(planted(40_000), origin)
 
 
+def added(text):
+    """The numbers of a sum, its result, and its digits."""
+    digits = re.fullmatch(r"add (\d \d) \+ (\d \d) = (\d \d \d) \.", text).groups()
+    return [int("".join(reversed(each.split()))) for each in digits]
+
+
 def test_sums_are_right_and_units_come_first():
     for index in range(50):
-        a, b, result = (
-            int("".join(reversed(digits.split())))
-            for digits in re.fullmatch(
-                r"add (\d \d) \+ (\d \d) = (\d \d \d) \.", document(np.random.default_rng(index))
-            ).groups()
-        )
+        a, b, result = added(document(np.random.default_rng(index)))
         assert a + b == result
+
+
+def test_sums_of_small_numbers_never_carry_into_hundreds():
+    made = [added(document(np.random.default_rng(index), below=50)) for index in range(300)]
+    assert all(a + b == result < 100 for a, b, result in made)
+    assert max(max(a, b) for a, b, _ in made) == 49
 
 
 def test_the_planted_experiment_asks_for_all_its_kinds():
@@ -89,7 +96,12 @@ def test_the_planted_experiment_asks_for_all_its_kinds():
 
 def test_there_are_enough_runs_in_which_nothing_can_form_to_show_five_percent():
     runs = read_experiment(ROOT / "experiments" / "discovery_nulls.yaml").runs()
-    assert len(runs) >= negatives_needed(0.05)
+    forming = [run for run in runs if run.arm == "forms"]
+    assert len(runs) - len(forming) >= negatives_needed(0.05)
+    assert len(forming) >= 10
+    assert not {run.seed for run in forming} & {100, 101}, "the arm was chosen on these"
+    same = {(run.model.layers, run.model.heads, run.model.d_model, run.discovery.tokens) for run in runs}
+    assert len(same) == 1, "of the nulls' size"
     assert all(run.discovery.asks for run in runs)
     stopped = next(run for run in runs if run.arm == "stopped")
     assert learning_rate(stopped.optimizer, 59) > 0.005
