@@ -80,7 +80,7 @@ def is_pointer(blob: Blob) -> bool:
     return blob.uri.endswith(f"/{POINTER}")
 
 
-def parameter_count(store: Store, run: str) -> int | None:
+def stored_parameter_count(store: Store, run: str) -> int | None:
     """How many parameters the run's model has, from the head of a checkpoint's file; none where no checkpoint is kept."""
     blobs = checkpoint_blobs(store, run)
     if not blobs:

@@ -5,7 +5,7 @@ from functools import partial
 
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Block, Cell, combined_version, pending_cells, stored_versions, write
-from mech_pipeline.pipeline.checkpoints import parameter_count
+from mech_pipeline.pipeline.checkpoints import stored_parameter_count
 from mech_pipeline.project import REPORT_INDEX, explore_name, report_name
 from mech_pipeline.spec.experiment import Experiment
 from mech_pipeline.spec.fingerprint import fingerprint
@@ -83,7 +83,7 @@ def make_report(store: Store, experiment: Experiment) -> StoredReport:
             raise MechError(f"no run of experiment {experiment.experiment!r} is in the store", "`mech run` it first")
         answer = answer_text(connection, experiment)
         tokens = stored_tokens(store)
-        report = build_report(connection, experiment, tokens, partial(parameter_count, store))
+        report = build_report(connection, experiment, tokens, partial(stored_parameter_count, store))
         explored = explore_page(Study(connection, experiment, tuple(experiment.runs()), tokens))
     contents = {HTML: report.html.encode(), EXPLORE: explored.encode()} | {
         f"{name.removesuffix('.png')}.png": png for name, png in report.figures.items()

@@ -1,6 +1,6 @@
 """The number of parameters, read from the head of a checkpoint's file."""
 
-from mech_pipeline.pipeline.checkpoints import parameter_count
+from mech_pipeline.pipeline.checkpoints import stored_parameter_count
 from mech_pipeline.training.model import parameter_count as counted
 from tests.support import tiny
 
@@ -9,11 +9,11 @@ def test_a_kept_checkpoint_tells_how_many_parameters_its_model_has(tmp_path, mon
     tiny.write_text(tmp_path)
     monkeypatch.chdir(tmp_path)
     spec = tiny.spec_of(model=tiny.TINY["model"] | {"d_mlp": 32, "normalization": "layer_norm"})
-    assert parameter_count(local_store, spec.run) is None
+    assert stored_parameter_count(local_store, spec.run) is None
     tiny.train(local_store, spec)
     built = counted(spec.model, tiny.TINY["tokenizer"]["vocabulary"], tiny.TINY["data"]["context"])
-    assert parameter_count(local_store, spec.run) == built
+    assert stored_parameter_count(local_store, spec.run) == built
     for file in tmp_path.rglob("*.safetensors"):
         file.chmod(0o644)
         file.unlink()
-    assert parameter_count(local_store, spec.run) is None, "a report of a damaged store goes without it"
+    assert stored_parameter_count(local_store, spec.run) is None, "a report of a damaged store goes without it"
