@@ -1,7 +1,7 @@
 """What looking at a checkpoint costs: `python benchmarks/mechanisms.py [PART …]`, two minutes; see benchmarks/README.md.
 
 Models of the experiments' size on the experiments' own languages, one thread. Detectors that read text need its language, so
-the general ones are timed with those of IOI, and those of brackets on runs of their own.
+the general ones are timed with those of IOI, and those of brackets and sums on runs of their own.
 """
 
 import time
@@ -29,10 +29,22 @@ from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.store import Store
 
 PARTS = ("checkpoint", "run")
-BRACKETS, PYTHON = ([name for name in DETECTORS if name.startswith(first)] for first in ("bracket_", "python_"))
-OTHERS = [name for name in DETECTORS if name not in {*BRACKETS, *PYTHON}]
-EXPERIMENTS = {"ioi": OTHERS, "brackets": BRACKETS, "python_brackets": PYTHON}
+BRACKETS, PYTHON, SUMS = (
+    [name for name in DETECTORS if name.startswith(first)] for first in ("bracket_", "python_", "carry_")
+)
+OTHERS = [name for name in DETECTORS if name not in {*BRACKETS, *PYTHON, *SUMS}]
+EXPERIMENTS = {"ioi": OTHERS, "brackets": BRACKETS, "python_brackets": PYTHON, "sums": SUMS}
 """Experiment file → the detectors that can be asked of it."""
+LIKE = {
+    "sums": {
+        "file": "brackets",
+        "corpus": {"generated": {"language": "sums"}},
+        "data": {"context": 42, "plain": 0.0, "tiled": 0.0, "packed": 1.0, "tile_tokens": [4, 8]},
+        "mechanisms": ["carry_logit_difference", "carry_accuracy"],
+        "formation": [{"mechanism": "carry_accuracy", "threshold": 0.9}],
+    }
+}
+"""What has no file of its own: another's, and what is otherwise there."""
 SECONDS_A_CHECKPOINT, SECONDS_A_RUN = 1.0, 180.0
 
 
@@ -43,7 +55,7 @@ def trained(folder: Path, name: str, checkpoints: int, documents: int, source: s
         documents: of languages that are made up.
         source: files in place of the standard library's.
     """
-    described: dict[str, Any] = yaml.safe_load((Path(__file__).parents[1] / f"experiments/{name}.yaml").read_text())
+    described = _described(name)
     for asked in ("ledger", "influence", "circuits", "arms"):
         described.pop(asked, None)
     if "generated" in described["corpus"]:
@@ -60,6 +72,13 @@ def trained(folder: Path, name: str, checkpoints: int, documents: int, source: s
     write_run_row(store, spec, corpus_sha256(read), "planned")
     training.train(store, spec)
     return OpenRun(store, spec)
+
+
+def _described(name: str) -> dict[str, Any]:
+    other: dict[str, Any] = dict(LIKE.get(name, {}))
+    file = Path(__file__).parents[1] / f"experiments/{other.pop('file', name)}.yaml"
+    described: dict[str, Any] = yaml.safe_load(file.read_text())
+    return described | other
 
 
 def measure_checkpoint(folder: Path, repetitions: int, documents: int, source: str | None, say: Say) -> list[Result]:
