@@ -142,11 +142,13 @@ def test_what_was_left_out_is_computed_again_from_the_imported_states_with_the_b
     shutil.copytree(home, fresh, ignore=shutil.ignore_patterns("store", "bundle"))
     mech(fresh, "import", str(tmp_path / "bundle"))
     assert "training" not in mech(fresh, "run", "experiments/tiny.yaml").stdout
-    for table in ("ledger", "influence"):
-        sql = f"select run, step, update_step, mechanism, example_id, value from {table} order by all"
+    for sql in (
+        "select run, step, update_step, mechanism, example_id, component, value from ledger order by all",
+        "select run, step, gradient, component, value from gradients order by all",
+    ):
         ours = query(home / "store", sql)
         assert ours.height > 0
-        assert ours.equals(query(fresh / "store", sql)), table
+        assert ours.equals(query(fresh / "store", sql)), sql
 
 
 @pytest.mark.process
@@ -266,7 +268,7 @@ def other_type(folder):
         (other_tokenizer, "table tokens names .*tokenizer.*, which is not in it"),
         (lambda folder: (folder / tokenizers(folder)[0]).unlink(), "table tokens names .*, which is not in it"),
         (from_the_future, "table dreams of bundle .* is unknown here → install a newer"),
-        (other_type, "bundle .*mechanism_values.* → install a newer"),
+        (other_type, "table mechanism_values of bundle .* → install a newer"),
     ],
 )
 def test_rows_and_files_that_do_not_belong_together_are_named_though_all_sums_are_right(

@@ -154,7 +154,7 @@ def test_the_residual_says_what_reconstructed_moments_are_worth(made, tmp_path):
     """Weights in half precision leave its rounding; batches in another order leave about the whole movement."""
     place = weights_alone(made[1], tmp_path / "half", dtype=torch.float16)
     order = pl.read_parquet(made[2] / "batches.parquet")
-    wrong = order.with_columns(11 - pl.col("update_step"))
+    wrong = order.with_columns((11 - pl.col("update_step")).alias("update_step"))
     wrong.write_parquet(tmp_path / "wrong.parquet")
     residuals = {}
     for name, batches in (("right", made[2] / "batches.parquet"), ("wrong", tmp_path / "wrong.parquet")):

@@ -126,7 +126,7 @@ def test_the_command_ranks_what_formed_and_writes_a_cluster_as_a_mechanism(run, 
     assert "mechanisms: [found_tiny_baseline_s0_1]" in capsys.readouterr().out
     written = (folder / "mechanisms" / "found_tiny_baseline_s0_1.py").read_text()
     ids = rows(run, "select token_ids from discovery_tokens where cluster = 1 order by probe_token")["token_ids"]
-    assert str([int(token) for token in ids[0].split()]) in written
+    assert all(f"    {each}\n" in written for each in ids)
     with pytest.raises(MechError, match="there is no cluster tiny.baseline.s0/7"):
         discover("tiny", write="tiny.baseline.s0/7")
     with pytest.raises(MechError, match="experiment other has no discoveries"):

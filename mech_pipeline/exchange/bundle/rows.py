@@ -72,7 +72,7 @@ def read_tables(folder: Path) -> dict[str, pa.Table]:
             found[path.stem] = check_rows(TABLES[path.stem], pq.read_table(path, partitioning=None))
         except (ValueError, pa.ArrowException) as error:
             raise MechError(
-                f"bundle {folder}: {str(error).splitlines()[0]}", "install a newer mech-pipeline"
+                f"table {path.stem} of bundle {folder}: {str(error).splitlines()[0]}", "install a newer mech-pipeline"
             ) from error
     return found
 
