@@ -8,7 +8,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,14 +37,22 @@ def read_corpus(spec: Corpus) -> Documents:
     parts: dict[str, Source] = spec.parts or {"": spec}
     if all(source.generated is not None or source.python_stdlib for source in parts.values()):
         library = _library_now() if any(source.python_stdlib for source in parts.values()) else ()
-        return _read_once(spec.model_dump_json(), library)
+        return _read_once(_Asked(spec.model_dump_json(), library, spec))
     return _read(spec)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A corpus that depends on nothing but its description and these files."""
+
+    described: str
+    library: tuple[tuple[str, int, int], ...]
+    spec: Corpus = field(compare=False)
+
+
 @lru_cache(maxsize=4)
-def _read_once(described: str, library: tuple[tuple[str, int, int], ...]) -> Documents:
-    """The documents of a corpus that depends on nothing but its description and these files."""
-    return _read(Corpus.model_validate_json(described))
+def _read_once(asked: _Asked) -> Documents:
+    return _read(asked.spec)
 
 
 def _library_now() -> tuple[tuple[str, int, int], ...]:

@@ -43,15 +43,16 @@ def test_the_python_of_the_page_reads_the_bundle(project, monkeypatch, tmp_path)
 
 
 def test_the_experiment_of_the_page_is_one():
-    block, _ = blocks("docs/exchange.md", "yaml")
+    block, *_ = blocks("docs/exchange.md", "yaml")
     specs = parse_experiment(yaml.safe_load(block.text)).runs()
     assert [spec.imported.place for spec in specs] == [f"EleutherAI/pythia-14m-seed{seed}" for seed in (1, 2, 3)]
     assert {f"`{name}`" for name in LAYOUTS} == set(re.findall(r"^\| (`\w+`) \| \S", PAGE.read_text(), flags=re.M))
 
 
 def test_a_ledger_of_what_others_trained_is_asked_for_as_the_page_says():
-    whole, part = (yaml.safe_load(block.text) for block in blocks("docs/exchange.md", "yaml"))
+    whole, part, reconstructed = (yaml.safe_load(block.text) for block in blocks("docs/exchange.md", "yaml"))
     spec = parse_experiment(whole | part | {"ledger": part["ledger"] | {"seeds": "all"}}).runs()[0]
     assert spec.accounts == ("induction_copy_advantage",)
     assert spec.imported.batches.endswith("batches.parquet")
     assert learning_rate(spec.optimizer, 143_000) == pytest.approx(1e-4)
+    assert parse_experiment(whole | reconstructed).runs()[0].imported.moments == "reconstruct"
