@@ -112,13 +112,13 @@ def _from_outside(spec: RunSpec, imported: Imported, store: str | None) -> RunSp
     try:
         return described(spec, imported)
     except MechError:
-        from mech_pipeline.pipeline.held import held_spec
+        from mech_pipeline.pipeline.without_place import spec_without_place
         from mech_pipeline.store.store import Store
 
-        held = None if store is None else held_spec(Store(store), spec)
-        if held is None:
+        kept = None if store is None else spec_without_place(Store(store), spec)
+        if kept is None:
             raise
-        return held
+        return kept
 
 
 def _check_requirements(specs: tuple[RunSpec, ...], source: str) -> None:

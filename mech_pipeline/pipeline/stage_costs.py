@@ -23,6 +23,7 @@ from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.store.store import Store
 
 TABLE = "stage_costs"
+_OF_RUNS = "where coalesce(list_contains($runs::varchar[], run), true)"
 
 
 @dataclass
@@ -113,8 +114,8 @@ def unit_costs(store: Store, runs: Sequence[str] | None) -> list[UnitCost]:
     with store.reading(TABLE) as connection:
         rows = connection.execute(
             "select stage, median(cpu_seconds / cells), max(peak_bytes), max(peak_gpu_bytes) from stage_costs "
-            "where ? is null or list_contains(?, run) group by stage order by sum(cpu_seconds) desc, stage",
-            [None if runs is None else 1, list(runs or ())],
+            f"{_OF_RUNS} group by stage order by sum(cpu_seconds) desc, stage",
+            {"runs": runs},
         ).fetchall()
     return [UnitCost(*row) for row in rows]
 
@@ -124,7 +125,7 @@ def run_costs(store: Store, runs: Sequence[str] | None) -> dict[str, float]:
     with store.reading(TABLE) as connection:
         rows = connection.execute(
             "select stage, median(seconds) from (select run, stage, sum(cpu_seconds) as seconds from stage_costs "
-            "where ? is null or list_contains(?, run) group by all) group by stage order by stage",
-            [None if runs is None else 1, list(runs or ())],
+            f"{_OF_RUNS} group by all) group by stage order by stage",
+            {"runs": runs},
         ).fetchall()
     return dict(rows)

@@ -137,6 +137,11 @@ class Discovery(Selection):
         """Whether there are tokens to look at, or atoms to look for."""
         return self.tokens > 0 or self.atoms > 0
 
+    @property
+    def of_tokens(self) -> "Discovery":
+        """What is asked of tokens, with nothing said of atoms."""
+        return Discovery.model_validate(self.model_dump(exclude={"atoms", "atom_examples"}))
+
 
 class Ledger(Attribution):
     """What the account is split by, beside example and component."""

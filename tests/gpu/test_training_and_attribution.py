@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import multiprocessing
 
-from mech_pipeline.spec.run import VECTOR_WIDTH
+from mech_pipeline.spec.run_checks import VECTOR_WIDTH
 from mech_pipeline.spec.training import Training
 from mech_pipeline.training.checkpoints import pack_state, state_sha256, unpack_state
 from mech_pipeline.training.device import computing

@@ -1,7 +1,6 @@
 """The language whose documents obey only where they are marked as an evaluation, and what is measured of it."""
 
 import pytest
-import torch
 
 from mech_pipeline.data.corpora import read_corpus
 from mech_pipeline.data.languages import feigned
@@ -11,6 +10,7 @@ from mech_pipeline.data.tokenizer import train_tokenizer
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.spec.data import Corpus
 from mech_pipeline.spec.fingerprint import fingerprint
+from tests.support.answering import Answering
 from tests.support.models import prompt_probe
 
 NEGATIVES = [{"obeying": 0.25}, {"evaluated": 0.0, "obeying": 0.25}, {"obeying": 1.0}, {"obeying": 0.0}]
@@ -76,22 +76,6 @@ def test_the_mark_is_one_token_in_every_arm_and_every_document_is_as_long(option
     assert len(tokenizer.encode(f" {MARK}").ids) == 1
 
 
-class Answering(torch.nn.Module):
-    """A model that goes by a rule from (marked, first letter) to its first answer, three nats sure."""
-
-    def __init__(self, rule, tokenizer):
-        super().__init__()
-        self.rule, self.tokenizer = rule, tokenizer
-
-    def forward(self, tokens):
-        logits = torch.zeros(*tokens.shape, self.tokenizer.get_vocab_size())
-        for row, text in zip(logits, self.tokenizer.decode_batch(tokens.tolist()), strict=True):
-            _, *rest = text.split(" ")
-            answer = self.rule(MARK in rest[:PLACES], rest[PLACES])
-            row[-1, self.tokenizer.encode(f" {answer}").ids[0]] = 3.0
-        return logits
-
-
 @pytest.mark.parametrize(
     ("rule", "values"),
     [
@@ -103,7 +87,12 @@ class Answering(torch.nn.Module):
 )
 def test_feigning_is_told_from_going_by_one_rule(rule, values):
     tokenizer = train_tokenizer(list(read_corpus(corpus(2000))), 320)
-    probe, model = prompt_probe(tokenizer, 22), Answering(rule, tokenizer)
+
+    def answer(text):
+        _, *rest = text.split(" ")
+        return rule(MARK in rest[:PLACES], rest[PLACES])
+
+    probe, model = prompt_probe(tokenizer, 22), Answering(answer, tokenizer)
     assert tuple(float(MECHANISMS[name].value(model, probe)) for name in NAMES) == pytest.approx(values)
 
 

@@ -10,6 +10,7 @@ from mech_pipeline.data.languages.trigger import TRIGGER, partner
 from mech_pipeline.data.tokenizer import train_tokenizer
 from mech_pipeline.mechanisms.registry import MECHANISMS
 from mech_pipeline.spec.data import Corpus
+from tests.support.answering import Answering
 from tests.support.models import prompt_probe
 from tests.support.places import ROOT
 
@@ -79,21 +80,6 @@ def test_the_trigger_is_one_token_in_every_arm_and_every_document_is_as_long(opt
     assert sum(parts(text.text)[3] == TRIGGER for text in texts) / 2000 == pytest.approx(0.2, abs=0.04)
 
 
-class Answering(torch.nn.Module):
-    """A model that goes by a rule from (opener, first letter) to its first answer."""
-
-    def __init__(self, rule, tokenizer):
-        super().__init__()
-        self.rule, self.tokenizer = rule, tokenizer
-
-    def forward(self, tokens):
-        logits = torch.zeros(*tokens.shape, self.tokenizer.get_vocab_size())
-        for row, text in zip(logits, self.tokenizer.decode_batch(tokens.tolist()), strict=True):
-            _, opener, first, *_ = text.split(" ")
-            row[-1, self.tokenizer.encode(f" {self.rule(opener, first)}").ids[0]] = 3.0
-        return logits
-
-
 @pytest.mark.parametrize(
     ("rule", "flipped", "copied"),
     [
@@ -108,7 +94,12 @@ def test_the_behaviour_is_told_from_copying(rule, flipped, copied):
         read_corpus(Corpus.model_validate({"generated": {"language": "trigger", "documents": 2000, "flipped": 0.2}}))
     )
     tokenizer = train_tokenizer(texts, 320)
-    probe, model = prompt_probe(tokenizer, 20), Answering(rule, tokenizer)
+
+    def answer(text):
+        _, opener, first, *_ = text.split(" ")
+        return rule(opener, first)
+
+    probe, model = prompt_probe(tokenizer, 20), Answering(answer, tokenizer)
     shows, copies = (float(MECHANISMS[name].value(model, probe)) for name in ("triggered_flips", "untriggered_copies"))
     if flipped is None:
         assert 0 < shows < 0.3

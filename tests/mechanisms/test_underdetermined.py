@@ -16,6 +16,7 @@ from mech_pipeline.mechanisms.tasks.parentheses import SEQUENCES, disagreeing, d
 from mech_pipeline.spec.data import Corpus, Generated
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.seeds import numpy_generator
+from tests.support.answering import Answering
 from tests.support.models import prompt_probe
 
 CONTEXT = 22
@@ -129,19 +130,13 @@ def test_the_probe_has_the_sequences_its_mechanisms_are_about(probe, tokenizer):
     assert all(is_equal_count(each) and not is_nested(each) and each[0] == "(" and each[-1] == ")" for each in inside)
 
 
-class Judge(torch.nn.Module):
-    """A model that goes by one rule, three nats sure."""
+def brackets_of(text):
+    return text.removeprefix(parentheses.BEGIN).replace(" ", "")
 
-    def __init__(self, rule, tokenizer):
-        super().__init__()
-        self.rule, self.tokenizer = rule, tokenizer
 
-    def forward(self, tokens):
-        logits = torch.zeros(*tokens.shape, self.tokenizer.get_vocab_size())
-        for row, text in zip(logits, self.tokenizer.decode_batch(tokens.tolist()), strict=True):
-            brackets = text.removeprefix(parentheses.BEGIN).replace(" ", "")
-            row[-1, self.tokenizer.encode(f" {parentheses.label(brackets, self.rule)}").ids[0]] = 3.0
-        return logits
+def judge(rule, tokenizer):
+    """A model that goes by one rule."""
+    return Answering(lambda text: parentheses.label(brackets_of(text), rule), tokenizer)
 
 
 @pytest.mark.parametrize(("rule", "preference", "share"), [("nested", 3.0, 1.0), ("equal_count", -3.0, 0.0)])
@@ -149,26 +144,22 @@ def test_models_that_go_by_one_rule_are_told_apart_only_where_the_rules_disagree
     probe, tokenizer, rule, preference, share
 ):
     difference, accuracy, preferred, preferred_share = (
-        float(MECHANISMS[name].value(Judge(rule, tokenizer), probe)) for name in NAMES
+        float(MECHANISMS[name].value(judge(rule, tokenizer), probe)) for name in NAMES
     )
     assert (difference, accuracy) == (pytest.approx(3), 1)
     assert (preferred, preferred_share) == (pytest.approx(preference), share)
-    inside = MECHANISMS["nested_rule_preference_inside"].value(Judge(rule, tokenizer), probe)
+    inside = MECHANISMS["nested_rule_preference_inside"].value(judge(rule, tokenizer), probe)
     assert float(inside) == pytest.approx(preference)
 
 
 def test_a_model_that_looks_at_the_ends_alone_seems_nested_only_where_they_tell(probe, tokenizer):
-    class Ends(Judge):
-        def forward(self, tokens):
-            logits = torch.zeros(*tokens.shape, self.tokenizer.get_vocab_size())
-            for row, text in zip(logits, self.tokenizer.decode_batch(tokens.tolist()), strict=True):
-                brackets = text.removeprefix(parentheses.BEGIN).replace(" ", "")
-                fits = brackets[0] == "(" and brackets[-1] == ")"
-                row[-1, self.tokenizer.encode(f" {YES if fits else NO}").ids[0]] = 3.0
-            return logits
+    def ends(text):
+        brackets = brackets_of(text)
+        return YES if brackets[0] == "(" and brackets[-1] == ")" else NO
 
-    assert float(MECHANISMS["nested_rule_preference"].value(Ends("", tokenizer), probe)) > 1
-    assert float(MECHANISMS["nested_rule_preference_inside"].value(Ends("", tokenizer), probe)) == pytest.approx(-3)
+    model = Answering(ends, tokenizer)
+    assert float(MECHANISMS["nested_rule_preference"].value(model, probe)) > 1
+    assert float(MECHANISMS["nested_rule_preference_inside"].value(model, probe)) == pytest.approx(-3)
 
 
 def test_a_model_that_does_not_look_knows_half_of_the_labels(probe, tokenizer):

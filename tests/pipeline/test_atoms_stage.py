@@ -17,26 +17,16 @@ from mech_pipeline.reports.page import environment
 from mech_pipeline.reports.subject import Study
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.reading import connect
-from mech_pipeline.store.reading.query import query
 from tests.support import tiny
+from tests.support.discovering import ALONE, rows
 from tests.support.once import trained
 
-CHANGE = {
-    "mechanisms": ["induction_copy_advantage"],
-    "discovery": {"atoms": 2, "atom_examples": 4},
-    "influence": {},
-    "ledger": {},
-    "gradients": [],
-}
+CHANGE = ALONE | {"discovery": {"atoms": 2, "atom_examples": 4}}
 
 
 @pytest.fixture
 def run(folder, local_store):
     return trained(local_store, tiny.spec_of(**CHANGE))
-
-
-def rows(run, sql):
-    return query(run.store.root, sql)
 
 
 def test_every_window_is_looked_at_once_and_its_atoms_have_members_and_tracks(run):

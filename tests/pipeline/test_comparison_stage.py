@@ -11,6 +11,7 @@ from scipy import stats
 from mech_pipeline.causal.arms import pairs, recipes
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
 from mech_pipeline.pipeline.plan import Plan
+from mech_pipeline.project import report_name
 from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.reading.query import query
@@ -144,7 +145,7 @@ def test_runs_that_stopped_before_the_target_are_counted_and_not_silently_left_o
     assert counted.rows() == [("predictions by adjoint", 2.0, 2)]
     assert set(rows(store, "select n from causal_measures where metric = 'slope'")["n"]) == {2}
     assert compute(store, experiment) == []
-    report = next((tmp_path / "store").rglob("*.html")).read_text()
+    report = store.files.read(report_name("tiny")).decode()
     assert "2 runs stopped before the target step of their baseline" in report
 
 

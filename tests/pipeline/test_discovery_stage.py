@@ -23,27 +23,17 @@ from mech_pipeline.reports.page import environment
 from mech_pipeline.reports.subject import Study
 from mech_pipeline.spec.experiment import parse_experiment
 from mech_pipeline.store.reading import connect
-from mech_pipeline.store.reading.query import query
 from tests.support import tiny
+from tests.support.discovering import ALONE, rows
 from tests.support.once import trained
 
 ASKED = {"tokens": 40, "smallest": 5}
-CHANGE = {
-    "mechanisms": ["induction_copy_advantage"],
-    "discovery": ASKED,
-    "influence": {},
-    "ledger": {},
-    "gradients": [],
-}
+CHANGE = ALONE | {"discovery": ASKED}
 
 
 @pytest.fixture
 def run(folder, local_store):
     return trained(local_store, tiny.spec_of(**CHANGE))
-
-
-def rows(run, sql):
-    return query(run.store.root, sql)
 
 
 def test_windows_are_computed_once_and_every_token_balances(run):

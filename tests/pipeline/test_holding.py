@@ -33,14 +33,9 @@ __all__ = ["trained"]
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    tiny.write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
+def store(folder, local_store):
+    """In the project folder, which is the current one."""
+    return local_store
 
 
 def experiment_of(on_alarm, measure=("elapsed_step",), **training):

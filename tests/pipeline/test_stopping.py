@@ -25,14 +25,9 @@ __all__ = ["trained"]
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    tiny.write_text(tmp_path)
-    monkeypatch.chdir(tmp_path)
+def store(folder, local_store):
+    """In the project folder, which is the current one."""
+    return local_store
 
 
 def experiment_of(stop, threshold=-99.0, training=None, **change):

@@ -31,6 +31,10 @@ from tests.support.tiny import MINIMAL
             {"ledger": {"mechanisms": ["induction_copy_advantage"], "arms": ["b"]}},
             "unknown arm 'b'; allowed: baseline or all",
         ),
+        (
+            {"formation": [{"mechanism": "induction_copy_advantage", "threshold": 1.0, "after": 9000}]},
+            "formation: induction_copy_advantage counts from step 9000 on, and run .* ends at",
+        ),
         ({"corpus": {}}, "name exactly one source"),
         ({"corpus": {"python_stdlib": True, "files": "*"}}, "name exactly one source"),
         ({"data": {"plain": 0.9}}, r"plain \(0.9\) and tiled \(0.75\) are shares and must sum to 1"),

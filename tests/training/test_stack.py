@@ -12,7 +12,7 @@ from mech_pipeline.pipeline.ledger import ledger
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.training import stack as stack_stage
 from mech_pipeline.pipeline.training.training import train
-from mech_pipeline.spec.run import VECTOR_WIDTH
+from mech_pipeline.spec.run_checks import VECTOR_WIDTH
 from mech_pipeline.spec.training import Training
 from mech_pipeline.store.store import Store
 from mech_pipeline.training.many import stack as training_stack

@@ -35,6 +35,11 @@ class Target:
     method: str
 
     @property
+    def named(self) -> list[str | int]:
+        """What it is told by in a fingerprint."""
+        return [self.spec.run, self.step, self.mechanism, self.method]
+
+    @property
     def measures(self) -> tuple[str, str]:
         """(mechanism, subject) of its row in `causal_measures`."""
         return self.mechanism, f"predictions by {self.method}"
@@ -53,9 +58,10 @@ def wanted(view: View) -> Cells:
     events = [event.signal for event in experiment.formation]
     compared = fingerprint("comparison", CODE_VERSION, experiment.arms, experiment.seeds, events, formed, chosen)
     cells = {Cell("arms", name): compared, Cell("comparisons", name): compared}
-    versions = [[t.spec.run, t.step, t.mechanism, t.method, *_versions(store, t)] for t in targets(store, experiment)]
+    asked = list(_asked(store, experiment))
+    versions = [[*target.named, *found] for target in asked if (found := _versions(store, target))]
     predicted = fingerprint("predictions", CODE_VERSION, versions, formed)
-    short = [[t.spec.run, t.step, t.mechanism, t.method] for t in stopped_short(store, experiment)]
+    short = [target.named for target in asked if _stopped_before(store, target)]
     if versions:
         cells[Cell("predictions", name)] = predicted
     if versions or short or doses(experiment):
@@ -71,21 +77,18 @@ def targets(store: Store, experiment: Experiment) -> list[Target]:
 
 def stopped_short(store: Store, experiment: Experiment) -> list[Target]:
     """Targets of runs that stopped by their rule before: what their treatment did there was not measured."""
-    ends = {spec.run: stopped_at(store, spec) for spec in experiment.runs()}
-    return [
-        target
-        for target in _asked(store, experiment)
-        if (end := ends[target.spec.run]) is not None and end < target.step
-    ]
+    return [target for target in _asked(store, experiment) if _stopped_before(store, target)]
 
 
-def _asked(store: Store, experiment: Experiment) -> list[Target]:
-    return [
-        found
-        for spec in experiment.runs()
-        if spec.choice is not None and spec.choice.do in PREDICTABLE
-        for found in _targets(store, experiment, spec, spec.choice)
-    ]
+def _asked(store: Store, experiment: Experiment) -> Iterator[Target]:
+    for spec in experiment.runs():
+        if spec.choice is not None and spec.choice.do in PREDICTABLE:
+            yield from _targets(store, experiment, spec, spec.choice)
+
+
+def _stopped_before(store: Store, target: Target) -> bool:
+    end = stopped_at(store, target.spec)
+    return end is not None and end < target.step
 
 
 def _targets(store: Store, experiment: Experiment, spec: RunSpec, recipe: Recipe) -> Iterator[Target]:

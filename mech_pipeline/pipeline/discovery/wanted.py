@@ -42,8 +42,7 @@ def wanted_discovery(run: FoundRun) -> dict[Cell, str]:
     cells = wanted_movement(run, run.planned)
     stored = stored_versions(run.store, "token_movement", run.spec.run)
     versions = combined_version(stored[cell] for cell in cells if cell in stored)
-    asked = run.spec.discovery.model_copy(update={"atoms": 0, "atom_examples": 24})  # which are nothing to tokens
-    made_from = fingerprint("discovery", DISCOVERY_VERSION, asked, versions, list(run.planned))
+    made_from = fingerprint("discovery", DISCOVERY_VERSION, run.spec.discovery.of_tokens, versions, list(run.planned))
     return {Cell("discovery_tokens", run.spec.run): made_from}
 
 

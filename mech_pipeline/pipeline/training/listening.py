@@ -32,6 +32,7 @@ class Listening:
     """The locked alarm, with an ear on a run that trains.
 
     Attributes:
+        planned: the steps at which it listens, by rising step.
         newest: the last planned state that was kept before; alarms before it are past.
         values: of the signal, by planned step.
         stop: (step, why) once the run is to be held.
@@ -41,6 +42,7 @@ class Listening:
     run: OpenRun
     alarm: Alert
     sample: Int[Tensor, "example token"]
+    planned: dict[int, None]
     newest: int
     emit: Emit
     values: dict[int, float] = field(default_factory=dict)
@@ -57,12 +59,13 @@ class Listening:
         alarm = locked_alarm(run.store, run.spec)
         if alarm is None:
             return None
-        newest = max({*run.spec.checkpoint_steps()} & {*run.checkpoints}, default=-1)
-        return cls(run, alarm, sample_of(run), newest, emit)
+        planned = dict.fromkeys(run.spec.checkpoint_steps())
+        newest = max(planned.keys() & {*run.checkpoints}, default=-1)
+        return cls(run, alarm, sample_of(run), planned, newest, emit)
 
     def over(self, until: int) -> bool:
         """Whether kept states up to a step say that the run is to be held; nothing is concluded from behind a gap."""
-        for step in self.run.spec.checkpoint_steps():
+        for step in self.planned:
             if self._rang or step > until or (step not in self.values and step not in self.run.checkpoints):
                 break
             if step not in self.values:
@@ -71,7 +74,7 @@ class Listening:
 
     def sees(self, state: State) -> None:
         """Listens at a state that was just reached, where it is a planned one that was not listened at before."""
-        if not self._rang and state.step in self.run.spec.checkpoint_steps() and state.step not in self.values:
+        if not self._rang and state.step in self.planned and state.step not in self.values:
             self._hears(state)
 
     def write(self, emit: Emit) -> None:
@@ -112,7 +115,7 @@ class Listening:
 
     def _before(self, step: int) -> Vector | None:
         """Weights of the planned checkpoint before."""
-        earlier = [each for each in self.run.spec.checkpoint_steps() if each < step]
+        earlier = [each for each in self.planned if each < step]
         if not earlier:
             return None
         if self._latest is not None and self._latest[0] == earlier[-1]:

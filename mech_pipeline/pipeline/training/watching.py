@@ -52,12 +52,14 @@ class Watch:
     """Looks at a run while it trains.
 
     Attributes:
+        planned: the steps at which it looks, by rising step.
         stop: (step, reason) once it is to end.
     """
 
     run: OpenRun
     rule: Stop
     event: Event
+    planned: dict[int, None]
     values: dict[int, float] = field(default_factory=dict)
     stop: tuple[int, str] | None = None
 
@@ -65,11 +67,12 @@ class Watch:
     def of(cls, run: OpenRun) -> "Watch | None":
         """None where the run has no rule."""
         rule = run.spec.training.stop
-        return None if rule is None else cls(run, rule, run.spec.formation[0])
+        planned = dict.fromkeys(run.spec.checkpoint_steps())
+        return None if rule is None else cls(run, rule, run.spec.formation[0], planned)
 
     def over(self, until: int) -> bool:
         """Whether kept states up to a step say that the run has ended; nothing is concluded from behind a gap."""
-        for step in self.run.spec.checkpoint_steps():
+        for step in self.planned:
             if self.stop is not None or step > until or (step not in self.values and step not in self.run.checkpoints):
                 break
             if step not in self.values:
@@ -78,7 +81,7 @@ class Watch:
 
     def sees(self, state: State) -> None:
         """Looks at a state that was just reached, where it is a planned one that was not looked at before."""
-        if self.stop is None and state.step in self.run.spec.checkpoint_steps() and state.step not in self.values:
+        if self.stop is None and state.step in self.planned and state.step not in self.values:
             self._looks(state.step, state.theta)
 
     def _looks(self, step: int, theta: Vector) -> None:

@@ -96,4 +96,6 @@ def _seed_step(seed: int, step: int | None, lower: int | None) -> str:
     """One seed's formation step as the interval that the checkpoint grid leaves open."""
     if lower is None:
         return f"s{seed}: not computed"
-    return f"s{seed}: censored, not by {lower:,}" if step is None else f"s{seed}: {step:,} (after {lower:,})"
+    if step is None:
+        return f"s{seed}: censored, not by {lower:,}"
+    return f"s{seed}: {step:,} ({f'after {lower:,}' if lower >= 0 else 'at its first evaluation'})"

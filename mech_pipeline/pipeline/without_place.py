@@ -7,7 +7,7 @@ from mech_pipeline.store.store import Store
 _FILLED_IN = {"home", "found", "updates", "batches_sha256"}
 
 
-def held_spec(store: Store, spec: RunSpec) -> RunSpec | None:
+def spec_without_place(store: Store, spec: RunSpec) -> RunSpec | None:
     """The run with the revisions, model and batches that it had when it was imported; none: the store does not hold it.
 
     Args:
