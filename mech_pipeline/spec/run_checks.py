@@ -150,6 +150,12 @@ def _check_interventions(spec: RunParts) -> None:
     ways = ("stacked", "compile", "sharded")
     if used := [way for way in ways if getattr(spec.training, way)]:
         raise ValueError(f"intervene of run {spec.run}: not with training.{used[0]}; leave that out of its arm")
+    at_mean = [each for each in spec.interventions if each.at_mean]
+    if at_mean and (spec.training.micro_batches > 1 or spec.weighted):
+        raise ValueError(
+            f"intervene of run {spec.run}: {at_mean[0].words}, and the mean is over a whole batch in which examples count "
+            "alike; not with micro_batches or weights of examples"
+        )
     accounts = {
         "ledger": bool(spec.accounts),
         "influence": bool(spec.influence.mechanisms),

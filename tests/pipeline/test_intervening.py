@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,8 @@ from mech_pipeline.mechanisms.anatomy import attention, output_of
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.resolve import resolve
 from mech_pipeline.spec.experiment import parse_experiment
+from mech_pipeline.spec.fingerprint import fingerprint
+from mech_pipeline.spec.intervention import Intervention
 from mech_pipeline.store.reading.query import query
 from mech_pipeline.store.store import Store
 from tests.support import tiny
@@ -86,7 +89,19 @@ def test_another_window_trains_just_that_arm_again(store):
         ({"head": [2, 0], "do": "zero_output"}, "intervene[0]: there is no layer 2; the model has layers 0 to 1"),
         ({"head": [0, 5], "do": "zero_output"}, "there is no head 5; a layer has heads 0 to 1"),
         ({"neuron": [0, 5], "do": "zero"}, "the model has no MLP and so no neurons"),
-        ({"head": [0, 0], "do": "zero"}, "a neuron can be held at `zero`"),
+        ({"head": [0, 0], "do": "zero"}, "`zero` is not for a head; what is: forbid_previous_token, zero_output"),
+        ({"head": [0, 0], "do": "clamp", "value": 0.3}, "`clamp` is not for a head"),
+        ({"neuron": [0, 5], "do": "mean_output"}, "`mean_output` is not for a neuron; what is: zero, mean, clamp"),
+        ({"neuron": [0, 5], "do": "clamp"}, "`clamp` needs a `value`"),
+        ({"neuron": [0, 5], "do": "zero", "value": 0.3}, "`zero` takes no value; `clamp` does"),
+        ({"neuron": [0, 5], "do": "mean", "value": 0.0}, "`mean` takes no value; `clamp` does"),
+        ({"neuron": [0, 5], "do": "clamp", "value": float("nan")}, "value"),
+        ({"neuron": [0, 5], "do": "clamp", "value": float("-inf")}, "value"),
+        ({"neuron": [0, 5], "do": "clamp", "value": 1e39}, "less than or equal to 1000000"),
+        ({"neuron": [0, 5], "do": "clamp", "value": -2e6}, "greater than or equal to -1000000"),
+        ({"neuron": [0, 5], "do": "clamp", "value": "much"}, "value"),
+        ({"neuron": [0, 5], "do": "clamp", "value": 0.3}, "the model has no MLP and so no neurons"),
+        ({"neuron": [5, 0], "do": "mean"}, "there is no layer 5"),
         ({"head": [0, 0], "neuron": [0, 1], "do": "zero"}, "name one of `head` and `neuron`"),
         ({"head": [0, 0], "do": "zero_output", "from": 9, "to": 4}, "from 9 to 4 is no window"),
         ({"head": [0, 0], "do": "zero_output", "from": 12}, "12 is after the last of 12 updates"),
@@ -97,6 +112,79 @@ def test_a_part_that_the_model_has_not_is_named_before_anything_is_trained(inter
     with pytest.raises(MechError) as caught:
         experiment_of(intervene)
     assert words in str(caught.value)
+
+
+MLP = {"model": {"layers": 2, "heads": 2, "d_model": 16, "d_mlp": 32}}
+CLAMP = {"neuron": [0, 5], "do": "clamp", "value": 0.25, "from": 4, "to": 8}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(CLAMP, CLAMP | {"value": 0.5}), (CLAMP, {"neuron": [0, 5], "do": "mean", "from": 8})],
+)
+def test_one_neuron_is_not_held_at_two_values_at_once(one, other):
+    with pytest.raises(MechError, match=r"neuron \[0, 5\]: clamp at 0.25 in updates 4 to 8, and neuron \[0, 5\]"):
+        experiment_of(one, other, **MLP)
+    experiment_of(one, other | {"from": 9, "to": None}, **MLP)
+    experiment_of(one, other | {"neuron": [0, 6]}, **MLP)
+
+
+@pytest.mark.parametrize(
+    ("arm", "training"),
+    [
+        ({}, {"micro_batches": 2}),
+        ({"choose": {"by": "random", "share": 0.1, "of": "baseline"}}, {}),
+    ],
+)
+def test_a_mean_over_the_batch_is_refused_where_examples_do_not_count_alike(arm, training):
+    mean = {"head": [0, 1], "do": "mean_output"}
+    change = {"training": QUICK["training"] | training}
+    with pytest.raises(
+        MechError, match=r"tiny.held.s0: head \[0, 1\]: mean_output in updates 0 to the last, and the mean"
+    ):
+        experiment_of(mean, arm=arm, **change)
+    experiment_of(mean | {"do": "zero_output"}, arm=arm, **change)
+
+
+def test_what_was_written_before_there_were_values_has_the_fingerprint_that_it_had():
+    zero = Intervention(neuron=(1, 5), do="zero", begin=3)
+    assert fingerprint(zero) == fingerprint({"head": None, "neuron": [1, 5], "do": "zero", "begin": 3, "to": None})
+    clamp = Intervention(neuron=(1, 5), do="clamp", begin=3, value=0.25)
+    written = {"head": None, "neuron": [1, 5], "do": "clamp", "begin": 3, "to": None, "value": 0.25}
+    assert fingerprint(clamp) == fingerprint(written)
+
+
+@pytest.mark.slow
+def test_a_clamped_neuron_stays_what_it_was_and_the_model_trains_otherwise(store):
+    """Without weight decay, what no gradient reaches does not move; and a kill inside of the window changes no bit."""
+    still = {"optimizer": {"warmup_steps": 5, "weight_decay": 0.0}, **MLP}
+    experiment = experiment_of(CLAMP | {"from": 0, "to": None}, **still)
+    compute(store, experiment)
+    arm, baseline = states(store, "tiny.held.s0"), states(store, "tiny.baseline.s0")
+    key = "layers.0.mlp.fc_in.weight"
+    name = next(each for each in arm[12][0] if each.endswith(key) and "exp_avg" not in each)
+    assert np.array_equal(arm[12][0][name][5], arm[0][0][name][5])
+    assert not np.array_equal(arm[12][0][name][4], arm[0][0][name][4])
+    assert not np.array_equal(baseline[12][0][name][5], baseline[0][0][name][5])
+    store.delete("checkpoints", "run = 'tiny.held.s0' and step > 6")
+    compute(store, experiment)
+    assert_same_bits(states(store, "tiny.held.s0"), arm)
+    again = compute(store, experiment_of(CLAMP | {"from": 0, "to": None, "value": 0.5}, **still))
+    assert {run for stage, run in again if stage == "training"} == {"tiny.held.s0"}, "another value is another training"
+
+
+@pytest.mark.slow
+def test_parts_at_their_means_branch_and_resume_bit_for_bit(store):
+    means = [{"head": [0, 1], "do": "mean_output", "from": 4, "to": 8}, {"neuron": [1, 3], "do": "mean", "from": 6}]
+    experiment = experiment_of(*means, **MLP)
+    compute(store, experiment)
+    arm, baseline = states(store, "tiny.held.s0"), states(store, "tiny.baseline.s0")
+    assert arm[3][1] == baseline[3][1]
+    assert arm[6][1] != baseline[6][1]
+    store.delete("checkpoints", "run = 'tiny.held.s0' and step > 3")
+    compute(store, experiment)
+    assert_same_bits(states(store, "tiny.held.s0"), arm)
+    assert compute(store, experiment) == []
 
 
 @pytest.mark.parametrize(

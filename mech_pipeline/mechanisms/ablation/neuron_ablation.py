@@ -8,8 +8,7 @@ Intervals: bootstrap over sequences (percentiles), both effects of the same sequ
 Source: Wang et al. 2022, §3.2 (mean ablation); Efron 1979 (bootstrap).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mech_pipeline.errors import MechError
+from mech_pipeline.mechanisms.ablation.columns import constant, replaced_columns
 from mech_pipeline.mechanisms.anatomy import input_of, neuron_projection
 from mech_pipeline.training.model import next_token_losses
 
@@ -59,7 +59,7 @@ def ablated_increase(
                 f"layer {layer} has neurons 0 to {activations.shape[-1] - 1}, not {neuron}", "name one of them"
             )
         plain = next_token_losses(model, tokens)
-        with _held(projection, neuron, activations[..., neuron].mean()):
+        with replaced_columns(projection, slice(neuron, neuron + 1), constant(activations[..., neuron].mean())):
             return next_token_losses(model, tokens) - plain
 
 
@@ -116,17 +116,3 @@ def _of_kind(increase: Tensor, read: Tensor, kind: Sequence[int]) -> tuple[NDArr
     """Sum of the increase and number of positions, of each sequence."""
     here = torch.isin(read, torch.tensor(list(kind)))
     return (increase * here).sum(1).double().numpy(), here.sum(1).numpy()
-
-
-@contextmanager
-def _held(projection: nn.Module, neuron: int, value: Tensor) -> Iterator[None]:
-    def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        held = arguments[0].clone()
-        held[..., neuron] = value
-        return (held, *arguments[1:])
-
-    handle = projection.register_forward_pre_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
