@@ -18,7 +18,7 @@ from mech_pipeline.reports.causes import figures, queries
 from mech_pipeline.reports.causes.words import done_by
 from mech_pipeline.reports.section import Section
 from mech_pipeline.reports.subject import Study
-from mech_pipeline.reports.wording import UNKNOWN, interval, number, percent, signal_name, signal_unit
+from mech_pipeline.reports.wording import UNKNOWN, counted, interval, number, percent, signal_name, signal_unit
 from mech_pipeline.spec.analysis import Event
 
 _PANELS = {"delete": "examples left out", "duplicate": "examples shown twice"}
@@ -240,9 +240,9 @@ def _predictions(study: Study) -> tuple[list[tuple[str, str]], dict[str, Figure]
 def _stopped(study: Study) -> list[str]:
     """Runs of which the treatment was not measured where it was predicted, a sentence for each mechanism and method."""
     return [
-        f"{row['mechanism']}, {row['subject']}: {row['n']} runs stopped before the target step of their baseline "
-        "(`training.stop`) and have no measured change there. They are left out of what is predicted and measured, and so "
-        "most of all arms that form early; their shifts are compared all the same."
+        f"{row['mechanism']}, {row['subject']}: {counted(row['n'], 'run')} stopped before the target step of their baseline "
+        "(`training.stop`): no change was measured there, and the table `predictions` has no row. What is left out so is most "
+        "of all arms that form early; their shifts are compared all the same."
         for row in queries.stopped_before(study).iter_rows(named=True)
     ]
 

@@ -74,7 +74,7 @@ COMPARISON_TABLES = (
     Table(
         "predictions",
         "one row per run that treats examples otherwise: what influence had predicted at the baseline's target step, and what"
-        " came",
+        " came; none of a run that stopped before that step (`training.stop`), which `causal_measures` counts",
         (
             _EXPERIMENT,
             RUN,
