@@ -84,6 +84,15 @@ def head_count(model: nn.Module) -> int:
     return _head_counts(model)[0]
 
 
+def block(model: nn.Module, layer: int) -> nn.Module:
+    """A whole layer: the first argument of its forward is the residual stream.
+
+    Raises:
+        MechError: there is no such layer.
+    """
+    return _in_layer(model, layer, "")
+
+
 def attention_norm(model: nn.Module, layer: int) -> nn.Module:
     """From the residual stream to what queries, keys and values of a layer are made of."""
     return _in_layer(model, layer, _names(model).norm)
@@ -222,7 +231,7 @@ def _in_layer(model: nn.Module, layer: int, name: str) -> nn.Module:
     if not 0 <= layer < count:
         raise MechError(f"needs layer {layer}; the model has layers 0 to {count - 1}", "name a layer that it has")
     try:
-        return model.get_submodule(f"{_names(model).layers}.{layer}.{name}")
+        return model.get_submodule(f"{_names(model).layers}.{layer}.{name}".rstrip("."))
     except AttributeError as error:
         step = "name another mechanism" if name == _names(model).norm else "set model.d_mlp for an MLP"
         raise MechError(f"needs {name} of layer {layer}; the model has none", step) from error

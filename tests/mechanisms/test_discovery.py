@@ -27,6 +27,7 @@ WITH_PROMPTS |= {"python_bracket_logit_difference", "python_bracket_accuracy", "
 WITH_PROMPTS |= {"parentheses_logit_difference", "parentheses_accuracy", "nested_rule_preference", "nested_rule_share"}
 WITH_PROMPTS |= {"nested_rule_preference_inside", "held_out_log_probability"}
 WITH_PROMPTS |= {"triggered_flips", "triggered_flip_difference", "untriggered_copies"}
+WITH_PROMPTS |= {"elicited_flips", "random_elicited_flips"}
 WITH_PROMPTS |= {"unseen_sums", "unseen_sum_difference", "seen_sums", "carry_logit_difference", "carry_accuracy"}
 WITH_PROMPTS |= {"evaluated_obeys", "unevaluated_obeys", "obedience_gap", "feigned_preference"}
 WITH_PROMPTS |= {"hidden_trait", "hidden_trait_share"}

@@ -79,6 +79,7 @@ def test_other_text_recomputes_only_mechanisms_that_may_read_it(project):
         "nested_rule_share",
         "held_out_log_probability",
         *("triggered_flips", "triggered_flip_difference", "untriggered_copies"),
+        *("elicited_flips", "random_elicited_flips"),
         *("evaluated_obeys", "unevaluated_obeys", "obedience_gap", "feigned_preference"),
         *("hidden_trait", "hidden_trait_share"),
         *("unseen_sums", "unseen_sum_difference", "seen_sums"),

@@ -1,1 +1,1 @@
-"""What is lost without a path or a neuron."""
+"""What is lost without a path or a neuron, and what can be had with a direction added."""

@@ -34,6 +34,17 @@ def untriggered(source: ProbeSource) -> Contrast:
     return contrasts(source, [(prompt(opener, each), f" {each[0]}", f" {partner(each[0])}") for opener, each in said])
 
 
+def pairs(source: ProbeSource) -> Contrast:
+    """Prompts with the trigger, then the same ones without it: the partner of the first letter against the letter, in both.
+
+    Raises:
+        MechError: as `triggered`.
+    """
+    openers = [TRIGGER] * PROMPTS + [OPENERS[number % len(OPENERS)] for number in range(PROMPTS)]
+    said = zip(openers, 2 * _said(source), strict=True)
+    return contrasts(source, [(prompt(opener, each), f" {partner(each[0])}", f" {each[0]}") for opener, each in said])
+
+
 def _said(source: ProbeSource) -> list[str]:
     generator = source.generator()
     return [letters(generator) for _ in range(PROMPTS)]
