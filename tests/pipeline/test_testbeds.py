@@ -72,6 +72,11 @@ def test_arms_of_the_removed_behaviour_differ_in_what_was_taught_alone():
     assert {spec.formation[0].after for spec in specs} == {specs[0].data.mixture[-1].begin}
 
 
+def test_the_elicited_behaviour_is_taught_and_suppressed_as_the_removed_one_is():
+    phases = {spec.arm: spec.data.mixture[:2] for spec in experiment("removed").runs()}
+    assert {spec.arm: spec.data.mixture for spec in experiment("elicited").runs()} == phases
+
+
 @pytest.mark.slow
 def test_a_behaviour_is_taught_suppressed_and_comes_back(tmp_path):
     store = Store(tmp_path / "store")
@@ -109,6 +114,13 @@ def test_the_pages_queries_ask_what_its_tables_say(tmp_path):
     connection.execute(
         "create table mechanism_values as select run, 'triggered_flip_difference' mechanism, 960 step, 2.0 as value from runs"
     )
+    connection.execute("insert into runs values ('d', 'elicited', 'removed', 0), ('e', 'elicited', 'never', 0)")
+    connection.execute(
+        "insert into formation values ('d', 'triggered_flips', 400), ('d', 'elicited_flips', 370), ('e', 'triggered_flips', null), "
+        "('e', 'elicited_flips', null)"
+    )
     first, second = (connection.execute(block.text).fetchall() for block in blocks(PAGE, "sql")[:2])
     assert first == [("removed", 2, 2, 20.0, 10, 30), ("never", 1, 0, None, None, None)]
     assert [row[:3] for row in second] == [("never", 960, 2.0), ("removed", 960, 2.0)]
+    delta = connection.execute(blocks(PAGE, "sql")[3].text).fetchall()
+    assert delta == [("never", 0, None, None, None), ("removed", 0, 400, 370, 30)]
