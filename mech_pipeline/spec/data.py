@@ -14,7 +14,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "addition": ("share", "shuffled"),
     "feigned": ("evaluated", "obeying"),
     "parentheses": ("disagreeing", "rule", "below_zero"),
-    "sums": ("below",),
+    "sums": ("below", "together"),
     "trigger": ("flipped", "trigger"),
 }
 """Fields of `Generated` that belong to one language."""
@@ -47,6 +47,7 @@ class Generated(Stage):
         None, "feigned: share of documents that copy, drawn apart from the mark; default: just the marked ones do"
     )
     below: int = added(100, "sums: both numbers are below it", ge=10, le=100)
+    together: int = added(1, "sums: how many a document holds, so that longer snippets of it exist", ge=1, le=100)
     share: float = added(0.5, "addition: share of all pairs that is trained on", gt=0, le=0.8)
     shuffled: bool = added(False, "addition: each pair has a random number instead of its sum; no rule")
 

@@ -13,12 +13,17 @@ import numpy as np
 BEGIN = "add"
 
 
-def document(generator: np.random.Generator, below: int = 100) -> str:
-    """One sum as a text.
+def document(generator: np.random.Generator, below: int = 100, together: int = 1) -> str:
+    """Sums as a text.
 
     Args:
         below: which both numbers are, at most 100.
+        together: how many sums, one after another.
     """
+    return " ".join(_sum(generator, below) for _ in range(together))
+
+
+def _sum(generator: np.random.Generator, below: int) -> str:
     first, second = (int(number) for number in generator.integers(0, below, 2))
     return " ".join([BEGIN, *_digits(first, 2), "+", *_digits(second, 2), "=", *_digits(first + second, 3), "."])
 
