@@ -5,6 +5,7 @@ each stage gives early cut-off: a stage that changed nothing leaves nothing to d
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from mech_pipeline.pipeline import stages
@@ -82,18 +83,20 @@ class Plan:
         self._given: dict[Node, Cells] = {}
 
     def look(self, run: str | None = None) -> None:
-        """Looks again: at everything, or at a run and all that reads it."""
+        """Looks again: at everything, or at a run and all that reads it; other runs are not asked about."""
         stale = {run} | self._readers(run) if run is not None else None
         self._states = {} if stale is None else {n: s for n, s in self._states.items() if n[1] not in stale}
         self._views = {} if stale is None else {name: view for name, view in self._views.items() if name not in stale}
         experiments = [self._experiment.experiment] if self._experiment is not None else []
-        with one_look([*self._specs, *experiments]):
-            for name in self._specs:
-                for stage in self.stages_of_runs:
-                    self.state(stage, name)
-            for stage in self.stages_of_experiments:
-                assert self._experiment is not None, "left out otherwise"
-                self.state(stage, self._experiment.experiment)
+        everything = [*self._specs, *experiments]
+        with one_look(everything) if stale is None else nullcontext():
+            with one_look(everything if stale is None else self._asked_about(stale)):
+                for name in self._specs:
+                    for stage in self.stages_of_runs:
+                        self.state(stage, name)
+            with one_look(everything):  # it may ask about all runs; while some of them wait, it asks nothing
+                for stage in self.stages_of_experiments:
+                    self.state(stage, experiments[0])
 
     def ended(self, stage: str, name: str) -> None:
         """A stage of a run (or of the experiment) has just worked: until the next look, it is not handed out again."""
@@ -195,6 +198,12 @@ class Plan:
             } - {*found, run}
             found |= fresh
         return found | ({self._experiment.experiment} if self._experiment is not None else set())
+
+    def _asked_about(self, names: Iterable[str]) -> list[str]:
+        """Runs, and those that they read: whom a look at them asks the store about."""
+        runs = self._specs.keys() & set(names)
+        inputs = [(stage, each) for stage in self.stages_of_runs for each in stage.inputs]
+        return sorted(runs | {of for run in runs for stage, each in inputs for _, of in self._nodes(each, stage, run)})
 
     def _view(self, stage: Stage, name: str) -> View:
         if name not in self._views:

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from mech_pipeline.data.corpora import corpus_sha256, read_corpus
+from mech_pipeline.pipeline import cells
 from mech_pipeline.pipeline.cells import stored_versions
 from mech_pipeline.pipeline.found import FoundRun
 from mech_pipeline.pipeline.grid import request_zoom, zooms
@@ -58,6 +59,28 @@ def test_a_plan_of_many_runs_opens_no_table_more_often_than_that_of_one(local_st
     assert together[0] == alone[0]
     assert "analysis" in together[0]
     assert [list(ready) for ready in together[1:]] == [["training"], ["training"]]
+
+
+def test_a_look_at_one_run_asks_about_no_other_and_finds_the_same(local_store, specs, monkeypatch):
+    for spec in specs:
+        tiny.prepare(local_store, spec)
+    corpora = {spec.run: corpus_sha256(read_corpus(spec.corpus)) for spec in specs}
+    plan, afresh = Plan(local_store, specs, corpora), Plan(local_store, specs, corpora)
+    plan.look()
+    trained(local_store, specs[1])
+    write_batches(local_store, specs[1])
+    asked, read = set(), cells._read_versions
+
+    def noting(store, name, runs):
+        asked.update(runs)
+        return read(store, name, runs)
+
+    monkeypatch.setattr(cells, "_read_versions", noting)
+    plan.look(specs[1].run)
+    assert asked == {specs[1].run}
+    afresh.look()
+    assert [plan.ready(spec.run) for spec in specs] == [afresh.ready(spec.run) for spec in specs]
+    assert [list(plan.ready(spec.run)) for spec in specs] == [["training"], ["analysis"], ["training"]]
 
 
 def test_in_a_look_what_others_write_is_not_seen_and_after_it_is(local_store, specs):
