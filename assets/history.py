@@ -18,6 +18,7 @@ from dagster._core.instance import InstanceRef
 from sqlalchemy import Engine, event
 
 from mech_pipeline.assets.databases import make_whole, placed, sqlite_folder
+from mech_pipeline.assets.kept_connections import with_kept_connections
 from mech_pipeline.errors import MechError
 from mech_pipeline.system_errors import in_words
 
@@ -61,7 +62,7 @@ def open_history(home: Path) -> Iterator[dg.DagsterInstance]:
         if logs.class_name == "LocalComputeLogManager":
             ours = logs._replace(module_name="mech_pipeline.assets.launcher.printed", class_name="PrintedToFiles")
             reference = reference._replace(compute_logs_data=ours)
-        instance = dg.DagsterInstance.from_ref(reference)
+        instance = dg.DagsterInstance.from_ref(with_kept_connections(reference))
         instance.get_runs_count()  # creates what is not there yet, where it is not SQLite
     except MechError:
         raise
