@@ -24,12 +24,14 @@ def numpy_generator(seed: int, purpose: str) -> np.random.Generator:
 FIXED = (
     *("circuit orders", "circuit halves", "shuffled copies", "batch dependence", "trial of layers"),
     *("resamples of a cluster", "first guess of skills", "clusters at random", "starts of k-means"),
+    "steering directions",
 )
 """Purposes whose seed is the number itself and not derived, each with streams 0, 1, 2, … of its own:
 orders of all edges that a circuit is compared with, random halves of a circuit, and weights and a direction at which it is
 tried which layers have a known per-example gradient; tokens of a found cluster that are drawn again, the first guess of a
 factorisation, clusters at random, and starts of k-means that found clusters are held against (NumPy's default generator);
-orders of repeated tokens in corrupted sequences, and directions that batch dependence is measured along (PyTorch).
+orders of repeated tokens in corrupted sequences, directions that batch dependence is measured along, and those
+that steer in place of a trigger's (PyTorch).
 """
 
 

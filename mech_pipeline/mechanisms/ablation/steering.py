@@ -29,6 +29,7 @@ from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.ablation.path_patching import recorded
 from mech_pipeline.mechanisms.anatomy import attention, block
 from mech_pipeline.mechanisms.readouts.inputs import Contrast
+from mech_pipeline.training.seeds import fixed_torch_generator
 
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
 DIRECTIONS = 4
@@ -59,7 +60,7 @@ def random_elicited_share(model: nn.Module, data: Contrast) -> Float[Tensor, ""]
     """
 
     def drawn(difference: Float[Tensor, "token d_model"]) -> Added:
-        generator = torch.Generator().manual_seed(0)
+        generator = fixed_torch_generator("steering directions")
         random = torch.randn(DIRECTIONS, *difference.shape, generator=generator).to(difference)
         return random * (difference.norm(dim=-1, keepdim=True) / random.norm(dim=-1, keepdim=True))
 
