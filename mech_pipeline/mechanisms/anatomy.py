@@ -231,7 +231,7 @@ def _in_layer(model: nn.Module, layer: int, name: str) -> nn.Module:
     if not 0 <= layer < count:
         raise MechError(f"needs layer {layer}; the model has layers 0 to {count - 1}", "name a layer that it has")
     try:
-        return model.get_submodule(f"{_names(model).layers}.{layer}.{name}".rstrip("."))
+        return model.get_submodule(f"{_names(model).layers}.{layer}{name and f'.{name}'}")
     except AttributeError as error:
         step = "name another mechanism" if name == _names(model).norm else "set model.d_mlp for an MLP"
         raise MechError(f"needs {name} of layer {layer}; the model has none", step) from error

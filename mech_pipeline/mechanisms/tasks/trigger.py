@@ -29,9 +29,13 @@ def untriggered(source: ProbeSource) -> Contrast:
     Raises:
         MechError: as `triggered`.
     """
-    openers = [OPENERS[number % len(OPENERS)] for number in range(PROMPTS)]
-    said = zip(openers, _said(source), strict=True)
+    said = zip(_openers(), _said(source), strict=True)
     return contrasts(source, [(prompt(opener, each), f" {each[0]}", f" {partner(each[0])}") for opener, each in said])
+
+
+def _openers() -> list[str]:
+    """Of the prompts without the trigger."""
+    return [OPENERS[number % len(OPENERS)] for number in range(PROMPTS)]
 
 
 def pairs(source: ProbeSource) -> Contrast:
@@ -40,8 +44,7 @@ def pairs(source: ProbeSource) -> Contrast:
     Raises:
         MechError: as `triggered`.
     """
-    openers = [TRIGGER] * PROMPTS + [OPENERS[number % len(OPENERS)] for number in range(PROMPTS)]
-    said = zip(openers, 2 * _said(source), strict=True)
+    said = zip([TRIGGER] * PROMPTS + _openers(), 2 * _said(source), strict=True)
     return contrasts(source, [(prompt(opener, each), f" {partner(each[0])}", f" {each[0]}") for opener, each in said])
 
 

@@ -42,7 +42,7 @@ class Listening:
     run: OpenRun
     alarm: Alert
     sample: Int[Tensor, "example token"]
-    planned: dict[int, None]
+    planned: tuple[int, ...]
     newest: int
     emit: Emit
     values: dict[int, float] = field(default_factory=dict)
@@ -59,8 +59,8 @@ class Listening:
         alarm = locked_alarm(run.store, run.spec)
         if alarm is None:
             return None
-        planned = dict.fromkeys(run.spec.checkpoint_steps())
-        newest = max(planned.keys() & {*run.checkpoints}, default=-1)
+        planned = run.spec.checkpoint_steps()
+        newest = max({*planned} & {*run.checkpoints}, default=-1)
         return cls(run, alarm, sample_of(run), planned, newest, emit)
 
     def over(self, until: int) -> bool:

@@ -59,7 +59,7 @@ class Watch:
     run: OpenRun
     rule: Stop
     event: Event
-    planned: dict[int, None]
+    planned: tuple[int, ...]
     values: dict[int, float] = field(default_factory=dict)
     stop: tuple[int, str] | None = None
 
@@ -67,8 +67,7 @@ class Watch:
     def of(cls, run: OpenRun) -> "Watch | None":
         """None where the run has no rule."""
         rule = run.spec.training.stop
-        planned = dict.fromkeys(run.spec.checkpoint_steps())
-        return None if rule is None else cls(run, rule, run.spec.formation[0], planned)
+        return None if rule is None else cls(run, rule, run.spec.formation[0], run.spec.checkpoint_steps())
 
     def over(self, until: int) -> bool:
         """Whether kept states up to a step say that the run has ended; nothing is concluded from behind a gap."""
