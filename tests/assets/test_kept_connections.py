@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
@@ -86,6 +88,32 @@ def test_of_many_runs_one_database_is_kept_open(home):
         open_now = {Path(place).stem for place in places if place.endswith(".db")}
         assert open_now & set(runs) <= {runs[-1]}
         assert all(instance.all_logs(run) for run in runs)
+
+
+def test_the_database_of_a_later_run_is_as_dagster_makes_it(home):
+    @dg.job
+    def nothing():
+        pass
+
+    with plainly(home) as other:
+        theirs = nothing.execute_in_process(instance=other).run_id
+    with open_history(home) as instance:
+        runs = [nothing.execute_in_process(instance=instance).run_id for _ in range(3)]
+    places = {run: next(home.rglob(f"{run}.db")) for run in (theirs, *runs)}
+    with plainly(home) as other:
+        events = {run: [each.get_dagster_event().event_type for each in other.all_logs(run)] for run in places}
+    assert all({dg.DagsterEventType.RUN_START, dg.DagsterEventType.RUN_SUCCESS} <= {*events[run]} for run in places)
+    made = {run: described(place) for run, place in places.items()}
+    assert all(made[run] == made[theirs] for run in runs)
+    assert not list(home.rglob("*.new"))
+
+
+def described(database):
+    """Tables and indices, revision and journal of a database."""
+    with closing(sqlite3.connect(database)) as connection:
+        schema = connection.execute("select type, name, sql from sqlite_master order by 1, 2").fetchall()
+        revision = connection.execute("select version_num from alembic_version").fetchall()
+        return schema, revision, connection.execute("pragma journal_mode").fetchone()
 
 
 def test_threads_write_one_after_the_other(home):
