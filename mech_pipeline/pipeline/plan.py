@@ -78,14 +78,14 @@ class Plan:
         self._live, self._elsewhere = live, elsewhere
         self._specs = {spec.run: spec for spec in specs}
         self._known = dict(self._specs)
-        self._states: dict[Node, State] = {}
+        self._states: dict[str, dict[str, State]] = {}  # by run, then by stage: the launcher asks run by run, and often
         self._views: dict[str, View] = {}
         self._given: dict[Node, Cells] = {}
 
     def look(self, run: str | None = None) -> None:
         """Looks again: at everything, or at a run and all that reads it; other runs are not asked about."""
         stale = {run} | self._readers(run) if run is not None else None
-        self._states = {} if stale is None else {n: s for n, s in self._states.items() if n[1] not in stale}
+        self._states = {} if stale is None else {name: of for name, of in self._states.items() if name not in stale}
         self._views = {} if stale is None else {name: view for name, view in self._views.items() if name not in stale}
         experiments = [self._experiment.experiment] if self._experiment is not None else []
         everything = [*self._specs, *experiments]
@@ -101,8 +101,9 @@ class Plan:
     def ended(self, stage: str, name: str) -> None:
         """A stage of a run (or of the experiment) has just worked: until the next look, it is not handed out again."""
         node = stage, name
-        self._given[node] = self._states[node].cells
-        self._states[node] = State(waits_for=(node,))
+        states = self._states[name]
+        self._given[node] = states[stage].cells
+        states[stage] = State(waits_for=(node,))
 
     @property
     def stages_of_runs(self) -> list[Stage]:
@@ -116,28 +117,28 @@ class Plan:
 
     def state(self, stage: Stage, name: str) -> State:
         """How a stage of a run (or of the experiment) stands."""
-        node = stage.name, name
-        if node not in self._states:
-            self._states[node] = State(waits_for=(node,))  # what reads itself, by whatever way, waits for ever
-            self._states[node] = self._find(stage, name)
-        return self._states[node]
+        states = self._states.setdefault(name, {})
+        if stage.name not in states:
+            waits_for_itself = State(waits_for=((stage.name, name),))
+            states[stage.name] = waits_for_itself  # what reads itself, by whatever way, does so for ever
+            states[stage.name] = self._find(stage, name)
+        return states[stage.name]
 
     def ready(self, name: str) -> dict[str, Cells]:
         """Stages of a run (or of the experiment) that can work now, with the cells that wait for them."""
-        return {stage: state.cells for (stage, of), state in self._states.items() if of == name and state.is_ready}
+        return {stage: state.cells for stage, state in self._of(name).items() if state.is_ready}
 
     def refused(self, name: str) -> dict[str, str]:
         """Stages of a run that its checkpoints do not allow, with the reason."""
-        return {
-            stage: state.refused
-            for (stage, of), state in self._states.items()
-            if of == name and state.refused is not None
-        }
+        return {stage: state.refused for stage, state in self._of(name).items() if state.refused is not None}
 
     def standing(self, name: str) -> str:
         """In a word, how a run (or the experiment) stands of which nothing is ready."""
-        waits = [state for (_, of), state in self._states.items() if of == name and state.waits_for]
-        return "waits" if waits else "current"
+        return "waits" if any(state.waits_for for state in self._of(name).values()) else "current"
+
+    def _of(self, name: str) -> Mapping[str, State]:
+        """How the stages of a run (or of the experiment) stand, as far as anybody looked."""
+        return self._states.get(name, {})
 
     def _find(self, stage: Stage, name: str) -> State:
         view = self._view(stage, name)
