@@ -1,7 +1,7 @@
 """Group `training`: runs, and the checkpoints that appear while they train."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import dagster as dg
@@ -18,6 +18,7 @@ from mech_pipeline.assets.standing import standing_of, tell_standing
 from mech_pipeline.pipeline.cells import combined_version
 from mech_pipeline.pipeline.checkpoints import TRAINING_VERSION
 from mech_pipeline.pipeline.grid import kept_steps, request_zoom
+from mech_pipeline.pipeline.look import one_look
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.stage_costs import measured
 from mech_pipeline.pipeline.stages import output_of
@@ -83,8 +84,7 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
     reporter = partial(_reporter, context, opened)
     with measured(opened, "training", stack_of(opened, spec)) as work:
         made = work.cells = fill.fill_checkpoints(opened, spec, reporter, emitter(context), train_one)
-    for trained in dict.fromkeys([*made, run]):
-        _report_unknown(context, opened, store.run_spec(trained))
+    _report_unknown(context, opened, [store.run_spec(trained) for trained in dict.fromkeys([*made, run])])
     kept, steps = OpenRun(opened, spec), kept_steps(opened, spec)
     return dg.MaterializeResult(
         metadata={
@@ -132,18 +132,19 @@ def _reporter(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) ->
     return on_checkpoint
 
 
-def _report_unknown(context: dg.AssetExecutionContext, store: Store, spec: RunSpec) -> None:
+def _report_unknown(context: dg.AssetExecutionContext, store: Store, specs: Sequence[RunSpec]) -> None:
     """The events of checkpoints that the UI does not know.
 
     A process killed between the store's commit and Dagster's event leaves such a checkpoint.
     """
-    kept, steps = OpenRun(store, spec), kept_steps(store, spec)
     known = context.instance.get_materialized_partitions(dg.AssetKey("checkpoint"))
-    events = checkpoint_events(context, spec.run, list(steps))
-    with events.together():
-        for step in steps:
-            if partition(spec.run, step) not in known:
-                events.report(partition(spec.run, step), kept.checkpoint_version(step), {"step": step})
+    with one_look([spec.run for spec in specs]):  # a stack has dozens: what is kept of all of them is asked once
+        for spec in specs:
+            if untold := [step for step in kept_steps(store, spec) if partition(spec.run, step) not in known]:
+                kept, events = OpenRun(store, spec), checkpoint_events(context, spec.run, untold)
+                with events.together():
+                    for step in untold:
+                        events.report(partition(spec.run, step), kept.checkpoint_version(step), {"step": step})
 
 
 class Window(dg.Config):

@@ -132,8 +132,8 @@ class Launch:
         self._plan.look()
         while True:
             self._hand_out(blocked, unsure)  # what is known and urgent; only then half a second for what is not known
-            for name in unsure:
-                self._plan.look(name)
+            if unsure:
+                self._plan.look(*unsure)  # of a stack dozens at once, of which each question is asked once
             unsure.clear()
             self._hand_out(blocked, unsure)
             busy = [worker for worker in self._pool if worker.task is not None]

@@ -4,7 +4,7 @@ A stage is ready when everything it reads is current, in its own run and in the 
 each stage gives early cut-off: a stage that changed nothing leaves nothing to do after it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -82,9 +82,9 @@ class Plan:
         self._views: dict[str, View] = {}
         self._given: dict[Node, Cells] = {}
 
-    def look(self, run: str | None = None) -> None:
-        """Looks again: at everything, or at a run and all that reads it; other runs are not asked about."""
-        stale = {run} | self._readers(run) if run is not None else None
+    def look(self, *runs: str) -> None:
+        """Looks again: at everything, or at some runs and all that reads them; other runs are not asked about."""
+        stale = set(runs) | self._readers(runs) if runs else None
         self._states = {} if stale is None else {name: of for name, of in self._states.items() if name not in stale}
         self._views = {} if stale is None else {name: view for name, view in self._views.items() if name not in stale}
         experiments = [self._experiment.experiment] if self._experiment is not None else []
@@ -186,9 +186,9 @@ class Plan:
             return [(read.stage, name)] if of == Scope.EXPERIMENT else [(read.stage, run) for run in self._specs]
         return [(read.stage, run) for run in (read.of(self._known[name]) if read.of is not None else [name])]
 
-    def _readers(self, run: str) -> set[str]:
-        """Runs, and the experiment, some stage of which reads the run, by whatever way."""
-        found, fresh = set[str](), {run}
+    def _readers(self, runs: Collection[str]) -> set[str]:
+        """Runs, and the experiment, some stage of which reads one of the runs, by whatever way."""
+        found, fresh = set[str](), set(runs)
         while fresh:
             fresh = {
                 other
@@ -196,7 +196,7 @@ class Plan:
                 for stage in self.stages_of_runs
                 for read in stage.inputs
                 if read.of is not None and fresh & set(read.of(spec))
-            } - {*found, run}
+            } - {*found, *runs}
             found |= fresh
         return found | ({self._experiment.experiment} if self._experiment is not None else set())
 

@@ -83,6 +83,26 @@ def test_a_look_at_one_run_asks_about_no_other_and_finds_the_same(local_store, s
     assert [list(plan.ready(spec.run)) for spec in specs] == [["training"], ["analysis"], ["training"]]
 
 
+def test_a_look_at_some_runs_opens_no_table_more_often_than_that_at_one(local_store, specs, asked):
+    for spec in specs:
+        tiny.prepare(local_store, spec)
+    corpora = {spec.run: corpus_sha256(read_corpus(spec.corpus)) for spec in specs}
+    plan, afresh = Plan(local_store, specs, corpora), Plan(local_store, specs, corpora)
+    plan.look()
+    for spec in specs[:2]:
+        trained(local_store, spec)
+        write_batches(local_store, spec)
+    asked.clear()
+    plan.look(specs[0].run)
+    of_one = Counter(asked)
+    asked.clear()
+    plan.look(specs[0].run, specs[1].run)
+    assert asked == of_one
+    afresh.look()
+    assert [plan.ready(spec.run) for spec in specs] == [afresh.ready(spec.run) for spec in specs]
+    assert ["analysis" in plan.ready(spec.run) for spec in specs] == [True, True, False]
+
+
 def test_in_a_look_what_others_write_is_not_seen_and_after_it_is(local_store, specs):
     run, other = specs[0], specs[1]
     with one_look([run.run]):
