@@ -171,8 +171,9 @@ class _Reporter:
     def _numbers(self, output: Output) -> list[tuple[int, str, float]]:
         if output.name not in self._curves:
             return []
-        with self._view.store.reading(*output.tables) as connection:
-            return connection.execute(self._curves[output.name], [self._view.spec.run]).fetchall()
+        run = self._view.spec.run
+        with self._view.store.reading(*output.tables, of=[run]) as connection:
+            return connection.execute(self._curves[output.name], [run]).fetchall()
 
 
 def run_asset(stage: Stage) -> dg.AssetsDefinition:

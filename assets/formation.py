@@ -38,13 +38,13 @@ def formation(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mat
 
 def _lines(store: Store, run: str) -> list[str]:
     """The curves in words, for whoever watches `mech run`."""
-    with store.reading("runs", "mechanism_values", "head_scores", "formation") as connection:
+    with store.reading("runs", "mechanism_values", "head_scores", "formation", of=[run]) as connection:
         return list(formation_lines(connection, run))
 
 
 def _last_values(store: Store, run: str, signals: Sequence[str]) -> dict[str, float]:
     """What each watched value was at the end, which the UI plots run by run."""
-    with store.reading("runs", "mechanism_values", "head_scores") as connection:
+    with store.reading("runs", "mechanism_values", "head_scores", of=[run]) as connection:
         curves = {signal: signal_curves(connection, [run], signal) for signal in signals}
     return {
         f"{signal_name(signal)} at the end ({signal_unit(signal)})": readable(curve["value"][-1])

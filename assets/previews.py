@@ -42,7 +42,7 @@ def rows_of_steps(store: Store, asset: str, run: str, steps: Iterable[int]) -> d
 def _read(store: Store, asset: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     output = output_of(asset)
     assert output.table is not None, "an asset with rows has a table"
-    with store.reading(output.table, "examples") as connection:
+    with store.reading(output.table, "examples", of=[parameters["run"]]) as connection:
         return connection.sql(_sql(asset).replace("$$", _STEPS), params=parameters).pl().to_dicts()
 
 

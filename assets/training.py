@@ -102,7 +102,7 @@ def fill_checkpoints(context: dg.AssetExecutionContext, store: StoreResource, ru
 
 def _last_loss(store: Store, run: str) -> dict[str, float]:
     """The mean over the last tenth of the updates, which the UI plots run by run."""
-    with store.reading("training_metrics") as connection:
+    with store.reading("training_metrics", of=[run]) as connection:
         ((loss,),) = connection.execute(
             "with mine as (select step, value from training_metrics where run = $run and metric = 'loss_nats') "
             "select avg(value) from mine where step >= 0.9 * (select max(step) from mine)",

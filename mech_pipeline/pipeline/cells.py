@@ -84,7 +84,7 @@ def _read_versions(store: Store, name: str, runs: Sequence[str]) -> dict[str, di
     columns = ["step" if "step" in table.keys else None, table.item, "method" if "method" in table.keys else None]
     chosen = ", ".join(column or "null" for column in columns)
     owner = _owner(table)
-    with store.reading(name) as connection:
+    with store.reading(name, of=runs) as connection:
         rows = connection.execute(
             f"select {owner}, {chosen}, any_value(input_fingerprint), any_value(data_version), "
             f"count(distinct input_fingerprint) from {name} where {among(owner, runs)} group by all",

@@ -98,7 +98,7 @@ def stored_parameter_count(store: Store, run: str) -> int | None:
 
 
 def _read_blobs(store: Store, runs: Sequence[str]) -> dict[str, dict[int, Blob]]:
-    with store.reading("checkpoints") as connection:
+    with store.reading("checkpoints", of=runs) as connection:
         rows = connection.execute(
             f"select run, step, uri, bytes, sha256 from checkpoints where {among('run', runs)}", list(runs)
         ).fetchall()

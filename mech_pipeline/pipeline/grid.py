@@ -98,7 +98,7 @@ def zooms(store: Store, run: str) -> list[tuple[int, int, int]]:
 
 
 def _read_zooms(store: Store, runs: Sequence[str]) -> dict[str, list[tuple[int, int, int]]]:
-    with store.reading("zooms") as connection:
+    with store.reading("zooms", of=runs) as connection:
         rows = connection.execute(
             f"select run, first_step, last_step, every from zooms where {among('run', runs)} order by all", list(runs)
         ).fetchall()
@@ -125,7 +125,7 @@ def _current_values(store: Store, spec: RunSpec, mechanism: str, steps: tuple[in
     """Values of a mechanism at those of the steps where they are current."""
     probe = probe_version(mechanism, artifact_versions(store, spec.run))
     states = current_checkpoints(store, spec)
-    with store.reading("mechanism_values") as connection:
+    with store.reading("mechanism_values", of=[spec.run]) as connection:
         rows = connection.execute(
             "select step, value, input_fingerprint from mechanism_values where run = ? and mechanism = ?",
             [spec.run, mechanism],

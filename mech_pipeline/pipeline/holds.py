@@ -85,7 +85,7 @@ def _made_from(store: Store, spec: RunSpec) -> str | None:
 
 
 def _read_holds(store: Store, runs: Sequence[str]) -> dict[str, tuple[Hold, str] | None]:
-    with store.reading("holds") as connection:
+    with store.reading("holds", of=runs) as connection:
         rows = connection.execute(
             f"select run, step, signal, released, input_fingerprint from holds where {among('run', runs)}", list(runs)
         ).fetchall()

@@ -50,7 +50,7 @@ def not_finite(run: OpenRun) -> NotFinite:
     count = min(STATES, len(kept))
     chosen = sorted({kept[round(i * (len(kept) - 1) / max(1, count - 1))] for i in range(count)})
     states = tuple(step for step in chosen if not _is_finite(run.state(step)))
-    with run.store.reading("training_metrics") as connection:
+    with run.store.reading("training_metrics", of=[run.spec.run]) as connection:
         rows = connection.execute(
             "select distinct step from training_metrics where run = ? and not isfinite(value) order by all",
             [run.spec.run],
@@ -131,7 +131,7 @@ def cells_not_finite(store: Store, table: str, run: str | None = None) -> list[t
     """
     floats = [c.name for c in TABLES[table].columns if pa.types.is_floating(TABLES[table].schema.field(c.name).type)]
     wrong = " or ".join(f'not isfinite("{name}")' for name in floats)
-    with store.reading(table) as connection:
+    with store.reading(table, of=None if run is None else [run]) as connection:
         return connection.execute(
             f"select distinct run, step from {table} where (run = $run or $run is null) and ({wrong}) order by all",
             {"run": run},

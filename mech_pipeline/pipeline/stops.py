@@ -34,7 +34,7 @@ def stopped_at(store: Store, spec: RunSpec) -> int | None:
 
 
 def _read_stops(store: Store, runs: Sequence[str]) -> dict[str, tuple[int, str] | None]:
-    with store.reading("stops") as connection:
+    with store.reading("stops", of=runs) as connection:
         rows = connection.execute(
             f"select run, step, input_fingerprint from stops where {among('run', runs)}", list(runs)
         ).fetchall()

@@ -9,7 +9,7 @@ records who made it: Dagster run, code version, git commit, and the SHA-256 of t
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,9 +211,15 @@ class Store:
             opened = DeltaTable(url, storage_options=self.files.delta_options)
         return opened
 
-    def reading(self, *tables: str) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
-        """One consistent cut through these tables, a view each; all tables if none is named. See `reading.shared.reading`."""
-        return reading(self.root, tables or TABLES)
+    def reading(
+        self, *tables: str, of: Collection[str] | None = None
+    ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """One consistent cut through these tables, a view each; all tables if none is named. See `reading.shared.reading`.
+
+        Args:
+            of: runs; the question is about their rows alone, and may see no others.
+        """
+        return reading(self.root, tables or TABLES, of)
 
     def put_blob(self, folder: str, name: str, content: bytes) -> Blob:
         """Stores one immutable file; see `blobs.put_blob`."""

@@ -24,7 +24,7 @@ from mech_pipeline.store.reading.warehouse import write_warehouse
 from mech_pipeline.store.rows import check_rows, content_version
 from mech_pipeline.store.store import Store
 from mech_pipeline.store.tables.all import TABLES
-from tests.support.rows import values, write
+from tests.support.rows import values, write, write_run
 
 SQL_TYPES = {"string": "VARCHAR", "bool": "BOOLEAN", "int32": "INTEGER", "int64": "BIGINT", "float32": "FLOAT"}
 SQL_TYPES |= {"float64": "DOUBLE", "uint64": "UBIGINT"}
@@ -103,6 +103,20 @@ def test_the_pipelines_own_questions_each_see_their_own_cut(store):
 
 
 @pytest.mark.process
+def test_a_question_about_some_runs_opens_the_files_of_these_alone(store):
+    for run in ("a", "b", "c"):
+        write_run(store, run)
+    sql = "select run, step, value from mechanism_values order by all"
+    with store.reading("mechanism_values") as everything, store.reading("mechanism_values", of=["a", "c"]) as some:
+        rows = everything.execute(sql).fetchall()
+        assert {run for run, *_ in rows} == {"a", "b", "c"}
+        is_here = store.files.local_path("") is not None  # on S3 all files are listed, whatever is asked
+        assert some.execute(sql).fetchall() == [row for row in rows if row[0] != "b" or not is_here]
+        assert some.execute("select count(*) from mechanism_values where run in ('a', 'c')").fetchall() == [(4,)]
+    with store.reading("mechanism_values", of=["z"]) as nobody:
+        assert nobody.execute("select * from mechanism_values where run = 'z'").fetchall() == []
+
+
 def test_threads_and_a_forked_process_ask_at_the_same_time(tmp_path):
     stores = [Store(tmp_path / str(number)) for number in range(8)]
     for number, one in enumerate(stores):

@@ -80,7 +80,7 @@ def stored_formation(store: Store, run: str) -> dict[str, int | None]:
 
 
 def _read_formation(store: Store, runs: Sequence[str]) -> dict[str, dict[str, int | None]]:
-    with store.reading("formation") as connection:
+    with store.reading("formation", of=runs) as connection:
         rows = connection.execute(
             f"select run, mechanism, step from formation where {among('run', runs)}", list(runs)
         ).fetchall()
@@ -96,7 +96,7 @@ def _values(store: Store, spec: RunSpec, event: Event) -> dict[int, float]:
     """Value at every planned checkpoint; of a detector, the best head's."""
     table, item = _source(event)
     column = TABLES[table].item
-    with store.reading(table) as connection:
+    with store.reading(table, of=[spec.run]) as connection:
         rows = connection.execute(
             f"select step, max(value) from {table} where run = ? and {column} = ? and list_contains(?, step) group by 1",
             [spec.run, item, list(planned_steps(store, spec))],

@@ -51,7 +51,7 @@ def alert_of(store: Store, spec: RunSpec) -> Alert | None:
     alarm = locked_alarm(store, spec)
     if alarm is None:
         return None
-    with store.reading("signal_values") as connection:
+    with store.reading("signal_values", of=[spec.run]) as connection:
         rows = connection.execute(
             "select step, value from signal_values where run = ? and signal = ? order by step",
             [spec.run, alarm.rule.signal],

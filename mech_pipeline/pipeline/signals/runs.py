@@ -60,7 +60,7 @@ def cast(store: Store, experiment: Experiment, specs: Iterable[RunSpec]) -> Cast
 
 def _values(store: Store, run: str) -> dict[str, dict[int, float]]:
     """By signal and step; NaN where it abstains."""
-    with store.reading("signal_values") as connection:
+    with store.reading("signal_values", of=[run]) as connection:
         rows = connection.execute("select signal, step, value from signal_values where run = ?", [run]).fetchall()
     found: dict[str, dict[int, float]] = {}
     for signal, step, value in rows:

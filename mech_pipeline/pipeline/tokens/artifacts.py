@@ -140,7 +140,7 @@ def incomplete_artifacts(store: Store, run: str) -> set[str]:
 
 
 def _read_numbers_of_shards(store: Store, runs: Sequence[str]) -> dict[str, dict[str, int]]:
-    with store.reading("tokens") as connection:
+    with store.reading("tokens", of=runs) as connection:
         rows = connection.execute(
             f"select run, artifact, shards from tokens where {among('run', runs)} and shards > 0", list(runs)
         ).fetchall()

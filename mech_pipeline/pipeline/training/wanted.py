@@ -48,7 +48,7 @@ def _measured_updates(store: Store, run: str) -> set[int]:
 
 
 def _read_measured(store: Store, runs: Sequence[str]) -> dict[str, set[int]]:
-    with store.reading("training_metrics") as connection:
+    with store.reading("training_metrics", of=runs) as connection:
         rows = connection.execute(
             f"select run, list(step) from training_metrics where {among('run', runs)} and metric = 'loss_nats' group by run",
             list(runs),

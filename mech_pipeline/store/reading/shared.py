@@ -1,7 +1,7 @@
 """The pipeline's own questions to the store: as `connect`, without the price of a new DuckDB for each."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,11 +17,17 @@ from mech_pipeline.store.reading.snapshot import take_snapshot
 
 
 @contextmanager
-def reading(root: Path | str, tables: Iterable[str]) -> Iterator[duckdb.DuckDBPyConnection]:
+def reading(
+    root: Path | str, tables: Iterable[str], of: Collection[str] | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with one view per table over one consistent cut, for SQL that the pipeline itself wrote.
 
     A new DuckDB takes 20 ms and most questions 2, so in a folder all of a process share one. It may open any file:
     what users write goes through `connect`. On S3, where a connection needs a client of its own, it is `connect`.
+
+    Args:
+        of: the question is about these runs alone, and may see no others (on S3 it does); none: about all. A view of
+            thousands of files takes half a second to make, and until a run is compacted each of its checkpoints has some.
 
     Raises:
         MechError: there is no such bucket, the store is of a newer version, or something of these tables is not what was
@@ -34,7 +40,8 @@ def reading(root: Path | str, tables: Iterable[str]) -> Iterator[duckdb.DuckDBPy
         return
     with readable_storage_errors(files.root):
         check_readable(files)
-        cut = take_snapshot(files, tables)
+        whole = take_snapshot(files, tables)
+        cut = whole if of is None else whole.of(set(of))
         cut.check_files()
 
     def opened() -> duckdb.DuckDBPyConnection:

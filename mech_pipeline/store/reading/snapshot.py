@@ -6,9 +6,9 @@ last look stands, taken from the tables that are made last to those they are mad
 whatever a row refers to is in the cut as well.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mech_pipeline.errors import MechError, unknown
@@ -16,7 +16,7 @@ from mech_pipeline.store import delta
 from mech_pipeline.store.checked import Recorded, check_data, check_log, check_newest, recorded
 from mech_pipeline.store.delta import TableVersion
 from mech_pipeline.store.files.interface import Files
-from mech_pipeline.store.tables.all import TABLES
+from mech_pipeline.store.tables.all import TABLES, Table
 
 _LOOKS, _THREADS = 20, 8
 
@@ -32,6 +32,10 @@ class Snapshot:
     tables: Mapping[str, TableVersion | None]
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
 
+    def of(self, runs: Collection[str]) -> "Snapshot":
+        """The same cut, of tables that are kept run by run the files of these runs alone."""
+        return replace(self, tables={name: _of(found, runs, TABLES[name]) for name, found in self.tables.items()})
+
     def check_files(self) -> None:
         """Looks at all data files; see `checked.check_data`.
 
@@ -41,6 +45,12 @@ class Snapshot:
         for name, found in self.tables.items():
             if found is not None:
                 check_data(self.recorded[name], found)
+
+
+def _of(found: TableVersion | None, runs: Collection[str], table: Table) -> TableVersion | None:
+    if found is None or not table.per_run:
+        return found
+    return replace(found, files=tuple(file for file in found.files if file.partition["run"] in runs))
 
 
 def take_snapshot(
