@@ -83,15 +83,12 @@ class _Events(SqliteEventLogStorage):
     def _make(self, shard: str) -> None:
         """Makes a shard that is not there; checks one that is."""
         place = Path(self.path_for_shard(shard))
-        if place.exists() or not self._empty:
-            is_new = not place.exists()
-            self._initdb(self._engine_of(shard))
-            if is_new and shard != INDEX_SHARD_NAME:
-                self._empty = _bytes_of(place)
+        is_new = not place.exists()
+        if is_new and self._empty and _placed(self._empty, place):
             return
-        aside = place.with_name(f"{shard}.{os.getpid()}.new")  # whole or not at all, for whoever looks meanwhile
-        aside.write_bytes(self._empty)
-        aside.rename(place)
+        self._initdb(self._engine_of(shard))
+        if is_new and shard != INDEX_SHARD_NAME:
+            self._empty = _bytes_of(place)
 
     def _engine_of(self, shard: str) -> Engine:
         if shard not in self._engines:
@@ -104,6 +101,19 @@ class _Events(SqliteEventLogStorage):
         super().dispose()
         for engine in self._engines.values():
             engine.dispose()
+
+
+def _placed(content: bytes, place: Path) -> bool:
+    """Puts a file where there is none, whole or not at all; False: another process was first, or the disk has no links."""
+    aside = place.with_name(f"{place.stem}.{os.getpid()}.new")
+    aside.write_bytes(content)
+    try:
+        os.link(aside, place)
+    except OSError:
+        return False
+    finally:
+        aside.unlink()
+    return True
 
 
 def _bytes_of(database: Path) -> bytes:
