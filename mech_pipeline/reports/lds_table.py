@@ -6,6 +6,8 @@ again, in place of those that are there:
 
     mech run experiments/induction_lds.yaml
     python -m mech_pipeline.reports.lds_table store induction_lds.baseline.s0 --preset "as the demo"
+
+Shares of which too few removals were retrained to judge by are left out.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from mech_pipeline.attribution.retraining.lds import (
     spread,
 )
 from mech_pipeline.frames import frame
+from mech_pipeline.statistics.verdict import FEWEST_REMOVALS
 from mech_pipeline.store.reading import connect
 
 FILE = Path("docs", "lds.json")
@@ -139,6 +142,16 @@ def _cell(rows: Sequence[Row]) -> str:
     return f"{value:.2f}{between}".replace("-", "−")
 
 
+def merged(known: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """Rows with new ones in the place of those of the same preset, estimator and share; shares may come from several stores."""
+
+    def names(row: Row) -> tuple[Any, ...]:
+        return row["preset"], row["method"], row["share"]
+
+    again = {names(row) for row in new}
+    return [row for row in known if names(row) not in again] + list(new)
+
+
 def filled(page: str, rows: Sequence[Row]) -> str:
     """The page with the table between its marks.
 
@@ -163,8 +176,7 @@ def _main() -> None:
         new = measured(connection, asked.run, asked.preset)
     path, page = asked.root / FILE, asked.root / PAGE
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    again = {(row["preset"], row["method"]) for row in new}
-    rows = [row for row in known if (row["preset"], row["method"]) not in again] + new
+    rows = merged(known, [row for row in new if row["n"] >= FEWEST_REMOVALS])
     path.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n", encoding="utf-8")
     page.write_text(filled(page.read_text(encoding="utf-8"), rows), encoding="utf-8")
 
