@@ -30,9 +30,9 @@ def asked(monkeypatch):
     counts = Counter()
     opened = Store.reading
 
-    def counting(self, *tables):
+    def counting(self, *tables, of=None):
         counts.update(tables)
-        return opened(self, *tables)
+        return opened(self, *tables, of=of)
 
     monkeypatch.setattr(Store, "reading", counting)
     return counts
