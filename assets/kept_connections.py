@@ -5,8 +5,8 @@ closing the last connection of a database in WAL mode writes all of it back. A m
 and takes 7; an event of a step 8, and 2. A kept connection between two transactions holds no lock, so readers and other writers
 notice nothing. What a killed process had committed is in the log beside the database, which the next one reads.
 
-Dagster also makes a database for each of its runs: twenty tables and a stamp of Alembic, 0.5 s of which most is waiting. Here the
-first of a process is made so, and the others are copies of it as it was when it was empty.
+Dagster also makes a database for each of its runs: ten tables, their indices and a stamp of Alembic, half a second on a busy
+machine. Here the first of a process is made so, and the others are copies of it as it was when it was empty.
 """
 
 import os

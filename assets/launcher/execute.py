@@ -13,7 +13,6 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.execution.execute_in_process import core_execute_in_process, merge_run_tags
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
@@ -77,17 +76,13 @@ class Executor:
     ) -> None:
         keys = [dg.AssetKey(name) for name in assets]
         job, settings = self._job_of(tuple(keys)), {"ops": dict(config or {}), **_QUIET}
-        definition = job.get_definition()
-        if partition_key is not None:
-            with partition_loading_context(dynamic_partitions_store=self._instance) as context:
-                definition.validate_partition_key(partition_key, selected_asset_keys={*keys}, context=context)
         core_execute_in_process(
             job=job,
             run_config=settings,
             instance=self._instance,
             output_capturing_enabled=False,
             raise_on_error=True,
-            run_tags=merge_run_tags(definition, partition_key, tags, keys, self._instance, settings),
+            run_tags=merge_run_tags(job.get_definition(), partition_key, tags, keys, self._instance, settings),
             asset_selection=frozenset(keys),
         )
 

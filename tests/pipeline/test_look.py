@@ -44,6 +44,16 @@ def look(store, specs):
     return [plan.ready(spec.run) for spec in specs]
 
 
+def prepared(store, specs):
+    """Of runs that are not trained yet: a plan that has looked, and one that has not."""
+    for spec in specs:
+        tiny.prepare(store, spec)
+    corpora = {spec.run: corpus_sha256(read_corpus(spec.corpus)) for spec in specs}
+    plan, afresh = Plan(store, specs, corpora), Plan(store, specs, corpora)
+    plan.look()
+    return plan, afresh
+
+
 def test_a_plan_of_many_runs_opens_no_table_more_often_than_that_of_one(local_store, specs, asked):
     first, *others = specs
     trained(local_store, first)
@@ -62,11 +72,7 @@ def test_a_plan_of_many_runs_opens_no_table_more_often_than_that_of_one(local_st
 
 
 def test_a_look_at_one_run_asks_about_no_other_and_finds_the_same(local_store, specs, monkeypatch):
-    for spec in specs:
-        tiny.prepare(local_store, spec)
-    corpora = {spec.run: corpus_sha256(read_corpus(spec.corpus)) for spec in specs}
-    plan, afresh = Plan(local_store, specs, corpora), Plan(local_store, specs, corpora)
-    plan.look()
+    plan, afresh = prepared(local_store, specs)
     trained(local_store, specs[1])
     write_batches(local_store, specs[1])
     asked, read = set(), cells._read_versions
@@ -84,11 +90,7 @@ def test_a_look_at_one_run_asks_about_no_other_and_finds_the_same(local_store, s
 
 
 def test_a_look_at_some_runs_opens_no_table_more_often_than_that_at_one(local_store, specs, asked):
-    for spec in specs:
-        tiny.prepare(local_store, spec)
-    corpora = {spec.run: corpus_sha256(read_corpus(spec.corpus)) for spec in specs}
-    plan, afresh = Plan(local_store, specs, corpora), Plan(local_store, specs, corpora)
-    plan.look()
+    plan, afresh = prepared(local_store, specs)
     for spec in specs[:2]:
         trained(local_store, spec)
         write_batches(local_store, spec)

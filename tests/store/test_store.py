@@ -102,7 +102,6 @@ def test_the_pipelines_own_questions_each_see_their_own_cut(store):
         assert before.execute("select * from ledger").fetchall() == []
 
 
-@pytest.mark.process
 def test_a_question_about_some_runs_opens_the_files_of_these_alone(store):
     for run in ("a", "b", "c"):
         write_run(store, run)
@@ -117,6 +116,7 @@ def test_a_question_about_some_runs_opens_the_files_of_these_alone(store):
         assert nobody.execute("select * from mechanism_values where run = 'z'").fetchall() == []
 
 
+@pytest.mark.process
 def test_threads_and_a_forked_process_ask_at_the_same_time(tmp_path):
     stores = [Store(tmp_path / str(number)) for number in range(8)]
     for number, one in enumerate(stores):
