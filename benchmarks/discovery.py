@@ -16,25 +16,28 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 
 from mech_pipeline.discovery import baselines
-from mech_pipeline.discovery.clusters import PLACES, clusters, skills
-from mech_pipeline.discovery.formed import discoveries
+from mech_pipeline.discovery.clusters import skills
+from mech_pipeline.discovery.needs import places
 from mech_pipeline.discovery.paths import Paths
 from mech_pipeline.discovery.scoring import agreement
-from mech_pipeline.discovery.stability import matched, over_draws
+from mech_pipeline.discovery.stability import Labels, matched, over_draws
 from mech_pipeline.discovery.truth import recalled
 from mech_pipeline.signals.rates import poisson_interval, rate
 
 
 def labelled(run: Run, smallest: int) -> dict[str, Int[NDArray, " token"]]:
     """Every way to label the run's tokens: ours first, then what they must beat; these get as many clusters as there are kinds."""
-    count = len(set(run.kinds))
-    found = {f"{way}, HDBSCAN": clusters(run.paths, smallest, way) for way in PLACES}
+    count, tokens = len(set(run.kinds)), run.followed
+    found = {f"{way}, HDBSCAN": run.clusters(way, smallest) for way in run.ways}
     own = next(iter(found.values()))
+    if isinstance(tokens, Paths):
+        found["non-negative parts"] = skills(tokens, count)[0].argmax(1)
+        found["last window, k-means"] = baselines.last_window(tokens, count)
+    else:
+        found["needs, k-means"] = baselines.in_groups(places(tokens), count)
     return {
         **found,
-        "non-negative parts": skills(run.paths, count)[0].argmax(1),
-        "loss curves, k-means": baselines.loss_curves(run.paths, count),
-        "last window, k-means": baselines.last_window(run.paths, count),
+        "loss curves, k-means": baselines.loss_curves(tokens, count),
         "bins by frequency": baselines.bins(run.frequency, count),
         "bins by compression": baselines.bins(baselines.compressed_share(run.contexts), count),
         "random, sizes of the first": baselines.random_like(own),
@@ -56,47 +59,63 @@ def recalls(runs: Sequence[Run], planted: Sequence[Planted], smallest: int) -> p
     """What became of every planted mechanism, a row per run, way and mechanism."""
     rows = []
     for run in runs:
-        for way in PLACES:
-            found = discoveries(run.paths, clusters(run.paths, smallest, way))
+        for way in run.ways:
+            found = run.found(run.clusters(way, smallest))
             for one in planted:
                 needs, formed_at, heads = run.needs(one), run.formed_at(one.event), run.heads(one.detector)
                 row = {"run": run.name, "by": way, "planted": one.kind, "tokens": int(needs.sum())}
-                row |= {"detector_step": formed_at}
-                rows.append(row | vars(recalled(run.paths, found, needs, formed_at, heads)))
+                row |= {"detector_step": formed_at, "discoveries": sum(each.is_discovery for each in found)}
+                rows.append(row | vars(recalled(run.followed, found, needs, formed_at, heads)))
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def stabilities(runs: Sequence[Run], smallest: int) -> pl.DataFrame:
     """Matched overlap of clusters and of discoveries over draws of the probe, and over seeds of training."""
     rows = []
-    for way in PLACES:
-        labels = [clusters(run.paths, smallest, way) for run in runs]
-        found = [_discovered(run.paths, each) for run, each in zip(runs, labels, strict=True)]
-        for run in runs:
-            drawn = over_draws(run.paths, lambda paths, way=way: clusters(paths, smallest, way))
-            rows += [
-                {"by": way, "over": "draws", "of": "clusters", "runs": run.name, "overlap": each} for each in drawn
-            ]
-            drawn = over_draws(run.paths, lambda paths, way=way: _discovered(paths, clusters(paths, smallest, way)))
-            rows += [
-                {"by": way, "over": "draws", "of": "discoveries", "runs": run.name, "overlap": each} for each in drawn
-            ]
+    for way in dict.fromkeys(way for run in runs for way in run.ways):
+        with_way = [run for run in runs if way in run.ways]
+        labels = {run.name: run.clusters(way, smallest) for run in with_way}
+        found = {run.name: run.discovered(labels[run.name]) for run in with_way}
+        for run in with_way:
+            for of, drawn in _over_draws(run, way, smallest).items():
+                rows += [{"by": way, "over": "draws", "of": of, "runs": run.name, "overlap": each} for each in drawn]
         for of, some in (("clusters", labels), ("discoveries", found)):
-            for one, other in combinations(range(len(runs)), 2):
-                if runs[one].arm == runs[other].arm and runs[one].contexts == runs[other].contexts:
-                    pair, overlap = f"{runs[one].name} {runs[other].name}", matched(some[one], some[other])
+            for one, other in combinations(with_way, 2):
+                if one.arm == other.arm and one.seed != other.seed:
+                    overlap = matched(*_of_both(one, other, some))
+                    pair = f"{one.name} {other.name}"
                     rows.append({"by": way, "over": "seeds", "of": of, "runs": pair, "overlap": overlap})
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _over_draws(run: Run, way: str, smallest: int) -> dict[str, list[float | None]]:
+    """Overlap of clusters, and of discoveries, of pairs of draws of the run's tokens."""
+    return {
+        "clusters": over_draws(run.followed, lambda tokens: run.clusters(way, smallest, tokens)),
+        "discoveries": over_draws(
+            run.followed, lambda tokens: run.discovered(run.clusters(way, smallest, tokens), tokens)
+        ),
+    }
+
+
+def _of_both(one: Run, other: Run, labels: dict[str, Labels]) -> tuple[Labels, Labels]:
+    """The labels of the tokens that two runs both have."""
+    ours, theirs = ({place: index for index, place in enumerate(run.places)} for run in (one, other))
+    shared = [place for place in ours if place in theirs]
+    pair = ((one, ours), (other, theirs))
+    first, second = (labels[run.name][[places[each] for each in shared]] for run, places in pair)
+    return first, second
 
 
 def counted(runs: Sequence[Run], smallest: int) -> pl.DataFrame:
     """How many runs have a discovery and how many discoveries a run has, by arm and of all, with exact intervals of 95 %."""
     rows = []
-    found = {way: {run: discoveries(run.paths, clusters(run.paths, smallest, way)) for run in runs} for way in PLACES}
+    ways = dict.fromkeys(way for run in runs for way in run.ways)
+    found = {way: {run: run.found(run.clusters(way, smallest)) for run in runs if way in run.ways} for way in ways}
     arms = sorted({run.arm for run in runs})
     for arm in [*arms, *(["all"] if len(arms) > 1 else [])]:
-        for way in PLACES:
-            some = [found[way][run] for run in runs if arm in ("all", run.arm)]
+        for way in ways:
+            some = [found[way][run] for run in found[way] if arm in ("all", run.arm)]
             counts = [sum(one.is_discovery for one in each) for each in some]
             seen, a_run = rate(sum(map(bool, counts)), len(counts)), poisson_interval(sum(counts), len(counts))
             lows = [max((one.looking.low for one in each), default=0.0) for each in some]
@@ -144,14 +163,6 @@ def main(
         if csv is not None:
             csv.mkdir(parents=True, exist_ok=True)
             table.write_csv(csv / f"{experiment}.{name}.csv", float_precision=4)
-
-
-def _discovered(paths: Paths, labels: Int[NDArray, " token"]) -> Int[NDArray, " token"]:
-    """The same labels with −1 for clusters that are no discovery."""
-    kept = np.full(len(labels), -1)
-    for number, one in enumerate(discoveries(paths, labels)):
-        kept[one.tokens] = number if one.is_discovery else -1
-    return kept
 
 
 def _over_pairs(table: pl.DataFrame) -> pl.DataFrame:

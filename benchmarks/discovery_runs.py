@@ -10,8 +10,16 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from mech_pipeline.discovery.clusters import PLACES, clusters
+from mech_pipeline.discovery.formed import Formed, discoveries
+from mech_pipeline.discovery.needs import Needs, clusters_of_needs
 from mech_pipeline.discovery.paths import Paths
 from mech_pipeline.pipeline.discovery.discovery import stored_paths
+from mech_pipeline.pipeline.discovery.needs import found_in, look_at, with_gains
+from mech_pipeline.pipeline.discovery.probe import draw_tokens
+from mech_pipeline.pipeline.run import OpenRun
+from mech_pipeline.pipeline.run_row import stored_spec
+from mech_pipeline.project import find_project
 from mech_pipeline.store.store import Store
 
 _HALF = 0.5
@@ -76,6 +84,55 @@ class Run:
         """Loss changes."""
         ends = self._ask("token_movement", "select distinct step from token_movement where run = ? order by step")
         return stored_paths(self.store, self.name, tuple(step for (step,) in ends))
+
+    @cached_property
+    def by_needs(self) -> bool:
+        """Whether its clusters are by what tokens need."""
+        return stored_spec(self.store, self.name).discovery.by == "needs"
+
+    @cached_property
+    def ways(self) -> tuple[str, ...]:
+        """Every way of ours to cluster its tokens."""
+        return ("needs",) if self.by_needs else tuple(PLACES)
+
+    @cached_property
+    def followed(self) -> Paths | Needs:
+        """What is known of its tokens; by needs it is looked at anew, a minute or two."""
+        return self._needs() if self.by_needs else self.paths
+
+    def _needs(self) -> Needs:
+        run = OpenRun(self.store, stored_spec(self.store, self.name).at(find_project().home))
+        origin = run.tokens.probe.origin
+        assert origin is not None, "a run's probe knows its tokenizer"
+        drawn = draw_tokens(run.spec, origin)
+        needs = look_at(run, drawn)
+        return with_gains(run, drawn, needs, clusters_of_needs(needs, run.spec.discovery.smallest))
+
+    def clusters(self, way: Any, smallest: int, followed: Any = None) -> NDArray[np.int64]:
+        """The cluster of each token, or of some.
+
+        Args:
+            followed: some of the tokens; none: all.
+        """
+        tokens = self.followed if followed is None else followed
+        return clusters_of_needs(tokens, smallest) if way == "needs" else clusters(tokens, smallest, way)
+
+    def found(self, labels: NDArray[np.int64], followed: Any = None) -> list[Formed]:
+        """What formed in clusters of its tokens, or of some."""
+        tokens = self.followed if followed is None else followed
+        return found_in(tokens, labels, 0) if self.by_needs else discoveries(tokens, labels)
+
+    def discovered(self, labels: NDArray[np.int64], followed: Any = None) -> NDArray[np.int64]:
+        """The same labels with −1 for clusters that are no discovery."""
+        kept = np.full(len(labels), -1)
+        for number, one in enumerate(self.found(labels, followed)):
+            kept[one.tokens] = number if one.is_discovery else -1
+        return kept
+
+    @cached_property
+    def places(self) -> list[tuple[int, ...]]:
+        """What tells its tokens apart in whatever run they are of."""
+        return [tuple(each) for each in self.contexts]
 
     @cached_property
     def _tokens(self) -> list[tuple[Any, ...]]:

@@ -15,22 +15,23 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
+from mech_pipeline.discovery.formed import Followed
 from mech_pipeline.discovery.paths import Paths
 from mech_pipeline.spec.seeds import fixed_numpy_generator
 
 _STARTS = 8
 
 
-def loss_curves(paths: Paths, count: int, seed: int = 0) -> Int[NDArray, " token"]:
+def loss_curves(paths: Followed, count: int, seed: int = 0) -> Int[NDArray, " token"]:
     """k-means of loss curves."""
-    return _kmeans(paths.losses - paths.losses.mean(1, keepdims=True), count, seed)
+    return in_groups(paths.losses - paths.losses.mean(1, keepdims=True), count, seed)
 
 
 def last_window(paths: Paths, count: int, seed: int = 0) -> Int[NDArray, " token"]:
     """k-means of the directions in which components moved losses in the last window that moved any."""
     moved = np.flatnonzero(np.abs(paths.changes).sum((0, 2)))
     rows = paths.changes[:, moved[-1]]
-    return _kmeans(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), count, seed)
+    return in_groups(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), count, seed)
 
 
 def bins(values: Float[NDArray, " token"], count: int) -> Int[NDArray, " token"]:
@@ -53,7 +54,7 @@ def random_like(labels: Int[NDArray, " token"], seed: int = 0) -> Int[NDArray, "
     return fixed_numpy_generator("clusters at random", seed).permutation(labels)
 
 
-def _kmeans(rows: Float[NDArray, "token number"], count: int, seed: int) -> Int[NDArray, " token"]:
-    """The best of some starts, by the distances left."""
+def in_groups(rows: Float[NDArray, "token number"], count: int, seed: int = 0) -> Int[NDArray, " token"]:
+    """k-means: the best of some starts, by the distances left."""
     with threadpool_limits(1):
         return KMeans(count, n_init=_STARTS, random_state=seed).fit(rows).labels_.astype(np.int64)

@@ -46,13 +46,13 @@ def shapes(paths: Paths) -> Float[NDArray, "token dimension"]:
     usual = np.maximum(usual, max(usual.max() * _STILL, _TINY))
     rows = (changes / usual[None, :, None]).reshape(len(changes), -1)
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY)
-    return _principal(rows, DIMENSIONS)
+    return principal(rows, DIMENSIONS)
 
 
 def courses(paths: Paths) -> Float[NDArray, "token dimension"]:
     """Where each token lies among the courses of losses."""
     losses = paths.losses - paths.losses.mean(1, keepdims=True)
-    return _principal(np.concatenate([_of_one_size(losses), _of_one_size(paths.gained_by_looking())], axis=1), COURSES)
+    return principal(np.concatenate([of_one_size(losses), of_one_size(paths.gained_by_looking())], axis=1), COURSES)
 
 
 def shares(paths: Paths) -> Float[NDArray, "token dimension"]:
@@ -62,7 +62,7 @@ def shares(paths: Paths) -> Float[NDArray, "token dimension"]:
     spread = np.maximum(so_far.std(0), 1e-3 * so_far.std() + _TINY)
     alike = (so_far - so_far.mean(0)) / spread
     alike /= np.maximum(np.linalg.norm(alike, axis=1, keepdims=True), _TINY)
-    return _principal(np.concatenate([_of_one_size(paths.losses / first), _of_one_size(alike)], axis=1), SHARES)
+    return principal(np.concatenate([of_one_size(paths.losses / first), of_one_size(alike)], axis=1), SHARES)
 
 
 PLACES: dict[By, Callable[[Paths], Float[NDArray, "token dimension"]]] = {
@@ -103,13 +103,13 @@ def hdbscan(points: Float[NDArray, "point dimension"], smallest: int) -> Int[NDA
     return np.where(labels < 0, -1, np.append(place, -1)[labels]).astype(np.int64)
 
 
-def _of_one_size(rows: Float[NDArray, "token number"]) -> Float[NDArray, "token number"]:
-    """Divided by how much tokens differ in all."""
+def of_one_size(rows: Float[NDArray, "token number"]) -> Float[NDArray, "token number"]:
+    """Numbers of tokens, divided by how much tokens differ in all."""
     spread = float(np.sqrt(rows.var(0).sum()))
     return rows / spread if spread > 0 else rows
 
 
-def _principal(rows: Float[NDArray, "token number"], count: int) -> Float[NDArray, "token dimension"]:
+def principal(rows: Float[NDArray, "token number"], count: int) -> Float[NDArray, "token dimension"]:
     """The first principal components."""
     return PCA(min(count, *rows.shape), svd_solver="full").fit_transform(rows)
 

@@ -10,17 +10,21 @@ A cluster is a discovery where the lower end of the 95 % bootstrap interval (ove
 at least `LOCKED` nats. That number was set beforehand on runs in which nothing of the kind can form (docs/discovery.md says
 on which, and how often they exceed it), and is not to be tuned on the run that is looked at.
 
+Where clusters are by what tokens need (`needs.py`) G is instead what the order of the context had come to be worth, measured by
+other orders than the tokens were chosen by; the threshold is the same number.
+
 It begins at the checkpoint where G bends upwards most (second difference: slopes over two windows on each side), and is half
 there where G passes the middle. Intervals are percentiles over the same resamples.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from mech_pipeline.discovery.paths import Paths
 from mech_pipeline.spec.seeds import fixed_numpy_generator
 
 LOCKED = 0.75
@@ -28,6 +32,33 @@ LOCKED = 0.75
 RESAMPLES, SPAN, SHARE = 400, 2, 0.8
 _HIDDEN = 3.0
 """A breakthrough is hidden where the cluster gains so many times what all tokens do."""
+
+
+@runtime_checkable
+class Followed(Protocol):
+    """Tokens that were followed through training: by paths (`Paths`), or by what they need (`Needs`).
+
+    Attributes:
+        steps: of the checkpoints.
+        losses: at them, nats.
+    """
+
+    @property
+    def steps(self) -> Int[NDArray, " checkpoint"]: ...
+    @property
+    def losses(self) -> Float[NDArray, "token checkpoint"]: ...
+
+    def gained_by_looking(self) -> Float[NDArray, "token checkpoint"]:
+        """G of each token at every checkpoint."""
+        ...
+
+    def carried(self, tokens: Int[NDArray, " token"]) -> tuple[Float[NDArray, " component"], tuple[str, ...]]:
+        """What some tokens owe to each component, nats, and the names of these."""
+        ...
+
+    def looked(self, tokens: Int[NDArray, " token"]) -> tuple[Float[NDArray, " component"], tuple[str, ...]]:
+        """The same of components that decide where is looked."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +80,8 @@ class Formed:
         drop: of the mean loss over the run, nats a token.
         looking: of that, gained through queries and keys.
         begins, half: steps.
-        components: those that carry at least 80 % of the drop, largest first, with their shares of it.
+        components: those that carry at least 80 % of the drop, largest first, with their shares of it; of `Needs`, of the sum of
+            what is lost without each.
         hidden: at `half` the cluster gained far more than all tokens did, whose mean loss does not show it.
     """
 
@@ -68,7 +100,7 @@ class Formed:
         return self.looking.low >= LOCKED
 
 
-def formed(paths: Paths, tokens: Int[NDArray, " token"], seed: int = 0) -> Formed:
+def formed(paths: Followed, tokens: Int[NDArray, " token"], seed: int = 0) -> Formed:
     """What formed in some tokens.
 
     Args:
@@ -86,18 +118,18 @@ def formed(paths: Paths, tokens: Int[NDArray, " token"], seed: int = 0) -> Forme
         looking=_interval(curves[:, -1]),
         begins=_interval(np.array([bends(curve, paths.steps) for curve in curves])),
         half=_interval(np.array([halfway(curve, paths.steps) for curve in curves])),
-        components=carriers(paths, tokens),
+        components=carriers(*paths.carried(tokens)),
         hidden=_hidden(paths, tokens, halfway(curves[0], paths.steps)),
     )
 
 
-def discoveries(paths: Paths, labels: Int[NDArray, " token"], seed: int = 0) -> list[Formed]:
+def discoveries(paths: Followed, labels: Int[NDArray, " token"], seed: int = 0) -> list[Formed]:
     """What formed in every cluster, most gained by looking first.
 
     Args:
         labels: the cluster of each token; −1: none.
     """
-    found = [formed(paths, np.flatnonzero(labels == label), seed) for label in range(int(labels.max(initial=-1)) + 1)]
+    found = [formed(paths, np.flatnonzero(labels == label), seed) for label in np.unique(labels[labels >= 0])]
     return sorted(found, key=lambda one: -one.looking.low)
 
 
@@ -122,19 +154,24 @@ def halfway(curve: Float[NDArray, " checkpoint"], steps: Int[NDArray, " checkpoi
     return float(steps[int(np.argmax(curve >= curve.max() / 2))])
 
 
-def carriers(paths: Paths, tokens: Int[NDArray, " token"], share: float = SHARE) -> tuple[tuple[str, float], ...]:
-    """The fewest components that together carry a share of the tokens' drop, and the share of each."""
-    by_component = -paths.changes[tokens].sum(1).mean(0)
-    total = by_component.sum()
+def carriers(
+    owed: Float[NDArray, " component"], names: Sequence[str], share: float = SHARE
+) -> tuple[tuple[str, float], ...]:
+    """The fewest components to which together a share of what tokens owe to all is owed, and the share of each.
+
+    >>> carriers(np.array([1.0, 6.0, 3.0]), ["a", "b", "c"])
+    (('b', 0.6), ('c', 0.3))
+    """
+    total = owed.sum()
     if total <= 0:
         return ()
-    order = np.argsort(-by_component, kind="stable")
-    reached = np.cumsum(by_component[order]) / total
+    order = np.argsort(-owed, kind="stable")
+    reached = np.cumsum(owed[order]) / total
     count = int(np.argmax(reached >= share)) + 1
-    return tuple((paths.components[index], float(by_component[index] / total)) for index in order[:count])
+    return tuple((names[index], float(owed[index] / total)) for index in order[:count])
 
 
-def _hidden(paths: Paths, tokens: Int[NDArray, " token"], step: float) -> bool:
+def _hidden(paths: Followed, tokens: Int[NDArray, " token"], step: float) -> bool:
     """Whether the mean loss of all tokens does not show what the cluster's does around a step."""
     at = int(np.searchsorted(paths.steps, step))
     begin, end = max(at - SPAN, 0), min(at + SPAN, len(paths.steps) - 1)

@@ -1,6 +1,6 @@
 """Paths of probe tokens: what every component did to every token's loss, window by window."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -31,6 +31,10 @@ class Paths:
     def __len__(self) -> int:
         return len(self.changes)
 
+    def some(self, tokens: Int[NDArray, " token"]) -> "Paths":
+        """Those of some tokens."""
+        return replace(self, changes=self.changes[tokens], losses=self.losses[tokens])
+
     @property
     def looking(self) -> Bool[NDArray, " component"]:
         """Which components decide where heads look: their queries and keys."""
@@ -40,6 +44,16 @@ class Paths:
         """How much of its loss each token has lost so far through queries and keys, at every checkpoint."""
         gained = -self.changes[:, :, self.looking].sum(2).cumsum(1)
         return np.concatenate([np.zeros((len(self), 1)), gained], axis=1)
+
+    def carried(self, tokens: Int[NDArray, " token"]) -> tuple[Float[NDArray, " component"], tuple[str, ...]]:
+        """How much of the tokens' drop each component brought."""
+        return -self.changes[tokens].sum(1).mean(0), self.components
+
+    def looked(self, tokens: Int[NDArray, " token"]) -> tuple[Float[NDArray, " component"], tuple[str, ...]]:
+        """The same of queries and keys alone."""
+        values, names = self.carried(tokens)
+        looking = np.flatnonzero(self.looking)
+        return values[looking], tuple(names[index] for index in looking)
 
     def check(self, smallest: int) -> None:
         """Whether clusters can be looked for.

@@ -10,19 +10,21 @@ Sources: Hennig 2007 (clusterwise stability by Jaccard over resamples); the matc
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from mech_pipeline.discovery.needs import Needs
 from mech_pipeline.discovery.paths import Paths
 from mech_pipeline.spec.seeds import numpy_generator
 
 SHARE = 0.75
 """Of the tokens, in each draw: two draws share three quarters of those."""
 Labels = Int[NDArray, " token"]
+T = TypeVar("T", Paths, Needs)
 
 
 def matched(one: Labels, other: Labels) -> float | None:
@@ -47,7 +49,7 @@ def matched(one: Labels, other: Labels) -> float | None:
     return float(overlap[linear_sum_assignment(-overlap)].sum() / most)
 
 
-def over_draws(paths: Paths, labelled: Callable[[Paths], Labels], pairs: int = 5, seed: int = 0) -> list[float | None]:
+def over_draws(paths: T, labelled: Callable[[T], Labels], pairs: int = 5, seed: int = 0) -> list[float | None]:
     """Matched overlap of clusters of pairs of draws, of the tokens that are in both.
 
     Args:
@@ -58,14 +60,9 @@ def over_draws(paths: Paths, labelled: Callable[[Paths], Labels], pairs: int = 5
     count, found = round(SHARE * len(paths)), []
     for _ in range(pairs):
         one, other = (np.sort(generator.choice(len(paths), count, replace=False)) for _ in range(2))
-        labels = [labelled(some(paths, drawn))[np.isin(drawn, also)] for drawn, also in ((one, other), (other, one))]
+        labels = [labelled(paths.some(drawn))[np.isin(drawn, also)] for drawn, also in ((one, other), (other, one))]
         found.append(matched(labels[0], labels[1]))
     return found
-
-
-def some(paths: Paths, tokens: Int[NDArray, " token"]) -> Paths:
-    """The paths of some tokens."""
-    return replace(paths, changes=paths.changes[tokens], losses=paths.losses[tokens])
 
 
 def _members(labels: Labels) -> NDArray[np.bool_]:

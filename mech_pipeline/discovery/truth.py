@@ -12,11 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 
-from mech_pipeline.discovery.formed import Formed, carriers
-from mech_pipeline.discovery.paths import Paths
+from mech_pipeline.discovery.formed import Followed, Formed, carriers
 
 PURE = 0.8
-_HEAD = re.compile(r"(L\d+H\d+)\.")
+_HEAD = re.compile(r"L\d+H\d+")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Recalled:
 
 
 def recalled(
-    paths: Paths,
+    paths: Followed,
     found: Sequence[Formed],
     needs: Bool[NDArray, " token"],
     formed_at: int | None,
@@ -67,12 +66,9 @@ def recalled(
     )
 
 
-def looking_heads(paths: Paths, tokens: Int[NDArray, " token"]) -> set[str]:
+def looking_heads(paths: Followed, tokens: Int[NDArray, " token"]) -> set[str]:
     """The heads that carry 80 % of what tokens gained by looking."""
-    looking = np.flatnonzero(paths.looking)
-    names = tuple(paths.components[index] for index in looking)
-    alone = Paths(paths.changes[:, :, looking], paths.losses, paths.steps, names)
-    return {match[1] for name, _ in carriers(alone, tokens) if (match := _HEAD.match(name))}
+    return {match[0] for name, _ in carriers(*paths.looked(tokens)) if (match := _HEAD.match(name))}
 
 
 def jaccard(one: Collection[str], other: Collection[str]) -> float:

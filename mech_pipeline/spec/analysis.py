@@ -111,16 +111,23 @@ class Readouts(OverWindows):
 class Discovery(Selection):
     """What formed that nobody named: clusters of held-out tokens whose losses changed alike, atoms of applied updates."""
 
-    tokens: int = Field(0, ge=0, le=100_000, description="probe tokens, each in a held-out example of its own; 0: none")
+    tokens: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="probe tokens, each in a held-out example of its own; by needs: examples, all of whose tokens are looked at; "
+        "0: none",
+    )
     smallest: int = Field(12, ge=3, description="tokens of a cluster, at least")
     path: Literal["updates", "pieces", "chord"] = Field(
         "updates",
         description="along every update, as training went; or cheaper along straight lines over five updates, or from checkpoint "
         "to checkpoint, which sum to the same changes and share them out otherwise",
     )
-    by: Literal["courses", "paths"] = Field(
+    by: Literal["courses", "paths", "needs"] = Field(
         "courses",
-        description="what clusters are alike in: the course of the loss and of what was gained by looking, or all components",
+        description="what clusters are alike in: the course of the loss and of what was gained by looking, or all components; or "
+        "which heads and MLPs they need when, of tokens that need the order of what came before them",
     )
     seed: int = Field(0, ge=0, description="draws the tokens")
     atoms: int = added(
@@ -136,6 +143,11 @@ class Discovery(Selection):
     def asks(self) -> bool:
         """Whether there are tokens to look at, or atoms to look for."""
         return self.tokens > 0 or self.atoms > 0
+
+    @property
+    def moves(self) -> bool:
+        """Whether the loss changes of single tokens are followed, component by component."""
+        return self.tokens > 0 and self.by != "needs"
 
     @property
     def of_tokens(self) -> "Discovery":

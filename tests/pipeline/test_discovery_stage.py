@@ -9,13 +9,15 @@ import pytest
 
 from mech_pipeline.commands.discover import discover
 from mech_pipeline.discovery.movement import Movement
+from mech_pipeline.discovery.needs import parts_of
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import pending_cells
 from mech_pipeline.pipeline.discovery import discovery, movement, wanted
+from mech_pipeline.pipeline.discovery import needs as by_needs
 from mech_pipeline.pipeline.discovery.probe import draw_tokens
 from mech_pipeline.pipeline.discovery.stages import DISCOVERY, MOVEMENT
 from mech_pipeline.pipeline.run import OpenRun
-from mech_pipeline.pipeline.stage import FIRST_ROWS
+from mech_pipeline.pipeline.stage import FIRST_ROWS, View
 from mech_pipeline.reports.discovery.queries import cluster_curves, token_map
 from mech_pipeline.reports.discovery.section import discovery as discovery_section
 from mech_pipeline.reports.drawing import figure_png
@@ -182,3 +184,50 @@ def test_what_is_not_asked_for_changes_no_fingerprint():
     assert "discovery" not in plain.model_dump()
     asked = parse_experiment(copy.deepcopy(tiny.TINY) | {"discovery": ASKED | {"seeds": [1]}})
     assert ["discovery" in spec.model_dump() for spec in asked.runs()] == [False, True, False]
+
+
+def test_what_tokens_need_is_looked_at_without_movement_and_shown(folder, local_store, monkeypatch):
+    monkeypatch.setattr("mech_pipeline.discovery.needs.LEAST", 0.0)  # a run of some updates has learnt no order
+    asked = ALONE | {"discovery": ASKED | {"by": "needs"}}
+    run = trained(local_store, tiny.spec_of(**asked))
+    view = View(local_store, (run.spec,), {}, None)
+    assert not MOVEMENT.is_asked(view)
+    assert DISCOVERY.is_asked(view)
+    seen, said = [], []
+    groups = np.arange(100_000)
+    monkeypatch.setattr(by_needs, "clusters_of_needs", lambda needs, smallest: groups[: len(needs)] % 3 - 1)
+    assert pending_cells(run.store, wanted.wanted_discovery(run))
+    assert by_needs.compute_needs(run, seen.append, said.append) == 1
+    assert seen == list(range(1, len(run.planned) + 1))
+    assert not pending_cells(run.store, wanted.wanted_discovery(run))
+    found = rows(run, "select * from discoveries order by cluster")
+    assert found.height == 2
+    tokens = rows(run, "select * from discovery_tokens order by probe_token")
+    assert found["tokens"].to_list() == [tokens.filter(tokens["cluster"] == each).height for each in (0, 1)]
+    courses = rows(run, "select * from cluster_courses")
+    assert set(courses["measure"]) == {"loss", "order", *needs_parts(run)}
+    at_end = courses.filter(measure="loss", step=run.planned[-1], cluster=0)["value"][0]
+    assert at_end == pytest.approx(tokens.filter(cluster=0)["loss_last"].mean(), abs=1e-5)
+    experiment = parse_experiment(copy.deepcopy(tiny.TINY) | asked)
+    with connect(run.store.root) as connection:
+        section = discovery_section(Study(connection, experiment, experiment.runs()))
+        html = environment().get_template(section.template).render(section.context, images=defaultdict(str))
+    assert "writes its mean everywhere" in html
+    assert figure_png(section.figures["discovery_tiny.baseline.s0.png"])
+    monkeypatch.setattr(by_needs, "clusters_of_needs", lambda needs, smallest: np.full(len(needs), -1))
+    by_needs.compute_needs(run)
+    assert rows(run, "select * from discoveries").height == 0
+    assert rows(run, "select * from cluster_courses").height == 0
+
+
+def test_where_no_token_needs_an_order_nothing_is_found_and_that_is_said(folder, local_store, monkeypatch):
+    monkeypatch.setattr("mech_pipeline.discovery.needs.LEAST", 1e9)
+    run, said = trained(local_store, tiny.spec_of(**ALONE | {"discovery": ASKED | {"by": "needs"}})), []
+    assert by_needs.compute_needs(run, emit=said.append) == 1
+    assert "0 tokens need the order of what came before them" in said[0]
+    assert not pending_cells(run.store, wanted.wanted_discovery(run)), "and it is not looked again"
+    assert rows(run, "select * from discoveries").height == 0
+
+
+def needs_parts(run):
+    return {part.name for part in parts_of(run.trainer.flat.model, run.spec.model.heads)}

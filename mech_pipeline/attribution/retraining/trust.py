@@ -33,7 +33,10 @@ class Trust:
             confirmed = "confirmed it" if self.reliable else "did not confirm it: take it as a hint, not as evidence"
             return f"Retraining without random examples {confirmed}."
         if self.reliable:
-            return "Its reliability measures are within their limits, which is needed and not enough: no retraining has tested it."
+            return (
+                "Its reliability measures are within their limits, which is needed and not enough: "
+                f"{FEWEST_REMOVALS} or more retrainings, each without other random examples, would decide."
+            )
         return "This influence is marked not reliable: take it as a hint, not as evidence."
 
 

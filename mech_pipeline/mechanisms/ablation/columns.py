@@ -33,8 +33,8 @@ def replaced_columns(module: nn.Module, columns: slice, fill: Fill) -> Iterator[
         handle.remove()
 
 
-def constant(value: float | Float[Tensor, ""]) -> Fill:
-    """The same number everywhere."""
+def constant(value: float | Float[Tensor, "*column"]) -> Fill:
+    """The same number, or the same number in each column, everywhere."""
     return lambda _entering: value
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from mech_pipeline.discovery.clusters import clusters
-from mech_pipeline.discovery.formed import Formed, discoveries
+from mech_pipeline.discovery.formed import Followed, Formed, discoveries
 from mech_pipeline.discovery.paths import Paths
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Block, write
@@ -31,9 +31,9 @@ def compute_discovery(run: OpenRun) -> int:
     found = discoveries(paths, labels, run.spec.discovery.seed)
     ((cell, made_from),) = wanted_discovery(run).items()
     place = {int(token): number for number, one in enumerate(found) for token in one.tokens}
-    tokens = _token_columns(draw_tokens(run.spec, origin), paths, place, run)
+    tokens = token_columns(draw_tokens(run.spec, origin), paths, place, run)
     if found:
-        write(run.store, [Block(cell.of("discoveries"), _columns(found), made_from)], DISCOVERY_VERSION)
+        write(run.store, [Block(cell.of("discoveries"), columns_of(found), made_from)], DISCOVERY_VERSION)
     else:
         run.store.delete("discoveries", f"run = '{run.spec.run}'", code_version=DISCOVERY_VERSION)
     write(run.store, [Block(cell, tokens, made_from)], DISCOVERY_VERSION)
@@ -74,7 +74,8 @@ def _paths(changes: dict[str, Any], losses: dict[str, Any]) -> Paths:
     return Paths(grid, curves, np.concatenate([[0], ends]).astype(np.int64), tuple(names.tolist()))
 
 
-def _columns(found: list[Formed]) -> dict[str, list[Any]]:
+def columns_of(found: list[Formed]) -> dict[str, list[Any]]:
+    """A row for each cluster."""
     return {
         "cluster": list(range(len(found))),
         "is_discovery": [one.is_discovery for one in found],
@@ -94,7 +95,8 @@ def _columns(found: list[Formed]) -> dict[str, list[Any]]:
     }
 
 
-def _token_columns(drawn: DrawnTokens, paths: Paths, place: dict[int, int], run: OpenRun) -> dict[str, list[Any]]:
+def token_columns(drawn: DrawnTokens, paths: Followed, place: dict[int, int], run: OpenRun) -> dict[str, list[Any]]:
+    """Every token with its context; tokens that are in no cluster are in no row of `place`."""
     origin = run.tokens.probe.origin
     assert origin is not None, "a run's probe knows its tokenizer"
     rows, positions = drawn.probe.tokens.tolist(), drawn.probe.position.tolist()

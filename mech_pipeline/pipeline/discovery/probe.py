@@ -30,12 +30,22 @@ class DrawnTokens:
 
     Attributes:
         groups: `tiled`, `plain`, `packed`, or with the part of the corpus before it.
-        repeated: whether the token stands in a second or later copy of a tiled snippet.
+        periods: length of the snippet that a tiled example repeats; 0: it repeats none.
     """
 
     probe: ProbeTokens
     groups: list[str]
-    repeated: NDArray[np.bool_]
+    periods: NDArray[np.int64]
+
+    @property
+    def repeated(self) -> NDArray[np.bool_]:
+        """Whether each token stands in a second or later copy of a tiled snippet."""
+        return (self.periods > 0) & (self.probe.position.numpy() >= self.periods)
+
+    def at(self, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> "DrawnTokens":
+        """Other tokens of the same sequences."""
+        probe = ProbeTokens(self.probe.tokens[torch.from_numpy(rows)], torch.from_numpy(positions))
+        return DrawnTokens(probe, [self.groups[row] for row in rows], self.periods[rows])
 
 
 def draw_tokens(spec: RunSpec, origin: Origin) -> DrawnTokens:
@@ -122,5 +132,5 @@ def _tokens(drawn: DrawnPool, counts: list[int], generator: np.random.Generator)
     return DrawnTokens(
         ProbeTokens(torch.from_numpy(tokens), torch.from_numpy(position)),
         [group.name for group, count in taken for _ in range(count)],
-        (periods > 0) & (position >= periods),
+        periods.astype(np.int64),
     )

@@ -19,8 +19,13 @@ def _compute_movement(view: View, steps: Sequence[int], told: Told) -> int:
 
 def _compute_discovery(view: View, steps: Sequence[int], told: Told) -> int:
     from mech_pipeline.pipeline.discovery.discovery import compute_discovery
+    from mech_pipeline.pipeline.discovery.needs import compute_needs
 
-    return compute_discovery(view.opened)
+    run = view.opened
+    if run.spec.discovery.moves:
+        return compute_discovery(run)
+    report = Progress(told.emit, f"needs {run.spec.run}", len(run.planned), "checkpoints")
+    return compute_needs(run, report, told.emit)
 
 
 def _compute_atoms(view: View, steps: Sequence[int], told: Told) -> int:
@@ -49,7 +54,7 @@ MOVEMENT = Stage(
             f"qualify row_number() over (partition by step order by avg(value)) <= {FIRST_ROWS} order by step, mean_change",
         ),
     ),
-    asked=lambda spec: spec.discovery.tokens > 0,
+    asked=lambda spec: spec.discovery.moves,
     grid=lambda spec: spec.checkpoints.possible(spec.training.steps)[1:],
     wanted=lambda view: wanted.wanted_movement(view.found, view.found.planned),
     pending=lambda view, cells: wanted.pending_movement(view.found, view.found.planned),
@@ -67,10 +72,11 @@ DISCOVERY = Stage(
     (
         Output(
             "discoveries",
-            "Clusters of tokens whose losses took the same course, when they fell, and whether it is a discovery. Seconds.",
-            ("discovery_tokens", "discoveries"),
+            "Clusters of tokens whose losses took the same course, when they fell, and whether it is a discovery. Seconds; by "
+            "needs, clusters of tokens that need the same heads and MLPs: some minutes.",
+            ("discovery_tokens", "discoveries", "cluster_courses"),
             always(wanted.DISCOVERY_VERSION),
-            inputs=("token_movement",),
+            inputs=("token_movement", "checkpoint"),
             group="discovery",
             shows="discoveries",
             rows="select cluster, is_discovery, tokens, step, half_step, looking, drop, components from discoveries "
@@ -80,7 +86,7 @@ DISCOVERY = Stage(
     asked=lambda spec: spec.discovery.tokens > 0,
     wanted=lambda view: wanted.wanted_discovery(view.found),
     compute=_compute_discovery,
-    reads=("movement",),
+    reads=("movement", "training"),
     needs=REPLAY,
     priority=14,
 )

@@ -1,6 +1,7 @@
 """Which cells of movement, discovery and atoms there should be, and what each would be made from now."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from mech_pipeline.attribution.per_example.names_version import names_version
 from mech_pipeline.pipeline.cells import Cell, combined_version, pending_cells, stored_versions
@@ -20,9 +21,7 @@ def windows(run: FoundRun) -> dict[int, int]:
 def wanted_movement(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:
     """Fingerprints of the windows that end at these steps. No window ends at step 0."""
     asked, begins = run.spec.discovery, windows(run)
-    text = [run.artifacts.get(name, "") for name in ("corpus", "tokenizer")]
-    drawn = [asked.tokens, asked.seed, run.spec.data.pool_slice(), list(run.spec.data.mixture), text]
-    made_by = ["movement", MOVEMENT_VERSION, asked.path, drawn, run.training]
+    made_by = ["movement", MOVEMENT_VERSION, asked.path, _drawn(run), run.training]
     made_by += names_version(run.spec.model, neurons=False)
     cells = {}
     for end in steps:
@@ -32,17 +31,28 @@ def wanted_movement(run: FoundRun, steps: Iterable[int]) -> dict[Cell, str]:
     return cells
 
 
+def _drawn(run: FoundRun) -> list[Any]:
+    """What the probe's sequences are drawn by, and from."""
+    asked, text = run.spec.discovery, [run.artifacts.get(name, "") for name in ("corpus", "tokenizer")]
+    return [asked.tokens, asked.seed, run.spec.data.pool_slice(), list(run.spec.data.mixture), text]
+
+
 def pending_movement(run: FoundRun, steps: Iterable[int]) -> list[Cell]:
     """The windows that must be computed; a cell counts only together with its losses."""
     return pending_cells(run.store, wanted_movement(run, steps), also=["token_losses"])
 
 
 def wanted_discovery(run: FoundRun) -> dict[Cell, str]:
-    """The one cell of a run's discoveries, from all its windows."""
-    cells = wanted_movement(run, run.planned)
-    stored = stored_versions(run.store, "token_movement", run.spec.run)
-    versions = combined_version(stored[cell] for cell in cells if cell in stored)
-    made_from = fingerprint("discovery", DISCOVERY_VERSION, run.spec.discovery.of_tokens, versions, list(run.planned))
+    """The one cell of a run's discoveries, from all its windows; by needs from all its checkpoints."""
+    asked = run.spec.discovery.of_tokens
+    if run.spec.discovery.moves:
+        cells = wanted_movement(run, run.planned)
+        stored = stored_versions(run.store, "token_movement", run.spec.run)
+        seen = [combined_version(stored[cell] for cell in cells if cell in stored)]
+    else:
+        seen = [run.checkpoint_version(step) for step in run.planned if step in run.checkpoints]
+        seen += [fingerprint(_drawn(run), run.training)]
+    made_from = fingerprint("discovery", DISCOVERY_VERSION, asked, *seen, list(run.planned))
     return {Cell("discovery_tokens", run.spec.run): made_from}
 
 

@@ -47,6 +47,15 @@ def cluster_curves(connection: duckdb.DuckDBPyConnection, run: str) -> pl.DataFr
     )
 
 
+def courses_of(connection: duckdb.DuckDBPyConnection, run: str) -> pl.DataFrame:
+    """One row per cluster by needs, measure and checkpoint (the table `cluster_courses`)."""
+    return frame(
+        connection,
+        "select cluster, step, measure, value from cluster_courses where run = $run order by cluster, measure, step",
+        run=run,
+    )
+
+
 def token_map(connection: duckdb.DuckDBPyConnection, run: str) -> pl.DataFrame:
     """One row per probe token: what it lost through queries and keys, what through all else, and its cluster."""
     return frame(

@@ -3,24 +3,28 @@
 import json
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from mech_pipeline.discovery.formed import LOCKED
 from mech_pipeline.reports.discovery import queries
-from mech_pipeline.reports.discovery.figures import clusters_of
+from mech_pipeline.reports.discovery.figures import clusters_of, needs_of
 from mech_pipeline.reports.section import Section
 from mech_pipeline.reports.subject import Study
+
+_SHOWN = 24
+"""Cards of a run; `mech discover` lists all."""
 
 
 def discovery(study: Study) -> Section:
     """A figure and a card for each cluster, run by run."""
     found = queries.found_clusters(study.connection, study.runs)
     runs = [run for run in study.runs if run in found["run"]]
-    drawn = {
-        f"discovery_{run}.png": clusters_of(
-            run, queries.cluster_curves(study.connection, run), queries.token_map(study.connection, run)
-        )
-        for run in runs
-    }
-    parts = [_part(run, name, found.filter(run=run).to_dicts()) for run, name in zip(runs, drawn, strict=True)]
+    drawn = {f"discovery_{run}.png": _figure(study, run) for run in runs}
+    by_needs = {spec.run for spec in study.specs if not spec.discovery.moves}
+    parts = [
+        _part(run, name, found.filter(run=run).to_dicts(), run in by_needs)
+        for run, name in zip(runs, drawn, strict=True)
+    ]
     context = {"parts": parts, "nothing": no_discoveries(study), "locked": f"{LOCKED:g}"}
     return Section(
         "discovery", "What formed that nobody named", "discovery/section.html", context, drawn, empty=not runs
@@ -34,8 +38,22 @@ def no_discoveries(study: Study) -> str:
     return "This experiment does not look for what nobody named (its field `discovery`)."
 
 
-def _part(run: str, figure: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"run": run, "figure": figure, "n": sum(row["is_discovery"] for row in rows), "cards": [*map(_card, rows)]}
+def _figure(study: Study, run: str) -> Figure:
+    courses = queries.courses_of(study.connection, run)
+    if not courses.is_empty():
+        return needs_of(run, courses)
+    return clusters_of(run, queries.cluster_curves(study.connection, run), queries.token_map(study.connection, run))
+
+
+def _part(run: str, figure: str, rows: list[dict[str, Any]], by_needs: bool) -> dict[str, Any]:
+    return {
+        "run": run,
+        "figure": figure,
+        "by_needs": by_needs,
+        "n": sum(row["is_discovery"] for row in rows),
+        "of": len(rows),
+        "cards": [*map(_card, rows[:_SHOWN])],
+    }
 
 
 def _card(row: dict[str, Any]) -> dict[str, Any]:

@@ -70,13 +70,40 @@ DISCOVERY_TABLES = (
             Column("half_lower", "int32", "lower end of its 95 % interval", "updates"),
             Column("half_upper", "int32", "upper end", "updates"),
             Column("drop", "float64", "how far the mean loss fell over the run", "nats"),
-            Column("looking", "float64", "of that, through heads' queries and keys", "nats"),
+            Column(
+                "looking",
+                "float64",
+                "of that, through heads' queries and keys; by needs: what the order of the context came to be worth",
+                "nats",
+            ),
             Column("looking_low", "float64", "lower end of its 95 % interval", "nats"),
             Column("looking_high", "float64", "upper end", "nats"),
             Column("hidden", "bool", "around half_step the cluster gained more than three times what all tokens did"),
-            Column("components", "string", "those that carry 80 % of the drop, with their shares of it"),
+            Column(
+                "components",
+                "string",
+                "those that carry 80 % of the drop, with their shares of it; by needs: of what is lost without each",
+            ),
         ),
         keys=("run", "cluster"),
+        part_of="discovery_tokens",
+    ),
+    Table(
+        "cluster_courses",
+        "one row per cluster by needs, checkpoint and measure: how its tokens fared in training",
+        (
+            RUN,
+            STEP,
+            Column("cluster", "int32", _CLUSTER),
+            Column(
+                "measure",
+                "string",
+                "loss: its mean; order: how much more it is where what came before has another order; a head or MLP: how much more "
+                "it is where that writes its mean everywhere",
+            ),
+            Column("value", "float64", "mean over its tokens", "nats"),
+        ),
+        keys=("run", "step", "cluster", "measure"),
         part_of="discovery_tokens",
     ),
     Table(
