@@ -111,14 +111,13 @@ def counted(runs: Sequence[Run], smallest: int) -> pl.DataFrame:
     """How many runs have a discovery and how many discoveries a run has, by arm and of all, with exact intervals of 95 %."""
     rows = []
     ways = dict.fromkeys(way for run in runs for way in run.ways)
-    found = {way: {run: run.found(run.clusters(way, smallest)) for run in runs if way in run.ways} for way in ways}
+    found = {way: {run: run.counted(way, smallest) for run in runs if way in run.ways} for way in ways}
     arms = sorted({run.arm for run in runs})
     for arm in [*arms, *(["all"] if len(arms) > 1 else [])]:
         for way in ways:
             some = [found[way][run] for run in found[way] if arm in ("all", run.arm)]
-            counts = [sum(one.is_discovery for one in each) for each in some]
+            counts, lows = [count for count, _ in some], [low for _, low in some]
             seen, a_run = rate(sum(map(bool, counts)), len(counts)), poisson_interval(sum(counts), len(counts))
-            lows = [max((one.looking.low for one in each), default=0.0) for each in some]
             row = {"arm": arm, "by": way, "runs": len(counts), "discoveries": sum(counts)}
             row |= {"a_run_low": a_run[0], "a_run_high": a_run[1]}
             row |= {"with_one": seen.count, "share_low": seen.lower, "share_high": seen.upper, "fewer_than": seen.bound}

@@ -117,6 +117,15 @@ class Run:
         tokens = self.followed if followed is None else followed
         return clusters_of_needs(tokens, smallest) if way == "needs" else clusters(tokens, smallest, way)
 
+    def counted(self, way: str, smallest: int) -> tuple[int, float]:
+        """Its discoveries, and the largest lower end of what a cluster gained; by needs as they are stored."""
+        if self.by_needs:
+            rows = self._ask("discoveries", "select is_discovery, looking_low from discoveries where run = ?")
+        else:
+            found = self.found(self.clusters(way, smallest))
+            rows = [(one.is_discovery, one.looking.low) for one in found]
+        return sum(row[0] for row in rows), max((row[1] for row in rows), default=0.0)
+
     def found(self, labels: NDArray[np.int64], followed: Any = None) -> list[Formed]:
         """What formed in clusters of its tokens, or of some."""
         tokens = self.followed if followed is None else followed

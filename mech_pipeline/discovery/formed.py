@@ -6,9 +6,10 @@ mean loss through heads' queries and keys,
 
     G(t) = −Σ_{windows ≤ t} Σ_{c ∈ Q, K} mean_x ΔL[x, c].
 
-A cluster is a discovery where the lower end of the 95 % bootstrap interval (over its tokens) of G at the last checkpoint is
-at least `LOCKED` nats. That number was set beforehand on runs in which nothing of the kind can form (docs/discovery.md says
-on which, and how often they exceed it), and is not to be tuned on the run that is looked at.
+A cluster is a discovery where the lower end of the 95 % bootstrap interval (over the sequences of its tokens) of G at the last
+checkpoint is at least `LOCKED` nats, and they stand in `FEWEST_SEQUENCES` or more. The former was set beforehand on runs in which
+nothing of the kind can form (docs/discovery.md says on which, and how often they exceed it), and is not to be tuned on the run
+that is looked at.
 
 Where clusters are by what tokens need (`needs.py`) G is instead what the order of the context had come to be worth, measured by
 other orders than the tokens were chosen by; the threshold is the same number.
@@ -29,6 +30,8 @@ from mech_pipeline.spec.seeds import fixed_numpy_generator
 
 LOCKED = 0.75
 """Nats gained by looking that make a discovery."""
+FEWEST_SEQUENCES = 4
+"""In which the tokens of a discovery stand."""
 RESAMPLES, SPAN, SHARE = 400, 2, 0.8
 _HIDDEN = 3.0
 """A breakthrough is hidden where the cluster gains so many times what all tokens do."""
@@ -41,8 +44,11 @@ class Followed(Protocol):
     Attributes:
         steps: of the checkpoints.
         losses: at them, nats.
+        sequences: the sequence that each stands in.
     """
 
+    @property
+    def sequences(self) -> Int[NDArray, " token"]: ...
     @property
     def steps(self) -> Int[NDArray, " checkpoint"]: ...
     @property
@@ -76,6 +82,7 @@ class Formed:
 
     Attributes:
         tokens: their indices.
+        sequences: in so many they stand.
         curve: mean loss at every checkpoint, nats.
         drop: of the mean loss over the run, nats a token.
         looking: of that, gained through queries and keys.
@@ -86,6 +93,7 @@ class Formed:
     """
 
     tokens: Int[NDArray, " token"]
+    sequences: int
     curve: Float[NDArray, " checkpoint"]
     drop: Interval
     looking: Interval
@@ -96,8 +104,8 @@ class Formed:
 
     @property
     def is_discovery(self) -> bool:
-        """Whether it passes the locked threshold."""
-        return self.looking.low >= LOCKED
+        """Whether it passes the locked threshold, and is no peculiarity of a sequence or two."""
+        return self.looking.low >= LOCKED and self.sequences >= FEWEST_SEQUENCES
 
 
 def formed(paths: Followed, tokens: Int[NDArray, " token"], seed: int = 0) -> Formed:
@@ -106,21 +114,35 @@ def formed(paths: Followed, tokens: Int[NDArray, " token"], seed: int = 0) -> Fo
     Args:
         seed: of the resamples.
     """
-    generator = fixed_numpy_generator("resamples of a cluster", seed)
-    drawn = generator.integers(0, len(tokens), (RESAMPLES, len(tokens)))
-    gained = paths.gained_by_looking()[tokens]
-    curves = np.concatenate([gained.mean(0)[None], gained[drawn].mean(1)])
+    weights = resampled(paths.sequences[tokens], seed)
+    curves = weights @ paths.gained_by_looking()[tokens]
     drops = paths.losses[tokens, 0] - paths.losses[tokens, -1]
     return Formed(
         tokens=tokens,
+        sequences=len(np.unique(paths.sequences[tokens])),
         curve=paths.losses[tokens].mean(0),
-        drop=_interval(np.concatenate([[drops.mean()], drops[drawn].mean(1)])),
+        drop=_interval(weights @ drops),
         looking=_interval(curves[:, -1]),
         begins=_interval(np.array([bends(curve, paths.steps) for curve in curves])),
         half=_interval(np.array([halfway(curve, paths.steps) for curve in curves])),
         components=carriers(*paths.carried(tokens)),
         hidden=_hidden(paths, tokens, halfway(curves[0], paths.steps)),
     )
+
+
+def resampled(sequences: Int[NDArray, " token"], seed: int) -> Float[NDArray, "resample token"]:
+    """Weights of tokens in means: alike in the first row; in the others those of sequences drawn with replacement, all of whose
+    tokens come along, since tokens of one sequence are not independent.
+
+    >>> np.unique(resampled(np.array([7, 7, 9]), seed=0)[1:].round(2), axis=0).tolist()
+    [[0.0, 0.0, 1.0], [0.33, 0.33, 0.33], [0.5, 0.5, 0.0]]
+    """
+    of = np.unique(sequences, return_inverse=True)[1]
+    count = int(of.max()) + 1
+    drawn = fixed_numpy_generator("resamples of a cluster", seed).integers(0, count, (RESAMPLES, count))
+    times = np.stack([np.ones(count, dtype=int), *(np.bincount(each, minlength=count) for each in drawn)])
+    weights = times[:, of].astype(float)
+    return weights / weights.sum(1, keepdims=True)
 
 
 def discoveries(paths: Followed, labels: Int[NDArray, " token"], seed: int = 0) -> list[Formed]:

@@ -100,6 +100,11 @@ class Needs:
         of_tokens = {name: getattr(self, name)[tokens] for name in ("row", "position", "losses", "without", "gained")}
         return replace(self, **of_tokens)
 
+    @property
+    def sequences(self) -> Int[NDArray, " token"]:
+        """The sequence that each token stands in."""
+        return self.row
+
     def gained_by_looking(self) -> Float[NDArray, "token checkpoint"]:
         """What each token has gained since the first checkpoint from the order of what came before it."""
         return self.gained - self.gained[:, :1]
@@ -126,8 +131,11 @@ class Needs:
             )
         if not (np.isfinite(self.losses).all() and np.isfinite(self.without).all()):
             raise MechError("probe tokens have losses that are no numbers", "look at training's loss")
-        few = len(self) < FEWEST * smallest
-        return f"{len(self)} tokens need the order of what came before them, too few for clusters" if few else None
+        fewest = FEWEST * smallest
+        too_few = (
+            f"fewer than {fewest} tokens need the order of what came before them: too few for clusters of {smallest}"
+        )
+        return too_few if len(self) < fewest else None
 
 
 def places(needs: Needs) -> Float[NDArray, "token dimension"]:
@@ -211,7 +219,7 @@ def another_order(
     """For each token the places of its sequence in another order: those up to two before it at random, the others as they are.
 
     >>> another_order(np.array([3, 4]), 6, np.random.default_rng(1)).tolist()
-    [[0, 1, 2, 3, 4, 5], [2, 0, 1, 3, 4, 5]]
+    [[0, 1, 2, 3, 4, 5], [1, 2, 0, 3, 4, 5]]
     """
     keys = generator.random((len(positions), length))
     places = np.arange(length)
@@ -239,10 +247,13 @@ def chosen(
 ) -> tuple[Int[NDArray, " token"], Int[NDArray, " token"]]:
     """Sequence and place of the tokens that need the order of what came before them; of too many, some at random.
 
+    Where none does it is the one that needs it most, so that there is something to show of a run that was looked at.
+
     Args:
         gains: g; NaN where it was not looked.
     """
-    rows, positions = np.nonzero(np.nan_to_num(gains, nan=-np.inf) >= LEAST)
+    known = np.nan_to_num(gains, nan=-np.inf)
+    rows, positions = np.nonzero(known >= min(LEAST, known.max()))
     if len(rows) > most:
         kept = np.sort(generator.choice(len(rows), most, replace=False))
         rows, positions = rows[kept], positions[kept]

@@ -36,6 +36,11 @@ class Paths:
         return replace(self, changes=self.changes[tokens], losses=self.losses[tokens])
 
     @property
+    def sequences(self) -> Int[NDArray, " token"]:
+        """Each token has a sequence of its own."""
+        return np.arange(len(self))
+
+    @property
     def looking(self) -> Bool[NDArray, " component"]:
         """Which components decide where heads look: their queries and keys."""
         return np.array([name.endswith((".Q", ".K")) for name in self.components])

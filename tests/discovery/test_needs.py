@@ -77,6 +77,9 @@ def test_tokens_are_chosen_by_what_their_order_is_worth_and_never_more_than_aske
     gains[:, FIRST:] = [[0.5, 1.0, 3.0], [0.9, 0.0, -2.0], [2.0, 2.0, 2.0], [0.0, 0.0, 1.5]]
     rows, positions = chosen(gains, 100, np.random.default_rng(0))
     assert list(zip(rows.tolist(), positions.tolist(), strict=True)) == [(0, 4), (0, 5), (2, 3), (2, 4), (2, 5), (3, 5)]
+    none = chosen(np.minimum(gains, 0.95), 100, np.random.default_rng(0))
+    assert len(none[0]) > 0
+    assert gains[none].min() >= 0.95, "where none needs it, those that need it most"
     few = chosen(gains, 2, np.random.default_rng(0))
     assert len(few[0]) == 2
     assert all(gains[row, position] >= 1 for row, position in zip(*few, strict=True))

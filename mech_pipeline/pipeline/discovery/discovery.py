@@ -27,7 +27,9 @@ def compute_discovery(run: OpenRun) -> int:
     origin = run.tokens.probe.origin
     assert origin is not None, "a run's probe knows its tokenizer"
     paths = stored_paths(run.store, run.spec.run, run.planned)
-    labels = clusters(paths, run.spec.discovery.smallest, run.spec.discovery.by)
+    by = run.spec.discovery.by
+    assert by != "needs", "what tokens need is looked at without paths"
+    labels = clusters(paths, run.spec.discovery.smallest, by)
     found = discoveries(paths, labels, run.spec.discovery.seed)
     ((cell, made_from),) = wanted_discovery(run).items()
     place = {int(token): number for number, one in enumerate(found) for token in one.tokens}

@@ -113,7 +113,11 @@ def found_in(needs: Needs, labels: Int[NDArray, " token"], seed: int) -> list[Fo
     """What formed in every cluster, most gained first; measured on the followed tokens, with all of its tokens named."""
     measured = np.where(np.isfinite(needs.gained).all(1), labels, -1)
     of = {int(one.tokens[0]): one for one in discoveries(needs, measured, seed)}
-    return [replace(one, tokens=np.flatnonzero(labels == labels[first])) for first, one in of.items()]
+    whole = {first: np.flatnonzero(labels == labels[first]) for first in of}
+    return [
+        replace(one, tokens=whole[first], sequences=len(np.unique(needs.row[whole[first]])))
+        for first, one in of.items()
+    ]
 
 
 def _sequences(run: OpenRun) -> DrawnTokens:

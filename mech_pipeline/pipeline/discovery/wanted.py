@@ -10,6 +10,7 @@ from mech_pipeline.spec.fingerprint import fingerprint
 
 MOVEMENT_VERSION = "2"
 DISCOVERY_VERSION = "3"
+NEEDS_VERSION = "1"
 ATOMS_VERSION = "1"
 
 
@@ -51,7 +52,7 @@ def wanted_discovery(run: FoundRun) -> dict[Cell, str]:
         seen = [combined_version(stored[cell] for cell in cells if cell in stored)]
     else:
         seen = [run.checkpoint_version(step) for step in run.planned if step in run.checkpoints]
-        seen += [fingerprint(_drawn(run), run.training)]
+        seen += [fingerprint(NEEDS_VERSION, _drawn(run), run.training)]
     made_from = fingerprint("discovery", DISCOVERY_VERSION, asked, *seen, list(run.planned))
     return {Cell("discovery_tokens", run.spec.run): made_from}
 
