@@ -29,7 +29,13 @@ from discoveries join runs using (run) where experiment = ? order by is_discover
 _TOKENS = """
 select "before", text from discovery_tokens where run = ? and cluster = ? order by loss_first - loss_last desc limit 3
 """
-_SEQUENCES = "select token_ids from discovery_tokens where run = ? and cluster = ? order by probe_token"
+_WRITTEN = 256
+"""Tokens of a written mechanism, at most: it is measured at every checkpoint, and a cluster by needs can have thousands."""
+_SEQUENCES = f"""
+select token_ids from (
+    select probe_token, token_ids from discovery_tokens where run = ? and cluster = ? order by md5(token_ids) limit {_WRITTEN})
+order by probe_token
+"""
 _TRACKS = """
 select t.run, t.track, t.windows, t.birth, t.peak, t.death, t.coherence, t.by_chance, t.components from atom_tracks t
 join runs using (run) where experiment = ? order by t.windows desc, t.coherence desc, t.run, t.track

@@ -4,7 +4,7 @@ import os
 
 import polars as pl
 
-from mech_pipeline.pipeline.discovery import discovery, movement
+from mech_pipeline.pipeline.discovery import discovery, movement, needs
 from tests.support import tiny
 from tests.support.once import trained
 from tests.support.places import ROOT
@@ -64,6 +64,22 @@ def test_runs_of_a_store_are_scored_in_one_table_with_the_baselines(local_store,
     control = scored(local_store, "tiny", "--forms", "baseline", "--csv", str(tmp_path / "control"))
     assert control.returncode == 0, control.stderr
     assert pl.read_csv(tmp_path / "control" / "tiny.positive_control.csv")["with_one"].to_list() == [0] * 3
+
+
+def test_what_tokens_need_is_looked_at_anew_and_scored_in_the_same_tables(local_store, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MECH_HOME", str(folder))
+    change = {"discovery": {"tokens": 40, "smallest": 5, "by": "needs"}, "influence": {}, "ledger": {}, "gradients": []}
+    needs.compute_needs(trained(local_store, tiny.spec_of(**change)))
+    done = scored(local_store, "tiny", "--planted", "tiled+=induction_copy_advantage", "--csv", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    recall = pl.read_csv(tmp_path / "tiny.recall.csv")
+    assert recall["by"].to_list() == ["needs"]
+    assert not recall["found"].any(), "nothing can have formed in 24 updates"
+    assert "needs, k-means" in set(pl.read_csv(tmp_path / "tiny.agreement.csv")["labels"])
+    null = scored(local_store, "tiny", "--nulls", "baseline", "--csv", str(tmp_path / "null"))
+    assert null.returncode == 0, null.stderr
+    false = pl.read_csv(tmp_path / "null" / "tiny.false_discoveries.csv")
+    assert (false["by"].to_list(), false["runs"].to_list(), false["discoveries"].to_list()) == (["needs"], [1], [0])
 
 
 def test_what_is_misspelt_is_refused_in_words(local_store, folder):
