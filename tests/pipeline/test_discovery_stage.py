@@ -6,15 +6,17 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from mech_pipeline.commands.discover import discover
 from mech_pipeline.discovery.movement import Movement
 from mech_pipeline.discovery.needs import parts_of
+from mech_pipeline.discovery.probe_tokens import ProbeTokens
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import pending_cells
 from mech_pipeline.pipeline.discovery import discovery, movement, wanted
 from mech_pipeline.pipeline.discovery import needs as by_needs
-from mech_pipeline.pipeline.discovery.probe import draw_tokens
+from mech_pipeline.pipeline.discovery.probe import DrawnTokens, draw_tokens
 from mech_pipeline.pipeline.discovery.stages import DISCOVERY, MOVEMENT
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.stage import FIRST_ROWS, View
@@ -230,6 +232,13 @@ def test_where_no_token_needs_an_order_nothing_is_found_and_that_is_said(folder,
     )
     assert not pending_cells(run.store, wanted.wanted_discovery(run)), "and it is not looked again"
     assert rows(run, "select * from discoveries").height == 0
+
+
+def test_examples_without_an_order_to_change_are_refused(run):
+    short = torch.zeros(5, 3, dtype=torch.long)
+    drawn = DrawnTokens(ProbeTokens(short, torch.ones(5, dtype=torch.long)), ["plain"] * 5, np.zeros(5, dtype=np.int64))
+    with pytest.raises(MechError, match="no context that could have another order"):
+        by_needs.look_at(run, drawn)
 
 
 def needs_parts(run):

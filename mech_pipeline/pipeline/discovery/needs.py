@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mech_pipeline.discovery.formed import Formed, discoveries
 from mech_pipeline.discovery.needs import FIRST, Look, Needs, chosen, clusters_of_needs, parts_of
+from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Block, write
 from mech_pipeline.pipeline.discovery.discovery import columns_of, token_columns
 from mech_pipeline.pipeline.discovery.probe import DrawnTokens, draw_tokens
@@ -127,8 +128,17 @@ def _sequences(run: OpenRun) -> DrawnTokens:
 
 
 def _everywhere(sequences: torch.Tensor) -> tuple[Int[NDArray, " token"], Int[NDArray, " token"]]:
-    """Every place with a context that has another order."""
+    """Every place with a context that has another order.
+
+    Raises:
+        MechError: there is none.
+    """
     count, length = sequences.shape
+    if length <= FIRST:
+        raise MechError(
+            f"examples of {length} tokens have no context that could have another order",
+            f"raise data.context above {FIRST}, or take another `discovery.by`",
+        )
     inside = np.arange(FIRST, length)
     return np.repeat(np.arange(count), len(inside)), np.tile(inside, count)
 
