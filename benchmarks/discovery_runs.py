@@ -16,7 +16,7 @@ from mech_pipeline.discovery.needs import Needs, clusters_of_needs
 from mech_pipeline.discovery.paths import Paths
 from mech_pipeline.pipeline.discovery.discovery import stored_paths
 from mech_pipeline.pipeline.discovery.needs import found_in, look_at, with_gains
-from mech_pipeline.pipeline.discovery.probe import draw_tokens
+from mech_pipeline.pipeline.discovery.probe import drawn_for
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.pipeline.run_row import stored_spec
 from mech_pipeline.project import find_project
@@ -102,9 +102,7 @@ class Run:
 
     def _needs(self) -> Needs:
         run = OpenRun(self.store, stored_spec(self.store, self.name).at(find_project().home))
-        origin = run.tokens.probe.origin
-        assert origin is not None, "a run's probe knows its tokenizer"
-        drawn = draw_tokens(run.spec, origin)
+        drawn = drawn_for(run)
         needs = look_at(run, drawn)
         return with_gains(run, drawn, needs, clusters_of_needs(needs, run.spec.discovery.smallest))
 

@@ -57,12 +57,11 @@ def courses(paths: Paths) -> Float[NDArray, "token dimension"]:
 
 def shares(paths: Paths) -> Float[NDArray, "token dimension"]:
     """Where each token lies among the shares of its loss that it lost, and among cumulative paths."""
-    first = np.maximum(paths.losses[:, :1], _LEAST_LOSS)
     so_far = paths.changes.cumsum(1).reshape(len(paths), -1)
     spread = np.maximum(so_far.std(0), 1e-3 * so_far.std() + _TINY)
     alike = (so_far - so_far.mean(0)) / spread
     alike /= np.maximum(np.linalg.norm(alike, axis=1, keepdims=True), _TINY)
-    return principal(np.concatenate([of_one_size(paths.losses / first), of_one_size(alike)], axis=1), SHARES)
+    return principal(np.concatenate([of_one_size(shares_of_first(paths.losses)), of_one_size(alike)], axis=1), SHARES)
 
 
 PLACES: dict[By, Callable[[Paths], Float[NDArray, "token dimension"]]] = {
@@ -101,6 +100,11 @@ def hdbscan(points: Float[NDArray, "point dimension"], smallest: int) -> Int[NDA
     sizes = np.bincount(labels[labels >= 0])
     place = np.argsort(np.argsort(-sizes, kind="stable"), kind="stable")
     return np.where(labels < 0, -1, np.append(place, -1)[labels]).astype(np.int64)
+
+
+def shares_of_first(losses: Float[NDArray, "token checkpoint"]) -> Float[NDArray, "token checkpoint"]:
+    """Losses, each divided by the token's first one."""
+    return losses / np.maximum(losses[:, :1], _LEAST_LOSS)
 
 
 def of_one_size(rows: Float[NDArray, "token number"]) -> Float[NDArray, "token number"]:

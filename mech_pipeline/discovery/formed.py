@@ -69,7 +69,7 @@ class Followed(Protocol):
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with its 95 % bootstrap interval over tokens."""
+    """A number with its 95 % bootstrap interval over the sequences that tokens stand in."""
 
     value: float
     low: float

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from mech_pipeline.discovery.clusters import hdbscan, of_one_size, principal
+from mech_pipeline.discovery.clusters import hdbscan, of_one_size, principal, shares_of_first
 from mech_pipeline.discovery.paths import FEWEST
 from mech_pipeline.discovery.probe_tokens import ProbeTokens
 from mech_pipeline.errors import MechError
@@ -47,7 +47,6 @@ FIRST = 3
 DIMENSIONS = 16
 _TOGETHER = 64
 _MLP = ".MLP"
-_LEAST_LOSS = 0.1
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def places(needs: Needs) -> Float[NDArray, "token dimension"]:
     """Where each token lies among what tokens need and when."""
     without = needs.without.reshape(len(needs), -1)
     parts = of_one_size(np.sign(without) * np.sqrt(np.abs(without)))
-    share = of_one_size(needs.losses / np.maximum(needs.losses[:, :1], _LEAST_LOSS))
+    share = of_one_size(shares_of_first(needs.losses))
     return principal(np.concatenate([parts, share], axis=1), DIMENSIONS)
 
 

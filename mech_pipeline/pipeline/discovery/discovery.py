@@ -9,7 +9,7 @@ from mech_pipeline.discovery.formed import Followed, Formed, discoveries
 from mech_pipeline.discovery.paths import Paths
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.cells import Block, write
-from mech_pipeline.pipeline.discovery.probe import DrawnTokens, draw_tokens
+from mech_pipeline.pipeline.discovery.probe import DrawnTokens, drawn_for
 from mech_pipeline.pipeline.discovery.wanted import DISCOVERY_VERSION, wanted_discovery
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.store.store import Store
@@ -24,22 +24,37 @@ def compute_discovery(run: OpenRun) -> int:
     Raises:
         MechError: what is stored cannot be clustered (`Paths.check`); nothing is written.
     """
-    origin = run.tokens.probe.origin
-    assert origin is not None, "a run's probe knows its tokenizer"
     paths = stored_paths(run.store, run.spec.run, run.planned)
     by = run.spec.discovery.by
     assert by != "needs", "what tokens need is looked at without paths"
     labels = clusters(paths, run.spec.discovery.smallest, by)
     found = discoveries(paths, labels, run.spec.discovery.seed)
-    ((cell, made_from),) = wanted_discovery(run).items()
-    place = {int(token): number for number, one in enumerate(found) for token in one.tokens}
-    tokens = token_columns(draw_tokens(run.spec, origin), paths, place, run)
-    if found:
-        write(run.store, [Block(cell.of("discoveries"), columns_of(found), made_from)], DISCOVERY_VERSION)
-    else:
-        run.store.delete("discoveries", f"run = '{run.spec.run}'", code_version=DISCOVERY_VERSION)
-    write(run.store, [Block(cell, tokens, made_from)], DISCOVERY_VERSION)
+    store_found(run, drawn_for(run), paths, found)
     return 1
+
+
+def store_found(
+    run: OpenRun,
+    drawn: DrawnTokens,
+    followed: Followed,
+    found: list[Formed],
+    courses: dict[str, list[Any]] | None = None,
+) -> None:
+    """Stores clusters and tokens in place of what was found before, in whichever way.
+
+    Args:
+        drawn: the tokens of `followed`.
+        courses: rows of `cluster_courses`.
+    """
+    ((cell, made_from),) = wanted_discovery(run).items()
+    for table, columns in (("discoveries", _columns(found)), ("cluster_courses", courses or {})):
+        if any(columns.values()):
+            write(run.store, [Block(cell.of(table), columns, made_from)], DISCOVERY_VERSION)
+        else:
+            run.store.delete(table, f"run = '{run.spec.run}'", code_version=DISCOVERY_VERSION)
+    place = {int(token): number for number, one in enumerate(found) for token in one.tokens}
+    tokens = _token_columns(drawn, followed, place, run)
+    write(run.store, [Block(cell, tokens, made_from)], DISCOVERY_VERSION)
 
 
 def stored_paths(store: Store, run: str, planned: tuple[int, ...]) -> Paths:
@@ -76,7 +91,7 @@ def _paths(changes: dict[str, Any], losses: dict[str, Any]) -> Paths:
     return Paths(grid, curves, np.concatenate([[0], ends]).astype(np.int64), tuple(names.tolist()))
 
 
-def columns_of(found: list[Formed]) -> dict[str, list[Any]]:
+def _columns(found: list[Formed]) -> dict[str, list[Any]]:
     """A row for each cluster."""
     return {
         "cluster": list(range(len(found))),
@@ -97,7 +112,7 @@ def columns_of(found: list[Formed]) -> dict[str, list[Any]]:
     }
 
 
-def token_columns(drawn: DrawnTokens, paths: Followed, place: dict[int, int], run: OpenRun) -> dict[str, list[Any]]:
+def _token_columns(drawn: DrawnTokens, paths: Followed, place: dict[int, int], run: OpenRun) -> dict[str, list[Any]]:
     """Every token with its context; tokens that are in no cluster are in no row of `place`."""
     origin = run.tokens.probe.origin
     assert origin is not None, "a run's probe knows its tokenizer"

@@ -8,7 +8,7 @@ from mech_pipeline.discovery.movement import Meter, Movement
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.analysis.late import late_steps
 from mech_pipeline.pipeline.cells import Block, Cell, write
-from mech_pipeline.pipeline.discovery.probe import draw_tokens
+from mech_pipeline.pipeline.discovery.probe import drawn_for
 from mech_pipeline.pipeline.discovery.wanted import MOVEMENT_VERSION, pending_movement, wanted_movement, windows
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Emit, Report, ignore_progress
@@ -72,11 +72,10 @@ def memory_line(run: OpenRun, updates: int) -> str:
 
 
 def _meter(run: OpenRun) -> Meter:
-    origin, tokens = run.tokens.probe.origin, run.tokens
-    assert origin is not None, "a run's probe knows its tokenizer"
+    tokens = run.tokens
     exact = build_model(run.spec.model, tokens.vocabulary, tokens.pool.shape[1], run.spec.seed).double()
     flat = run.trainer.flat
-    return Meter(flat, FlatModel(exact.to(flat.vector.device)), run.components, draw_tokens(run.spec, origin).probe)
+    return Meter(flat, FlatModel(exact.to(flat.vector.device)), run.components, drawn_for(run).probe)
 
 
 def _path(run: OpenRun, begin: int, end: int) -> list[Vector]:

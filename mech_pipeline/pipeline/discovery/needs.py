@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from mech_pipeline.discovery.formed import Formed, discoveries
 from mech_pipeline.discovery.needs import FIRST, Look, Needs, chosen, clusters_of_needs, parts_of
 from mech_pipeline.errors import MechError
-from mech_pipeline.pipeline.cells import Block, write
-from mech_pipeline.pipeline.discovery.discovery import columns_of, token_columns
-from mech_pipeline.pipeline.discovery.probe import DrawnTokens, draw_tokens
-from mech_pipeline.pipeline.discovery.wanted import DISCOVERY_VERSION, wanted_discovery
+from mech_pipeline.pipeline.discovery.discovery import store_found
+from mech_pipeline.pipeline.discovery.probe import DrawnTokens, drawn_for
 from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.progress import Emit, Report, ignore_progress
 from mech_pipeline.spec.seeds import numpy_generator
@@ -40,13 +38,14 @@ def compute_needs(run: OpenRun, report: Report = ignore_progress, emit: Emit = l
         MechError: see `Needs.check`; nothing is written.
     """
     with computing(run.spec.training):
-        drawn = _sequences(run)
+        drawn = drawn_for(run)
         needs = look_at(run, drawn, report)
         if (why := needs.check(run.spec.discovery.smallest)) is not None:
             emit(f"discovery {run.spec.run}: {why}")
         labels = clusters_of_needs(needs, run.spec.discovery.smallest)
         needs = with_gains(run, drawn, needs, labels)
-    _store(run, drawn, needs, found_in(needs, labels, run.spec.discovery.seed))
+    found = found_in(needs, labels, run.spec.discovery.seed)
+    store_found(run, drawn.at(needs.row, needs.position), needs, found, _courses(needs, found))
     return 1
 
 
@@ -114,17 +113,7 @@ def found_in(needs: Needs, labels: Int[NDArray, " token"], seed: int) -> list[Fo
     """What formed in every cluster, most gained first; measured on the followed tokens, with all of its tokens named."""
     measured = np.where(np.isfinite(needs.gained).all(1), labels, -1)
     of = {int(one.tokens[0]): one for one in discoveries(needs, measured, seed)}
-    whole = {first: np.flatnonzero(labels == labels[first]) for first in of}
-    return [
-        replace(one, tokens=whole[first], sequences=len(np.unique(needs.row[whole[first]])))
-        for first, one in of.items()
-    ]
-
-
-def _sequences(run: OpenRun) -> DrawnTokens:
-    origin = run.tokens.probe.origin
-    assert origin is not None, "a run's probe knows its tokenizer"
-    return draw_tokens(run.spec, origin)
+    return [replace(one, tokens=np.flatnonzero(labels == labels[first])) for first, one in of.items()]
 
 
 def _everywhere(sequences: torch.Tensor) -> tuple[Int[NDArray, " token"], Int[NDArray, " token"]]:
@@ -154,18 +143,6 @@ def _gains(
     gains = np.full(tuple(shape), np.nan)
     gains[rows, positions] = behind - look.losses()[rows, positions]
     return gains
-
-
-def _store(run: OpenRun, drawn: DrawnTokens, needs: Needs, found: list[Formed]) -> None:
-    ((cell, made_from),) = wanted_discovery(run).items()
-    place = {int(token): number for number, one in enumerate(found) for token in one.tokens}
-    for table, columns in (("discoveries", columns_of(found)), ("cluster_courses", _courses(needs, found))):
-        if found:
-            write(run.store, [Block(cell.of(table), columns, made_from)], DISCOVERY_VERSION)
-        else:
-            run.store.delete(table, f"run = '{run.spec.run}'", code_version=DISCOVERY_VERSION)
-    tokens = token_columns(drawn.at(needs.row, needs.position), needs, place, run)
-    write(run.store, [Block(cell, tokens, made_from)], DISCOVERY_VERSION)
 
 
 def _courses(needs: Needs, found: list[Formed]) -> dict[str, list[Any]]:

@@ -16,6 +16,7 @@ from mech_pipeline.data.tokenizer import tokenizer_identity
 from mech_pipeline.discovery.probe_tokens import ProbeTokens
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.source import Origin
+from mech_pipeline.pipeline.run import OpenRun
 from mech_pipeline.spec.mixture import members
 from mech_pipeline.spec.run import RunSpec
 from mech_pipeline.spec.seeds import numpy_generator
@@ -46,6 +47,13 @@ class DrawnTokens:
         """Other tokens of the same sequences."""
         probe = ProbeTokens(self.probe.tokens[torch.from_numpy(rows)], torch.from_numpy(positions))
         return DrawnTokens(probe, [self.groups[row] for row in rows], self.periods[rows])
+
+
+def drawn_for(run: OpenRun) -> DrawnTokens:
+    """The probe tokens of a run that is open; see `draw_tokens`."""
+    origin = run.tokens.probe.origin
+    assert origin is not None, "a run's probe knows its tokenizer"
+    return draw_tokens(run.spec, origin)
 
 
 def draw_tokens(spec: RunSpec, origin: Origin) -> DrawnTokens:

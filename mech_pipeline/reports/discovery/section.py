@@ -19,8 +19,8 @@ def discovery(study: Study) -> Section:
     """A figure and a card for each cluster, run by run."""
     found = queries.found_clusters(study.connection, study.runs)
     runs = [run for run in study.runs if run in found["run"]]
-    drawn = {f"discovery_{run}.png": _figure(study, run) for run in runs}
-    by_needs = {spec.run for spec in study.specs if not spec.discovery.moves}
+    by_needs = {spec.run for spec in study.specs if spec.discovery.by == "needs"}
+    drawn = {f"discovery_{run}.png": _figure(study, run, run in by_needs) for run in runs}
     parts = [
         _part(run, name, found.filter(run=run).to_dicts(), run in by_needs)
         for run, name in zip(runs, drawn, strict=True)
@@ -38,10 +38,9 @@ def no_discoveries(study: Study) -> str:
     return "This experiment does not look for what nobody named (its field `discovery`)."
 
 
-def _figure(study: Study, run: str) -> Figure:
-    courses = queries.courses_of(study.connection, run)
-    if not courses.is_empty():
-        return needs_of(run, courses)
+def _figure(study: Study, run: str, by_needs: bool) -> Figure:
+    if by_needs:
+        return needs_of(run, queries.courses_of(study.connection, run))
     return clusters_of(run, queries.cluster_curves(study.connection, run), queries.token_map(study.connection, run))
 
 

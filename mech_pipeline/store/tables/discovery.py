@@ -61,7 +61,11 @@ DISCOVERY_TABLES = (
         (
             RUN,
             Column("cluster", "int32", _CLUSTER),
-            Column("is_discovery", "bool", "looking_low is at least the locked threshold (docs/discovery.md)"),
+            Column(
+                "is_discovery",
+                "bool",
+                "looking_low is at least the locked threshold, in four sequences or more (docs/discovery.md)",
+            ),
             Column("tokens", "int32", "probe tokens in it"),
             Column("step", "int32", "where what it gains by looking bends upwards most", "updates"),
             Column("lower", "int32", "lower end of its 95 % interval (bootstrap over tokens)", "updates"),
