@@ -45,7 +45,10 @@ LEAST = 1.0
 FIRST = 3
 """The first place whose context has another order: two tokens to exchange, and the one before it."""
 DIMENSIONS = 16
-_TOGETHER = 64
+TOGETHER = 64
+"""Sequences of one forward."""
+ORDERED_AT_ONCE = 2**22
+"""Places that are put in another order at a time: some 100 MB."""
 _MLP = ".MLP"
 
 
@@ -174,7 +177,7 @@ class Look:
     def losses(self) -> Float[NDArray, "sequence place"]:
         """−log p(token | context), nats; of the first token, which nothing predicts, NaN."""
         found = torch.full(self._tokens.shape, torch.nan)
-        for rows in torch.arange(len(self._tokens)).split(_TOGETHER):
+        for rows in torch.arange(len(self._tokens)).split(TOGETHER):
             some = self._tokens[rows]
             with torch.no_grad():
                 logits = self._model(some[:, :-1])
@@ -193,8 +196,14 @@ class Look:
         self, rows: Int[NDArray, " token"], positions: Int[NDArray, " token"], generator: np.random.Generator
     ) -> Float[NDArray, " token"]:
         """The loss of some tokens behind what came before them in another order, the last of it in its place."""
-        if len(rows) == 0:
-            return np.empty(0)
+        size = max(TOGETHER, ORDERED_AT_ONCE // self._tokens.shape[1])
+        blocks = [slice(begin, begin + size) for begin in range(0, len(rows), size)]
+        found = [self._disordered(rows[block], positions[block], generator) for block in blocks]
+        return np.concatenate([np.empty(0), *found])
+
+    def _disordered(
+        self, rows: Int[NDArray, " token"], positions: Int[NDArray, " token"], generator: np.random.Generator
+    ) -> Float[NDArray, " token"]:
         sequences = self._tokens[torch.from_numpy(rows).to(self._tokens.device)]
         order = torch.from_numpy(another_order(positions, sequences.shape[1], generator)).to(sequences.device)
         probe = ProbeTokens(sequences.gather(1, order), torch.from_numpy(positions).to(sequences.device))

@@ -71,9 +71,10 @@ def _estimate(
     updates = (cost.updates - taken, asked.ledger, asked.influence, asked.retraining)
     seconds = tuple(None if unit is None else unit * each for each in updates)
     analysis = analysis_seconds(spec, units, unit)
-    beside = None if analysis is None else analysis + other_seconds(spec, units)
+    beside = None if analysis is None else analysis + other_seconds(spec, units, unit)
     limits = _at_most(spec, asked)
-    return RunEstimate(cost, taken, (*seconds, beside), disk_bytes(spec, cost), limits, tuple(not_counted(spec, units)))
+    unknown = tuple(not_counted(spec, units, unit))
+    return RunEstimate(cost, taken, (*seconds, beside), disk_bytes(spec, cost), limits, unknown)
 
 
 def _at_most(spec: RunSpec, asked: AttributionCost) -> tuple[str, ...]:

@@ -179,7 +179,8 @@ class Stage:
         outputs: its assets.
         reads: stages that must be current before it is ready; where one is refused, so is this.
         after: stages that must be settled (current or refused) before it is ready, though it does not read them all.
-        needs: what the checkpoints must bring.
+        needs: what the checkpoints must bring, at most.
+        spares: what of it a run's spec does without.
         asked: whether a run's spec asks for it at all.
         wanted: all cells that it should hold, as far as what it reads allows to say.
         compute: makes what is pending at these steps (none: all); returns how many cells. Called through `work`.
@@ -201,6 +202,7 @@ class Stage:
     reads: tuple[str | Read, ...] = ()
     after: tuple[str, ...] = ()
     needs: frozenset[Need] = frozenset()
+    spares: Callable[[RunSpec], frozenset[Need]] = lambda spec: frozenset()
     asked: Callable[[RunSpec], bool] = everybody
     refuses: Callable[[View], str | None] = lambda view: None
     pending: Callable[[View, Cells], list[Cell]] | None = None
@@ -248,7 +250,7 @@ class Stage:
         """Why the run's checkpoints, or other runs, do not allow it, in words; none: they do."""
         if (reason := self.refuses(view)) is not None:
             return reason
-        missing = sorted(self.needs - view.found.brings) if self.needs else []
+        missing = sorted(self.needs - self.spares(view.spec) - view.found.brings) if self.needs else []
         if not missing:
             return None
         return f"needs {' and '.join(missing)}, which the checkpoints of run {view.spec.run} do not bring"

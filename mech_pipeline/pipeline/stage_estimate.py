@@ -4,13 +4,14 @@
     others     Σ over stages that the run asks for of seconds of a run: description and tokens, choice, formation, …
 
 Seconds are CPU seconds of the table `stage_costs`: medians over runs of the experiment; where none of them has been through
-a stage, over all runs of the store; where no run has, what was measured in the demo (below), or nothing is known. Stages of
-whole experiments (comparison, scores, report) are not measured; together they take seconds to a minute.
+a stage, over all runs of the store; where no run has, what was measured in the demo (below, and `discovery_cost`), or nothing
+is known. Stages of whole experiments (comparison, scores, report) are not measured; together they take seconds to a minute.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mech_pipeline.pipeline.discovery_cost import discovery_updates
 from mech_pipeline.pipeline.stage import Scope
 from mech_pipeline.pipeline.stage_costs import run_costs, unit_costs
 from mech_pipeline.pipeline.stages import STAGES
@@ -55,15 +56,22 @@ def analysis_seconds(spec: RunSpec, units: StageUnits, update_seconds: float | N
     return None if update_seconds is None else _CELL_UPDATES * update_seconds * analysis_cells(spec)
 
 
-def other_seconds(spec: RunSpec, units: StageUnits) -> float:
+def other_seconds(spec: RunSpec, units: StageUnits, update_seconds: float | None) -> float:
     """Of all other stages of a run that something is known of."""
-    known = _EVERY_RUN | units.run
+    known = _known(spec, units, update_seconds)
     return sum((known[name] for name in _others(spec) if name in known), start=0.0)
 
 
-def not_counted(spec: RunSpec, units: StageUnits) -> list[str]:
+def not_counted(spec: RunSpec, units: StageUnits, update_seconds: float | None) -> list[str]:
     """Stages that a run asks for and nobody knows the cost of."""
-    return [name for name in _others(spec) if name not in _EVERY_RUN | units.run]
+    known = _known(spec, units, update_seconds)
+    return [name for name in _others(spec) if name not in known]
+
+
+def _known(spec: RunSpec, units: StageUnits, update_seconds: float | None) -> dict[str, float]:
+    """Seconds by stage: as measured, else as counted in updates, else as in the demo."""
+    counted = {} if update_seconds is None else discovery_updates(spec)
+    return _EVERY_RUN | {name: each * (update_seconds or 0.0) for name, each in counted.items()} | units.run
 
 
 def _others(spec: RunSpec) -> list[str]:

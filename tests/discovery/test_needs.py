@@ -47,6 +47,15 @@ def test_losses_and_those_behind_another_order_are_those_of_one_token_at_a_time(
     assert len(look.disordered(rows[:0], positions[:0], np.random.default_rng(5))) == 0
 
 
+def test_so_many_contexts_that_they_are_put_in_order_block_by_block_are_in_the_same_orders(model, tokens, monkeypatch):
+    places = np.argwhere(np.arange(tokens.shape[1]) >= np.full((len(tokens), 1), 3))
+    rows, positions = np.tile(places[:, 0], 60), np.tile(places[:, 1], 60)
+    look = Look(model, tokens)
+    whole = look.disordered(rows, positions, np.random.default_rng(5))
+    monkeypatch.setattr("mech_pipeline.discovery.needs.ORDERED_AT_ONCE", 1)
+    np.testing.assert_allclose(look.disordered(rows, positions, np.random.default_rng(5)), whole, atol=1e-5)
+
+
 def test_a_part_is_held_at_its_mean_over_all_sequences_however_many_are_computed_together(model, tokens):
     parts = parts_of(model, heads=2)
     assert [part.name for part in parts] == ["L0H0", "L0H1", "L1H0", "L1H1", "L0.MLP", "L1.MLP"]

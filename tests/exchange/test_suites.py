@@ -121,6 +121,23 @@ def test_every_stage_that_needs_weights_alone_works(local_store, tmp_path, layou
     assert "trained elsewhere" in caveats
 
 
+@pytest.mark.slow
+def test_what_tokens_need_is_looked_for_in_weights_alone(local_store, tmp_path):
+    """Movement of tokens needs the updates; what they need does not."""
+    asked = {"tokens": 40, "smallest": 3, "arms": "all", "seeds": "all"}
+    experiment = experiment_of(suite(tmp_path / "suite", range(6)), discovery=asked | {"by": "needs"})
+    done, corpora = computed(local_store, experiment)
+    assert ("discovery", "tiny.baseline.s0") in done
+    looked = query(local_store.root, "select count(*), min(loss_last) from discovery_tokens").row(0)
+    assert looked[0] >= 1
+    assert looked[1] > 0
+    moved = experiment_of(tmp_path / "suite", discovery=asked)
+    assert not {"movement", "discovery"} & {stage for stage, _ in computed(local_store, moved)[0]}
+    plan = Plan(local_store, moved.runs(), corpora, moved)
+    plan.look()
+    assert {"movement", "discovery"} <= set(plan.refused("tiny.baseline.s0"))
+
+
 def test_numbers_are_those_of_transformers_own_model(local_store, tmp_path):
     """With the rotation, epsilon and precision that config.json tells, not those that a model of this family has by default."""
     experiment = experiment_of(suite(tmp_path / "suite"))

@@ -100,6 +100,29 @@ def test_stages_of_which_nothing_is_known_are_named():
     assert "readouts" in found.not_counted
 
 
+@pytest.mark.parametrize(
+    ("asked", "stages"),
+    [
+        ({"tokens": 64}, {"movement": 12 * 12 * 64 / 512}),
+        ({"tokens": 64, "path": "chord"}, {"movement": 12 * 3.2 * 64 / 512}),
+        ({"atoms": 2}, {"atoms": 2.3 * 12}),
+        ({}, {}),
+    ],
+)
+def test_discovery_counts_in_updates_until_it_was_measured(asked, stages):
+    (found,) = estimates(experiment_of({}, discovery=asked).runs())
+    assert found.seconds[-1] == pytest.approx(3600 * sum(stages.values()))
+    assert not {"movement", "atoms"} & set(found.not_counted)
+
+
+def test_looking_at_what_tokens_need_costs_more_the_more_there_are_but_nothing_of_movement():
+    costs = [
+        estimates(experiment_of({}, discovery={"tokens": count, "by": "needs"}).runs())[0].seconds[-1]
+        for count in (100, 200)
+    ]
+    assert 0 < costs[0] < costs[1] <= 2 * costs[0]
+
+
 def test_hours_and_disk_beyond_the_budget_are_refused_with_the_numbers(local_store):
     specs = experiment_of({"late": {"choose": LATE}}).runs()
     check_budget(Budget(hours=18, gigabytes=2), local_store, specs)

@@ -9,7 +9,16 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from mech_pipeline.discovery.formed import Formed, discoveries
-from mech_pipeline.discovery.needs import FIRST, Look, Needs, chosen, clusters_of_needs, parts_of
+from mech_pipeline.discovery.needs import (
+    FIRST,
+    ORDERED_AT_ONCE,
+    TOGETHER,
+    Look,
+    Needs,
+    chosen,
+    clusters_of_needs,
+    parts_of,
+)
 from mech_pipeline.errors import MechError
 from mech_pipeline.pipeline.discovery.discovery import store_found
 from mech_pipeline.pipeline.discovery.probe import DrawnTokens, drawn_for
@@ -32,11 +41,13 @@ def compute_needs(run: OpenRun, report: Report = ignore_progress, emit: Emit = l
 
     Args:
         report: called with the number of looks done (`looks_of`).
-        emit: told why nothing is found, where too few tokens need the order of what came before them.
+        emit: told how much memory it takes, before it begins, and why nothing is found, where too few tokens need the order of
+            what came before them.
 
     Raises:
         MechError: see `Needs.check`; nothing is written.
     """
+    emit(memory_line(run))
     with computing(run.spec.training):
         drawn = drawn_for(run)
         needs = look_at(run, drawn, report)
@@ -47,6 +58,21 @@ def compute_needs(run: OpenRun, report: Report = ignore_progress, emit: Emit = l
     found = found_in(needs, labels, run.spec.discovery.seed)
     store_found(run, drawn.at(needs.row, needs.position), needs, found, _courses(needs, found))
     return 1
+
+
+def memory_line(run: OpenRun) -> str:
+    """What will be held: numbers of every kept token (at most `_MOST`), orders of contexts, activations and logits of a forward."""
+    spec, checkpoints = run.spec, len(run.planned)
+    parts, length = len(parts_of(run.trainer.flat.model, spec.model.heads)), spec.data.context
+    tokens = min(_MOST, spec.discovery.tokens * max(0, length - FIRST))
+    numbers = 8 * tokens * (3 * checkpoints + 3 * _LOOKS * parts)
+    orders = 24 * min(ORDERED_AT_ONCE, spec.discovery.tokens * length**2)
+    layer = 12 * spec.model.d_model + 2 * spec.model.heads * length
+    forward = 4 * TOGETHER * length * (spec.model.layers * layer + 4 * run.tokens.vocabulary)
+    return (
+        f"needs {spec.run}: {spec.discovery.tokens} examples of {length} tokens, {checkpoints} checkpoints, {parts} heads and "
+        f"MLPs; holds up to {(numbers + orders + forward) / 1e6:.0f} MB, of which {numbers / 1e6:.0f} MB are what tokens need"
+    )
 
 
 def look_at(run: OpenRun, drawn: DrawnTokens, report: Report = ignore_progress) -> Needs:

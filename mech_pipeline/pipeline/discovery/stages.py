@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mech_pipeline.pipeline.discovery import wanted
-from mech_pipeline.pipeline.needs import REPLAY
+from mech_pipeline.pipeline.needs import REPLAY, Need
 from mech_pipeline.pipeline.stage import FIRST_ROWS, Output, Scope, Stage, Told, View, always
 from mech_pipeline.progress import Progress
 
@@ -88,6 +88,7 @@ DISCOVERY = Stage(
     compute=_compute_discovery,
     reads=("movement", "training"),
     needs=REPLAY,
+    spares=lambda spec: frozenset() if spec.discovery.moves else REPLAY - {Need.WEIGHTS},
     priority=14,
 )
 
