@@ -124,8 +124,9 @@ def _write(named: str) -> None:
     from mech_pipeline.store.reading.shared import reading
 
     run, _, cluster = named.rpartition("/")
-    with reading(existing_store().root, ["discovery_tokens"]) as connection:
+    with reading(existing_store().root, ["discovery_tokens", "cluster_courses"]) as connection:
         rows = connection.execute(_SEQUENCES, [run, cluster]).fetchall() if cluster.isdecimal() else []
+        by_needs = bool(connection.execute("select 1 from cluster_courses where run = ? limit 1", [run]).fetchall())
     if not rows:
         raise MechError(f"there is no cluster {named}", "`mech discover NAME --all` lists them; write RUN/CLUSTER")
     project = find_project()
@@ -133,8 +134,10 @@ def _write(named: str) -> None:
     name = f"found_{run.replace('.', '_')}_{cluster}"
     folder.mkdir(parents=True, exist_ok=True)
     sequences = [[int(token) for token in ids.split()] for (ids,) in rows]
-    (folder / f"{name}.py").write_text(mechanism_file(f"cluster {cluster} of run {run}", sequences), encoding="utf-8")
-    say(f"{folder / f'{name}.py'}: {len(rows)} tokens; name it in an experiment: mechanisms: [{name}]")
+    content = mechanism_file(f"cluster {cluster} of run {run}", sequences, by_needs)
+    (folder / f"{name}.py").write_text(content, encoding="utf-8")
+    what = "what order is worth to them" if by_needs else "minus their mean loss"
+    say(f"{folder / f'{name}.py'}: {len(rows)} tokens, {what}; name it in an experiment: mechanisms: [{name}]")
 
 
 def _cells(

@@ -1,10 +1,12 @@
 """A cluster of tokens as a mechanism: its value is minus their mean loss; it is found, differentiated and patched like others."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mech_pipeline.causal.arms import Pair, pairs
-from mech_pipeline.discovery.found import found_mechanism, mechanism_file
+from mech_pipeline.discovery.found import found_mechanism, mechanism_file, order_mechanism
 from mech_pipeline.discovery.probe_tokens import ProbeTokens
 from mech_pipeline.errors import MechError
 from mech_pipeline.mechanisms.discovery import discover
@@ -46,6 +48,49 @@ def test_its_file_is_found_by_name_and_says_the_same(tmp_path):
     flat, here = trainer_of().flat, found_mechanism("x", SEQUENCES)
     assert float(found.value(flat.model, probe()).detach()) == float(here.value(flat.model, probe()).detach())
     assert "cluster 0 of run a.b.s0" in found.meaning
+
+
+def loss_behind(model, context, token):
+    with torch.no_grad():
+        return float(-model(torch.tensor([context]))[0, -1].log_softmax(-1)[token])
+
+
+def test_the_worth_of_order_is_the_loss_behind_other_orders_that_keep_the_token_before_minus_that_behind_its_own():
+    flat, some = trainer_of().flat, probe()
+    mechanism = order_mechanism("a cluster", SEQUENCES)
+    data = some.of(mechanism.name, mechanism.data)
+    count, own, other = len(SEQUENCES), [], []
+    assert len(data.tokens) == 3 * count
+    for row, each in enumerate(SEQUENCES):
+        own.append(loss_behind(flat.model, each[:-1], each[-1]))
+        for order in (1, 2):
+            *context, last = data.tokens[row + order * count, : len(each)].tolist()
+            assert sorted(context) == sorted(each[:-1])
+            assert [context[-1], last] == each[-2:], "the token before it stays, and is all that two tokens have"
+            other.append(loss_behind(flat.model, context, last))
+    assert not torch.equal(data.tokens[count : 2 * count], data.tokens[2 * count :])
+    value = mechanism.value(flat.model, some)
+    assert float(value.detach()) == pytest.approx(sum(other) / len(other) - sum(own) / len(own), abs=1e-6)
+    assert float(flat.gradient(value).norm()) > 0
+
+
+def test_corrupted_data_of_the_worth_of_order_have_other_orders_everywhere():
+    mechanism, some = order_mechanism("a cluster", SEQUENCES), probe()
+    clean, corrupted = (some.of(mechanism.name, each) for each in (mechanism.data, mechanism.corrupted))
+    count = len(SEQUENCES)
+    clean = clean.tokens
+    assert torch.equal(clean[count:], corrupted[count:])
+    assert not torch.equal(clean[:count], corrupted[:count])
+    assert torch.equal(clean.sort(1).values, corrupted.sort(1).values)
+
+
+def test_a_cluster_by_needs_is_written_as_what_order_is_worth_to_it(tmp_path):
+    (tmp_path / "found_it.py").write_text(mechanism_file("cluster 0 of run a.b.s0", SEQUENCES, by_needs=True))
+    found, some = discover(tmp_path)["found_it"], probe()
+    here = replace(order_mechanism("x", SEQUENCES), name="found_it")  # orders are drawn by name
+    model = trainer_of().flat.model
+    assert float(found.value(model, some).detach()) == float(here.value(model, some).detach())
+    assert found.sign == 1
 
 
 def test_corrupted_data_have_the_same_tokens_before_the_predicted_one_in_another_order():
@@ -117,17 +162,30 @@ def test_an_arm_is_trained_without_the_examples_that_a_found_cluster_owes_most_t
     assert ("without_top", "without_matched") in held or ("without_matched", "without_top") in held
 
 
-def test_what_was_found_in_the_demo_is_a_programme_of_causes(mechanisms_of):
-    """The clusters that were written are mechanisms of a model like the demo's, and the claim is among the comparisons."""
-    folder = ROOT / "experiments" / "found"
+PROGRAMMES = {
+    "found_causes": (
+        {"found_found_baseline_s0_0": 24, "found_found_baseline_s0_1": 49, "induction_copy_advantage": None},
+        [Pair("without_named", "without_matched")],
+    ),
+    "python_causes": (
+        {"found_python_discovery_baseline_s0_0": 3 * 45, "found_python_discovery_baseline_s0_1": 3 * 19},
+        [Pair("without_tables", "tables_matched"), Pair("without_methods", "methods_matched")],
+    ),
+}
+"""By file: what is marked in the probe data of each event, and the claims."""
+
+
+@pytest.mark.parametrize("name", PROGRAMMES)
+def test_what_was_found_is_a_programme_of_causes(name, mechanisms_of):
+    """The clusters that were written are mechanisms of a model like the one they are from, and the claims are compared."""
+    folder, (marked, claims) = ROOT / "experiments" / "found", PROGRAMMES[name]
     mechanisms_of(folder / "mechanisms")
-    experiment = read_experiment(folder / "found_causes.yaml", ROOT)
-    named = [event.signal for event in experiment.formation]
-    assert named == ["found_found_baseline_s0_0", "found_found_baseline_s0_1", "induction_copy_advantage"]
-    assert Pair("without_named", "without_matched") in pairs(experiment)
+    experiment = read_experiment(folder / f"{name}.yaml", ROOT)
+    assert [event.signal for event in experiment.formation] == list(marked)
+    assert set(claims) <= set(pairs(experiment))
     spec = experiment.runs()[0]
     source = Origin(spec.tokenizer.vocabulary, 0, lambda: pytest.fail("no text"), lambda: pytest.fail("no text"))
     some = Sequences(torch.zeros(2, spec.data.context, dtype=torch.long), torch.full((2,), 6))
-    for name, tokens in zip(named, (24, 49), strict=False):
-        data = Probe(some, some, source).of(name, MECHANISMS[name].data)
-        assert data.chosen.sum() == tokens
+    for signal, tokens in marked.items():
+        if tokens is not None:
+            assert Probe(some, some, source).of(signal, MECHANISMS[signal].data).chosen.sum() == tokens

@@ -217,6 +217,11 @@ def test_what_tokens_need_is_looked_at_without_movement_and_shown(folder, local_
         html = environment().get_template(section.template).render(section.context, images=defaultdict(str))
     assert "writes its mean everywhere" in html
     assert figure_png(section.figures["discovery_tiny.baseline.s0.png"])
+    monkeypatch.setenv("MECH_STORE", str(run.store.root))
+    monkeypatch.setenv("MECH_HOME", str(folder))
+    discover("tiny", write="tiny.baseline.s0/0")
+    written = (folder / "mechanisms" / "found_tiny_baseline_s0_0.py").read_text()
+    assert "MECHANISM = order_mechanism(" in written, "its loss may fall for other reasons"
     monkeypatch.setattr(by_needs, "clusters_of_needs", lambda needs, smallest: np.full(len(needs), -1))
     by_needs.compute_needs(run)
     assert rows(run, "select * from discoveries").height == 0
