@@ -3,33 +3,36 @@
 import os
 from pathlib import Path
 
-import dagster as dg
+from mech_pipeline.importing import without_looking_for_garbage
 
-from mech_pipeline.assets import (
-    analysis,
-    attribution,
-    causes,
-    formation,
-    plan,
-    report,
-    signals,
-    spec,
-    training,
-)
-from mech_pipeline.assets import store as store_assets
-from mech_pipeline.assets.checks import checks
-from mech_pipeline.assets.description import described
-from mech_pipeline.assets.factory import made
-from mech_pipeline.assets.history import spare_flushes
-from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, check_run, plan_job
-from mech_pipeline.assets.orchestration.launching import launching_jobs
-from mech_pipeline.assets.orchestration.nightly import nightly
-from mech_pipeline.assets.orchestration.sensors import experiment_files, work
-from mech_pipeline.assets.serving.child import end_silently
-from mech_pipeline.mechanisms.chosen import CHOSEN
-from mech_pipeline.pipeline.stages import STAGES
-from mech_pipeline.project import Project, find_project
-from mech_pipeline.resources.store import ExperimentsResource, StoreResource
+with without_looking_for_garbage():
+    import dagster as dg
+
+    from mech_pipeline.assets import (
+        analysis,
+        attribution,
+        causes,
+        formation,
+        plan,
+        report,
+        signals,
+        spec,
+        training,
+    )
+    from mech_pipeline.assets import store as store_assets
+    from mech_pipeline.assets.checks import checks
+    from mech_pipeline.assets.description import described
+    from mech_pipeline.assets.factory import made
+    from mech_pipeline.assets.history import spare_flushes
+    from mech_pipeline.assets.orchestration.jobs import STAGE_JOBS, check_run, plan_job
+    from mech_pipeline.assets.orchestration.launching import launching_jobs
+    from mech_pipeline.assets.orchestration.nightly import nightly
+    from mech_pipeline.assets.orchestration.sensors import experiment_files, work
+    from mech_pipeline.assets.serving.child import end_silently
+    from mech_pipeline.mechanisms.chosen import CHOSEN
+    from mech_pipeline.pipeline.stages import STAGES
+    from mech_pipeline.project import Project, find_project
+    from mech_pipeline.resources.store import ExperimentsResource, StoreResource
 
 _HAND_MADE: tuple[dg.AssetsDefinition, ...] = (
     *(spec.run_spec, spec.tokens, training.training_run, training.checkpoint, training.zoom),

@@ -126,8 +126,7 @@ def _perform(executor, task: Task) -> None:  # type: ignore[no-untyped-def]
     if by_step(stage):
         executor.step_assets(assets, task.run, task.first_step, task.last_step)
         return
-    for asset in assets:  # one Dagster run each: one that yields nothing would skip those after it
-        config = {asset: described} if asset in READS_FILE else None
-        executor.run_assets([asset], task.run or task.experiment, config)
+    config = {asset: described for asset in assets if asset in READS_FILE}
+    executor.run_assets(assets, task.run or task.experiment, config)
     if stage.name == "report":
         executor.run_assets(["warehouse"], None)

@@ -11,6 +11,7 @@ from mech_pipeline.commands import completing
 from mech_pipeline.commands.output import encoding, say
 from mech_pipeline.commands.progress import progress_lines
 from mech_pipeline.errors import MechError, did_you_mean
+from mech_pipeline.importing import without_looking_for_garbage
 from mech_pipeline.stopping import promise
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ def run(
     CHOSEN.use(project.mechanisms)
     file = file.absolute()
     experiment = read_experiment(file, project.home, project.store)
-    from mech_pipeline.assets.launcher.launch import Launch
-    from mech_pipeline.store.store import Store
+    with without_looking_for_garbage():
+        from mech_pipeline.assets.launcher.launch import Launch
+        from mech_pipeline.store.store import Store
 
     for name in release or ():
         _release(Store(project.store), experiment.runs(), name)
