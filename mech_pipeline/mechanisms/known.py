@@ -9,7 +9,6 @@ than the folder, may follow from what no hash here covers: its facts are found a
 import ast
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from typing import Any
 from mech_pipeline.mechanisms.chosen import CHOSEN
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.model import Model
+from mech_pipeline.user_cache import cache_folder, leave
 
 _REGISTRY = "mech_pipeline.mechanisms.registry"
 _KEPT_FILES = 20
@@ -153,11 +153,8 @@ def _keep(folder: Path | None, facts: dict[str, Any]) -> None:
     if path is None:
         return
     plain = {kind: {name: asdict(one) for name, one in facts[kind].items()} for kind in ("mechanisms", "detectors")}
+    leave(path, json.dumps(plain | {"missing": facts["missing"]}))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(f".{os.getpid()}")
-        half.write_text(json.dumps(plain | {"missing": facts["missing"]}))
-        half.replace(path)
         for old in sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime)[:-_KEPT_FILES]:
             old.unlink(missing_ok=True)
     except OSError:
@@ -167,7 +164,6 @@ def _keep(folder: Path | None, facts: dict[str, Any]) -> None:
 def _file(folder: Path | None) -> Path | None:
     """Where the facts are kept; none: they follow from more than what can be hashed here."""
     own = sorted(folder.rglob("*.py")) if folder else []
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     try:
         contents = [path.read_bytes() for path in own]
         if not all(map(_is_covered, contents)):
@@ -176,7 +172,7 @@ def _file(folder: Path | None) -> Path | None:
         ours = [(path, path.read_bytes()) for path in sorted(package.rglob("*.py"))]
     except (OSError, SyntaxError, ValueError):
         return None
-    return home / "mech_pipeline" / "mechanisms" / f"{_sha256([*ours, *zip(own, contents, strict=True)])}.json"
+    return cache_folder() / "mechanisms" / f"{_sha256([*ours, *zip(own, contents, strict=True)])}.json"
 
 
 def _sha256(files: Iterable[tuple[Path, bytes]]) -> str:

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
@@ -18,13 +19,14 @@ from mech_pipeline.reports.explore import charts, data
 from mech_pipeline.reports.page import environment
 from mech_pipeline.reports.subject import Study
 from mech_pipeline.reports.wording import signal_unit
+from mech_pipeline.user_cache import cache_folder, kept
 
 _VEGA_LITE = "6.4"
 """The version that Altair 6.3 writes."""
 
 
 def explore_page(study: Study) -> str:
-    """The page of an experiment, about 1.5 MB; two seconds, half of them for putting Vega together.
+    """The page of an experiment, about 1.5 MB; a second, and another where Vega has to be put together.
 
     Of ledgers, the first mechanism's is shown.
     """
@@ -67,6 +69,11 @@ def _told(study: Study) -> dict[str, Any]:
 
 @cache
 def _vega() -> str:
+    """Vega with all that it needs, 0.8 MB, put together once for a version of the library: a second."""
+    return kept(cache_folder() / f"vega-{_VEGA_LITE}-{version('vl-convert-python')}.js", _put_together)
+
+
+def _put_together() -> str:
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", _VEGA_LITE))
 
 
