@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_looking_for_garbage() -> Iterator[None]:
-    """While the block imports, nothing is garbage, and Python does not look for it; nor later among what was imported.
+    """While the block imports, nothing is garbage, and Python does not look for it.
 
-    Looking takes a fifth of the time in which PyTorch, Dagster and what they need are imported.
+    Looking takes a fifth of the time in which PyTorch, Dagster and what they need are imported. What was imported is not set
+    aside for good (`gc.freeze`): DuckDB's binding would take it for a leak when Python ends, and say so.
     """
     looks = gc.isenabled()
     gc.disable()
@@ -17,5 +18,4 @@ def without_looking_for_garbage() -> Iterator[None]:
         yield
     finally:
         if looks:
-            gc.freeze()
             gc.enable()
