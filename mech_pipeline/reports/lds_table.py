@@ -143,10 +143,13 @@ def _cell(rows: Sequence[Row]) -> str:
 
 
 def merged(known: Sequence[Row], new: Sequence[Row]) -> list[Row]:
-    """Rows with new ones in the place of those of the same preset, estimator and share; shares may come from several stores."""
+    """Rows with new ones in the place of those of the same preset, estimator, share and number of removals.
+
+    Shares may come from several stores; rows of other removals stay beside the estimators that were measured on them.
+    """
 
     def names(row: Row) -> tuple[Any, ...]:
-        return row["preset"], row["method"], row["share"]
+        return row["preset"], row["method"], row["share"], row["n"]
 
     again = {names(row) for row in new}
     return [row for row in known if names(row) not in again] + list(new)

@@ -33,10 +33,11 @@ def test_every_row_of_the_file_says_what_it_rests_on():
 
 
 def test_a_share_that_is_measured_elsewhere_leaves_the_others():
-    def row(share, value, method="adjoint", preset="p"):
-        return {"preset": preset, "method": method, "share": share, "n": 40, "lds": [value, value, value]}
+    def row(share, value, method="adjoint", preset="p", n=40):
+        return {"preset": preset, "method": method, "share": share, "n": n, "lds": [value, value, value]}
 
-    known = [row(0.05, 0.8), row(0.1, 0.5), row(0.1, 0.1, "gradient_dot"), row(0.1, 0.4, preset="q")]
+    others = [row(0.1, 0.1, "gradient_dot"), row(0.1, 0.4, preset="q"), row(0.1, 0.6, n=60)]
+    known = [row(0.05, 0.8), row(0.1, 0.5), *others]
     assert merged(known, [row(0.1, 0.7)]) == [known[0], *known[2:], row(0.1, 0.7)]
 
 
@@ -85,7 +86,7 @@ def test_rows_are_those_of_the_random_removals(retrained):
 def test_the_program_replaces_the_rows_of_its_preset_and_fills_the_page(retrained, tmp_path):
     (tmp_path / "docs").mkdir()
     kept = {"preset": "other", "share": 0.01, "method": "adjoint", "n": 40, "lds": [0.9, 0.8, 0.95]}
-    old = kept | {"preset": "tiny", "share": 0.05, "lds": [0.1, 0.0, 0.2]}
+    old = kept | {"preset": "tiny", "share": 0.05, "n": 20, "lds": [0.1, 0.0, 0.2]}
     (tmp_path / FILE).write_text(json.dumps([old, kept]), encoding="utf-8")
     (tmp_path / PAGE).write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
     command = [sys.executable, "-m", "mech_pipeline.reports.lds_table", str(retrained.root), RUN, "--preset", "tiny"]
