@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def cache_folder() -> Path:
-    """`mech_pipeline` under XDG_CACHE_HOME, by default `~/.cache`."""
+def kept_folder() -> Path:
+    """`mech_pipeline` under XDG_CACHE_HOME, by default `~/.cache`; copies of remote blobs have another place (`roots.py`)."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     return home / "mech_pipeline"
 

@@ -1,6 +1,6 @@
 """What processes leave for the next ones."""
 
-from mech_pipeline.user_cache import cache_folder, kept
+from mech_pipeline.user_cache import kept, kept_folder
 
 
 def test_what_was_made_once_is_found_unless_its_file_is_damaged(tmp_path):
@@ -26,7 +26,7 @@ def test_whoever_cannot_write_does_without(tmp_path):
 
 def test_the_folder_is_the_users(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "mech_pipeline"
+    assert kept_folder() == tmp_path / "mech_pipeline"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "mech_pipeline"
+    assert kept_folder() == tmp_path / ".cache" / "mech_pipeline"

@@ -18,7 +18,7 @@ from typing import Any
 from mech_pipeline.mechanisms.chosen import CHOSEN
 from mech_pipeline.spec.fingerprint import fingerprint
 from mech_pipeline.spec.model import Model
-from mech_pipeline.user_cache import cache_folder, leave
+from mech_pipeline.user_cache import kept_folder, leave
 
 _REGISTRY = "mech_pipeline.mechanisms.registry"
 _KEPT_FILES = 20
@@ -172,7 +172,7 @@ def _file(folder: Path | None) -> Path | None:
         ours = [(path, path.read_bytes()) for path in sorted(package.rglob("*.py"))]
     except (OSError, SyntaxError, ValueError):
         return None
-    return cache_folder() / "mechanisms" / f"{_sha256([*ours, *zip(own, contents, strict=True)])}.json"
+    return kept_folder() / "mechanisms" / f"{_sha256([*ours, *zip(own, contents, strict=True)])}.json"
 
 
 def _sha256(files: Iterable[tuple[Path, bytes]]) -> str:

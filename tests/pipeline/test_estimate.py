@@ -2,11 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 
 from mech_pipeline.errors import MechError
-from mech_pipeline.pipeline import estimate, stage_estimate
+from mech_pipeline.pipeline import discovery_cost, estimate, stage_estimate
 from mech_pipeline.pipeline.cost import Cost
+from mech_pipeline.pipeline.discovery import needs
 from mech_pipeline.pipeline.estimate import check_budget, estimates
 from mech_pipeline.pipeline.stage_costs import run_costs, unit_costs
 from mech_pipeline.pipeline.stage_estimate import analysis_cells
@@ -121,6 +123,12 @@ def test_looking_at_what_tokens_need_costs_more_the_more_there_are_but_nothing_o
         for count in (100, 200)
     ]
     assert 0 < costs[0] < costs[1] <= 2 * costs[0]
+
+
+def test_looking_at_what_tokens_need_is_counted_as_it_is_done():
+    assert discovery_cost._ORDERS == needs._ORDERS
+    assert len(needs.looks_of(np.arange(100))) == discovery_cost._LOOKS
+    assert discovery_cost._FOLLOWED % needs.FOLLOWED == 0
 
 
 def test_hours_and_disk_beyond_the_budget_are_refused_with_the_numbers(local_store):

@@ -19,7 +19,7 @@ from mech_pipeline.reports.explore import charts, data
 from mech_pipeline.reports.page import environment
 from mech_pipeline.reports.subject import Study
 from mech_pipeline.reports.wording import signal_unit
-from mech_pipeline.user_cache import cache_folder, kept
+from mech_pipeline.user_cache import kept, kept_folder
 
 _VEGA_LITE = "6.4"
 """The version that Altair 6.3 writes."""
@@ -70,7 +70,7 @@ def _told(study: Study) -> dict[str, Any]:
 @cache
 def _vega() -> str:
     """Vega with all that it needs, 0.8 MB, put together once for a version of the library: a second."""
-    return kept(cache_folder() / f"vega-{_VEGA_LITE}-{version('vl-convert-python')}.js", _put_together)
+    return kept(kept_folder() / f"vega-{_VEGA_LITE}-{version('vl-convert-python')}.js", _put_together)
 
 
 def _put_together() -> str:
